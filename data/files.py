@@ -1,0 +1,241 @@
+"""Reading and writing: images, masks, CSVs, and files that are either whole or absent.
+
+Everything that touches the disk on a user's behalf goes through here, so that one rule holds everywhere: a
+fault that the user can mend is a `UserError` (one clear message, exit code 2, no traceback), and an output file
+appears under its name only once it is complete.
+
+Legend: H, W are pixels; a *label map* is a uint8 array (H, W) of class numbers 0..C-1, with 255 = ignore.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+IGNORE_INDEX = 255
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class UserError(Exception):
+    """Something the user can mend: the message names the file, row or flag and says what to do."""
+
+
+def command_line(main):
+    """Run a script's `main()`: a UserError becomes one message on stderr and exit code 2, Ctrl-C becomes 130."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_print_error(error, code=2))
+    except KeyboardInterrupt:
+        sys.exit(_print_error("interrupted; finished files are kept", code=130))
+
+
+def _print_error(message, code):
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    return code
+
+
+# --- files that are whole or absent -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write `content` as indented JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """The content of a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from None
+
+
+# --- images and masks -------------------------------------------------------------------------------------------
+
+
+def read_image(path):
+    """Decode a photograph to RGB, EXIF rotation applied.
+
+    Returns:
+        uint8 array (H, W, 3).
+
+    Raises:
+        UserError: the file is missing, cut short or not an image.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such image")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"{path}: cannot be decoded as an image; replace the file or remove its row")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def read_mask(path, num_classes=2):
+    """Decode a mask file to a label map.
+
+    Binary (`num_classes` 2): a pixel is foreground where its value is > 127. A file that holds the value 1 and
+    nothing but 0, 1 and 255 is taken as a label map instead (255 = ignore), since > 127 would lose it.
+    Multi-class: values are class numbers, 255 = ignore; palette PNGs give their indices.
+
+    Returns:
+        uint8 array (H, W) of labels; values outside 0..C-1 are returned as they stand, see `label_fault`.
+
+    Raises:
+        UserError: missing, not an image, or a colour picture where class numbers are needed.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such mask")
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("L", "P", "1"):
+                file = _single_channel(file, path, num_classes)
+            values = np.array(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be decoded as a mask ({error})") from None
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if num_classes > 2 or _is_label_map(values):
+        return values.astype(np.uint8)
+    return (values > 127).astype(np.uint8)
+
+
+def _is_label_map(values):
+    counts = np.bincount(values.ravel(), minlength=256)
+    return counts[1] > 0 and counts[2:255].sum() == 0
+
+
+def _single_channel(file, path, num_classes):
+    """One channel of a mask that was saved as RGB, RGBA, LA or 16 bit."""
+    if file.mode.startswith(("I", "F")):
+        values = np.array(file)
+        if values.max(initial=0) > 255 or values.min(initial=0) < 0:
+            raise ValueError(f"values up to {values.max()}; save it with 8 bits per pixel")
+        return Image.fromarray(values.astype(np.uint8))
+    bands = np.array(file.convert("RGB"))
+    if num_classes == 2 or (bands == bands[:, :, :1]).all():
+        return file.convert("L")
+    raise UserError(f"{path}: a colour picture; masks hold one class number per pixel (palette PNGs are read too)")
+
+
+def label_fault(labels, num_classes):
+    """What is wrong with the values of a label map, or None."""
+    strange = [int(v) for v in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+               if v >= num_classes and v != IGNORE_INDEX]
+    if strange:
+        return f"holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; see --num-classes"
+    return None
+
+
+def write_mask(path, labels, num_classes=2):
+    """Write a label map so that `read_mask` gives it back: 0/255 for binary, class numbers otherwise."""
+    if num_classes == 2 and not (labels == IGNORE_INDEX).any():
+        labels = labels * 255
+    write_image(path, labels.astype(np.uint8))
+
+
+def write_image(path, image):
+    """Write an RGB picture (H, W, 3) or a grey one (H, W), uint8; the format follows the suffix."""
+    if image.ndim == 3:
+        image = image[:, :, ::-1]
+    with atomic_path(path) as temporary:
+        if not cv2.imwrite(str(temporary), image):
+            raise UserError(f"{path}: cannot be written; is the disk full or the suffix unknown?")
+
+
+def image_size(path):
+    """(H, W) in pixels from the file's header alone.
+
+    Raises:
+        UserError: no such file, or not an image.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                return file.size[::-1]
+    except Exception as error:  # PIL raises whatever its format plugins raise
+        raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
+
+
+def resize_image(image, size):
+    """Resize an RGB picture to (H, W): area-averaged when it shrinks (no aliasing), bilinear when it grows."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = image.shape[0] > size[0] or image.shape[1] > size[1]
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_labels(labels, size):
+    """Resize a label map to (H, W) by the nearest pixel centre; labels are never mixed.
+
+    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts the mask by up to half a pixel
+    against its image.
+    """
+    if labels.shape[:2] == tuple(size):
+        return labels
+    return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+# --- CSVs -------------------------------------------------------------------------------------------------------
+
+
+def write_rows(path, rows, third=None):
+    """Write rows as a CSV that every tool here reads: `img,filename[,iterations|weight]`.
+
+    Args:
+        rows: DataFrame with columns `image`, `mask` and, where asked for, `third`.
+        third: name of the third column.
+
+    Paths under the working directory are written relative to it, others absolute.
+    """
+    table = pd.DataFrame({"img": rows["image"].map(_portable), "filename": rows["mask"].map(_portable)})
+    if third:
+        table[third] = rows[third].to_numpy()
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _portable(path):
+    absolute = Path(os.path.abspath(path))
+    try:
+        return absolute.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return absolute.as_posix()
+
+
+def refuse_existing(path, overwrite, flag="--overwrite"):
+    """Raise UserError if the output exists and the user has not asked to replace it."""
+    if Path(path).exists() and not overwrite:
+        raise UserError(f"{path} exists; pass {flag} to replace it, or choose another name")

@@ -1,0 +1,52 @@
+"""Scores of a trained network on a CSV: mIoU, IoU per class, Dice, BF, Boundary IoU; as a table and as JSON.
+
+    python evaluate.py --checkpoint runs/NAME/best.ckpt --csv data/csv/test.csv --json runs/NAME/test.json
+
+Images and masks are scored at the size the network was trained at. mIoU comes from one confusion matrix over the split;
+BF, Dice and Boundary IoU are means over its images.
+"""
+
+from torch.utils.data import DataLoader
+
+from data.dataset import SegmentationDataset, check_rows, read_rows
+from data.files import command_line, refuse_existing, write_json
+from utils.checkpoint import load_network
+from utils.engine import evaluate, start_fabric
+from utils.metrics import score_table
+from utils.options import add_device_flags, positive_float, positive_int, tool_parser
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
+    parser.add_argument("--csv", required=True, help="rows to score")
+    parser.add_argument("--json", metavar="FILE", help="write the scores there too")
+    parser.add_argument("--theta", type=positive_float,
+                        help="boundary tolerance: px from 1 on, below 1 a share of the diagonal (default: the run's)")
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="px (default: the run's)")
+    parser.add_argument("--network", type=int, default=0, choices=(0, 1), help="which network of a two-network run")
+    parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
+    add_device_flags(parser)
+    args = parser.parse_args()
+
+    if args.json:
+        refuse_existing(args.json, args.overwrite)
+    network, config = load_network(args.checkpoint, args.network)
+    rows = read_rows(args.csv)
+    check_rows(args.csv, rows, config["num_classes"])
+    theta, size = args.theta or config["theta"], args.size or config["size"]
+    args.seed = 0
+    fabric = start_fabric(args)
+    dataset = SegmentationDataset(rows, size, config["num_classes"])
+    loader = DataLoader(dataset, args.batch_size, num_workers=args.workers,
+                        sampler=range(fabric.global_rank, len(dataset), fabric.world_size))
+    scores = evaluate(fabric, fabric.setup_module(network), loader, config["num_classes"], theta, "evaluating")
+    if fabric.is_global_zero:
+        print(score_table({args.csv: scores}))
+        if args.json:
+            write_json(args.json, {"checkpoint": args.checkpoint, "csv": args.csv, "theta": theta, "size": size, **scores})
+
+
+if __name__ == "__main__":
+    command_line(main)

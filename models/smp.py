@@ -1,0 +1,75 @@
+"""U-Net and DeepLabv3+ of segmentation-models-pytorch, any encoder, any input size, encoder weights from a file."""
+
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+DECODERS = {"smp_unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
+STRIDE = 32  # the deepest feature map of an encoder
+
+
+class AnySize(nn.Module):
+    """Pads the input to a multiple of the encoder's stride and crops the logits back."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        return self.network(x)[..., :height, :width]
+
+
+def build_smp(name, encoder, encoder_weights, channels):
+    """See `models.build_model`."""
+    from_hub = encoder_weights == "imagenet"
+    try:
+        network = DECODERS[name](encoder, encoder_weights="imagenet" if from_hub else None, classes=channels)
+    except KeyError as error:
+        raise ValueError(f"encoder {encoder!r}: {error.args[0]}") from None
+    except Exception as error:
+        if not from_hub:
+            raise ValueError(f"encoder {encoder!r}: {error}") from error
+        raise ValueError(f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); "
+                         "pass --encoder-weights FILE or none") from error
+    if encoder_weights and not from_hub:
+        load_encoder(network.encoder, encoder_weights)
+    return AnySize(network)
+
+
+def load_encoder(encoder, file):
+    """Load an encoder's weights from a .safetensors or .pth file.
+
+    Key prefixes that wrappers add (`model.`, `encoder.`, `module.`) may differ between file and encoder; a classifier in
+    the file is left out; every weight of the encoder must be found.
+
+    Raises:
+        ValueError: unreadable, or a weight is missing or has another shape.
+    """
+    if not Path(file).is_file():
+        raise ValueError(f"--encoder-weights {file}: no such file (or `imagenet`, `none`)")
+    try:
+        state = (load_file(file) if str(file).endswith(".safetensors")
+                 else torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise ValueError(f"--encoder-weights {file}: not a readable weights file ({type(error).__name__})") from error
+    found = {_bare(key): value for key, value in state.get("state_dict", state).items()}
+    own = encoder.state_dict()
+    fitting = {key: found.get(_bare(key), own[key] if key.endswith("num_batches_tracked") else None) for key in own}
+    missing = [key for key, value in fitting.items() if value is None or value.shape != own[key].shape]
+    if missing:
+        raise ValueError(f"--encoder-weights {file}: does not fit this encoder, {len(missing)} of {len(own)} weights are "
+                         f"missing or of another shape (first: {missing[0]})")
+    # nn.Module's own method: smp's encoders override it to drop keys that ours no longer holds
+    nn.Module.load_state_dict(encoder, fitting)
+
+
+def _bare(key):
+    for prefix in ("module.", "encoder.", "model."):
+        key = key.removeprefix(prefix)
+    return key

@@ -1,0 +1,68 @@
+"""Teachers whose pseudo-labels judge the annotations, out-of-fold: no teacher judges a mask it was fitted on.
+
+The rows are split at random into K folds; teacher k trains, with weight 1, on all folds but the k-th and then predicts the
+k-th. A teacher that is asked about its own training masks has learnt their noise by heart and finds them fine.
+
+    python train_teacher.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv --name teacher \\
+        --model smp_unet --encoder resnet34 --encoder-weights imagenet --folds 3
+
+leaves one run per fold, runs/teacher/fold0 ..., the pseudo-labels of all rows in runs/teacher/pseudo, and
+runs/teacher/teacher.json, which says who judged what. With --folds 1 one teacher trains on all of --train_csv and
+predicts --predict_csv (default: the same rows, which only suits a teacher trained on other data).
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import pseudo_label_names, read_rows
+from data.files import UserError, command_line, write_json, write_rows
+from predict import predict
+from train_without_weight import weigh
+from utils.checkpoint import load_network
+from utils.engine import run, start_fabric
+from utils.options import positive_int, train_parser
+
+
+def assign_folds(count, folds, seed):
+    """The fold that judges each row: int (count,), 0..folds-1, sizes equal within one."""
+    return np.random.default_rng(seed).permutation(count) % folds
+
+
+def main():
+    parser = train_parser(__doc__)
+    parser.add_argument("--folds", type=positive_int, default=2, help="teachers; each judges the rows it never saw")
+    parser.add_argument("--predict_csv", "--predict-csv", metavar="CSV", help="with --folds 1: rows to predict")
+    args = parser.parse_args()
+    rows = read_rows(args.train_csv)
+    if args.predict_csv and args.folds > 1:
+        raise UserError("--predict_csv needs --folds 1; with more folds each teacher predicts its own fold of --train_csv")
+    if args.folds > len(rows):
+        raise UserError(f"--folds {args.folds}: more folds than rows ({len(rows)}) in {args.train_csv}")
+
+    home = Path(args.out_dir) / args.name
+    judged = read_rows(args.predict_csv) if args.predict_csv else rows
+    names = pseudo_label_names(judged)
+    fold_of = assign_folds(len(judged), args.folds, args.seed)
+    record = []
+    for fold in range(args.folds):
+        csv, held_out = Path(args.train_csv), np.flatnonzero(fold_of == fold)
+        if args.folds > 1:
+            csv = home / "folds" / f"train{fold}.csv"
+            write_rows(csv, rows[fold_of != fold])
+        settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": f"{args.name}/fold{fold}"})
+        print(f"teacher {fold + 1} of {args.folds}: trains on {csv}, judges {len(held_out)} rows")
+        result = run(settings, weigh)
+        checkpoint = home / f"fold{fold}" / "best.ckpt"
+        predict(start_fabric(settings), *load_network(checkpoint), judged.iloc[held_out],
+                [names[i] for i in held_out], home / "pseudo", args.batch_size, args.workers)
+        record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "valid": result["valid"],
+                       "judges": [names[i] for i in held_out]})
+    write_json(home / "teacher.json", {"csv": str(args.predict_csv or args.train_csv), "out_of_fold": args.folds > 1,
+                                       "folds": record})
+    print(f"{len(set(names))} pseudo-labels in {home / 'pseudo'}")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,47 @@
+"""NLKD: teacher and student, together, say how much each annotation counts.
+
+    W = lambda * w_student + (1 - lambda) * w_teacher                    (paper, eq. 6; Table 2, "reweight + KD")
+
+w_teacher stands in the CSV. w_student is scored at every step, on the student's current prediction of the batch, by the
+metric that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grows to --lambda-max in the last one.
+
+    python train_with_KDweight.py --train_csv data/csv/train_noisy_60_PointRend_weight_bmscore.csv \\
+        --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
+        --name train_noisy_60_bmweight_KD --epochs 100 --batch-size 4 --learning-rate 0.1
+
+The metric is read from the CSV's name (miou, bf, bm) or given by --metric. Validation does not weigh its masks.
+"""
+
+from functools import partial
+
+from data.files import command_line
+from utils.agreement import METRICS, agreement, hard_labels
+from utils.engine import run
+from utils.options import metric_of, nonnegative_int, share, train_parser
+from utils.weighting import floored, lambda_at, mix
+
+
+def weigh(args, logits, batch, epoch):
+    """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,)."""
+    share_of_student = lambda_at(epoch, args.epochs, args.lambda_warmup, args.lambda_max)
+    weights = batch["weight"]
+    if share_of_student:
+        student = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, args.metric, args.theta)
+        weights = mix(student, weights, share_of_student)
+    return [floored(weights, args.min_weight)]
+
+
+def main():
+    parser = train_parser(__doc__)
+    parser.add_argument("--metric", choices=METRICS, help="that scored the CSV (default: read from the CSV's name)")
+    parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")
+    parser.add_argument("--lambda-max", type=share, default=0.5, help="the student's share in the last epoch")
+    parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
+    args = parser.parse_args()
+    args.metric = metric_of(args)
+    print(f"the student is scored by {args.metric}, as {args.train_csv} was")
+    run(args, partial(weigh, args), needs_weights=True)
+
+
+if __name__ == "__main__":
+    command_line(main)

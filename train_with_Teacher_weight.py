@@ -1,0 +1,33 @@
+"""Fixed weights: each annotation counts as much as a teacher agrees with it.
+
+    w_i = w_f(x_i, y_i), scored once, offline, by utils/get_weight.py    (paper, eq. 5; Table 2, "reweight")
+
+    python train_with_Teacher_weight.py --train_csv data/csv/train_noisy_60_PointRend_weight_bmscore.csv \\
+        --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
+        --name train_noisy_60_bmweight_noKD --epochs 100 --batch-size 4 --learning-rate 0.1
+
+The training CSV needs a third column `weight`; validation does not weigh its masks.
+"""
+
+from functools import partial
+
+from data.files import command_line
+from utils.engine import run
+from utils.options import share, train_parser
+from utils.weighting import floored
+
+
+def weigh(args, logits, batch, epoch):
+    """w_i of the CSV, (B,), none below --min-weight."""
+    return [floored(batch["weight"], args.min_weight)]
+
+
+def main():
+    parser = train_parser(__doc__)
+    parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
+    args = parser.parse_args()
+    run(args, partial(weigh, args), needs_weights=True)
+
+
+if __name__ == "__main__":
+    command_line(main)

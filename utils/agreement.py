@@ -1,0 +1,229 @@
+"""How well two label maps agree: IoU, boundary F1 (BF), Dice, Boundary IoU, per sample and class.
+
+One definition serves the teacher's weights, the student's weights and the test. All functions work on whole batches
+on any device, without a loop over samples and without waiting for the device.
+
+Legend: B maps, C classes (2 = binary: background 0, foreground 1), H x W pixels. A label map is an integer tensor
+(B, H, W) of 0..C-1, 255 = ignored. Scores lie in 0..1, higher = better agreement. A pixel that either map ignores is
+taken out of both, as if the picture ended there. NaN in a per-class score (B, C) means: this class does not count.
+
+Sources: eq. 1-3 and 5 of the paper (BF, mIoU, their mean); Boundary IoU: Cheng et al. 2021.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from data.files import IGNORE_INDEX
+
+METRICS = ("miou", "bf", "bm")
+
+
+def hard_labels(logits):
+    """Label map of the logits: sigmoid > 0.5 for one logit, else argmax.
+
+    Args:
+        logits: float (B, C, H, W).
+
+    Returns:
+        int64 (B, H, W), without gradient.
+    """
+    logits = logits.detach()
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
+def agreement(a, b, num_classes, metric="bm", theta=3.0):
+    """The quality score of a mask: how well annotation and pseudo-label agree (paper, eq. 5).
+
+    Args:
+        a, b: label maps (B, H, W).
+        metric: `miou`, `bf`, or `bm` = (BF + mIoU) / 2.
+        theta: see `pixels`.
+
+    Returns:
+        float32 (B,), without gradient.
+
+    Raises:
+        ValueError: unknown metric, or maps of different shape or not of integers.
+    """
+    if metric == "miou":
+        return miou(a, b, num_classes)
+    if metric == "bf":
+        return bf(a, b, num_classes, theta)
+    if metric == "bm":
+        return (bf(a, b, num_classes, theta) + miou(a, b, num_classes)) / 2
+    raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+
+
+def pixels(theta, height, width):
+    """theta in pixels: a value >= 1 is in pixels, one below 1 a share of the picture's diagonal."""
+    return theta if theta >= 1 else theta * math.hypot(height, width)
+
+
+# --- regions ----------------------------------------------------------------------------------------------------
+
+
+def class_counts(a, b, num_classes):
+    """Pixels of each class in both maps, in a, and in b.
+
+    Returns:
+        (intersection, size of a, size of b), float32 (B, C) each.
+    """
+    a, b, _ = _common(a, b)
+    counts = []
+    for c in range(num_classes):
+        in_a, in_b = a == c, b == c
+        counts.append(torch.stack([(in_a & in_b).sum((1, 2)), in_a.sum((1, 2)), in_b.sum((1, 2))]))
+    return torch.stack(counts, dim=-1).float().unbind(0)  # 3 x (B, C)
+
+
+def iou_per_class(a, b, num_classes):
+    """|A and B| / |A or B|, (B, C); NaN for a class in neither map."""
+    both, size_a, size_b = class_counts(a, b, num_classes)
+    return both / (size_a + size_b - both)
+
+
+def miou(a, b, num_classes):
+    """Mean IoU over the classes present in either map, (B,); 1 where no pixel is valid."""
+    return _mean_over_classes(iou_per_class(a, b, num_classes), otherwise=1.0)
+
+
+def dice(a, b, num_classes):
+    """2 |A and B| / (|A| + |B|), mean over the classes present; binary: the foreground's, 1 if both are empty. (B,)"""
+    both, size_a, size_b = class_counts(a, b, num_classes)
+    scores = 2 * both / (size_a + size_b)
+    return _mean_over_classes(scores[:, _scored_classes(num_classes).start:], otherwise=1.0)
+
+
+# --- boundaries -------------------------------------------------------------------------------------------------
+
+
+def bf_per_class(a, b, num_classes, theta=3.0):
+    """Boundary F1 of each class (paper, eq. 1-3).
+
+    A boundary pixel is a pixel of the class with at least one of its 8 neighbours, inside the picture and valid, of
+    another class. It is matched if a boundary pixel of the other map lies closer than theta (Euclidean, strictly).
+
+    Args:
+        a, b: label maps (B, H, W).
+        theta: see `pixels`; 3 px is the 5x5 window of the published code.
+
+    Returns:
+        float32 (B, C), NaN for a class without a boundary in both maps, 0 where only one map has one. Binary: (B, 1),
+        the foreground.
+    """
+    a, b, valid = _common(a, b)
+    reach = pixels(theta, *a.shape[-2:])
+    scores = []
+    for c in _scored_classes(num_classes):
+        edge_a, edge_b = boundary(a == c, valid), boundary(b == c, valid)  # (B, H, W) bool
+        count_a, count_b = edge_a.sum((1, 2)), edge_b.sum((1, 2))
+        matched_a = (edge_a & dilate_disk(edge_b, reach)).sum((1, 2))
+        matched_b = (edge_b & dilate_disk(edge_a, reach)).sum((1, 2))
+        share_a = matched_a / count_a.clamp(min=1)
+        share_b = matched_b / count_b.clamp(min=1)
+        score = 2 * share_a * share_b / (share_a + share_b).clamp(min=1e-12)
+        scores.append(torch.where(count_a + count_b > 0, score, torch.nan))
+    return torch.stack(scores, dim=1)
+
+
+def bf(a, b, num_classes, theta=3.0):
+    """Mean boundary F1 over the classes that have a boundary in either map (paper, eq. 3), (B,).
+
+    Where no class has one: 1 if the two maps are equal (two empty masks agree), else 0.
+    """
+    a, b, _ = _common(a, b)
+    equal = (a == b).flatten(1).all(dim=1).float()
+    return _mean_over_classes(bf_per_class(a, b, num_classes, theta), otherwise=equal)
+
+
+def boundary_iou(a, b, num_classes, share=0.02):
+    """IoU of the inner boundary bands (Cheng et al. 2021), mean over the classes present, (B,).
+
+    Args:
+        share: width of the band as a share of the diagonal (at least 1 px); the picture's frame counts as contour.
+
+    Binary: the foreground's; 1 if both are empty.
+    """
+    a, b, _ = _common(a, b)
+    width = max(1, round(pixels(share, *a.shape[-2:])))
+    scores = []
+    for c in _scored_classes(num_classes):
+        band_a, band_b = _inner_band(a == c, width), _inner_band(b == c, width)
+        either = (band_a | band_b).sum((1, 2))
+        scores.append((band_a & band_b).sum((1, 2)) / either)  # 0 / 0 = NaN: absent
+    return _mean_over_classes(torch.stack(scores, dim=1), otherwise=1.0)
+
+
+def boundary(inside, valid):
+    """Boundary pixels of a region: in it, with one of the 8 valid neighbours not in it.
+
+    Args:
+        inside, valid: bool (B, H, W).
+
+    Returns:
+        bool (B, H, W).
+    """
+    return inside & _pool(valid & ~inside, 1, 1)
+
+
+def dilate_disk(mask, radius):
+    """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
+
+    A disk on the pixel grid is the union of the rectangles inscribed in it, and a rectangle is a max-pooling.
+
+    Args:
+        mask: bool (B, H, W).
+        radius: pixels, > 0.
+    """
+    near = None
+    last = -1
+    for dy in range(math.ceil(radius) - 1, -1, -1):
+        dx = math.ceil(math.sqrt(radius**2 - dy**2)) - 1  # the largest whole number with dx^2 + dy^2 < radius^2
+        if dx > last:  # a wider rectangle than the taller ones before
+            rectangle = _pool(mask, dy, dx)
+            near = rectangle if near is None else near | rectangle
+            last = dx
+    return near
+
+
+def _pool(mask, dy, dx):
+    """Dilate a bool (B, H, W) by a rectangle of (2 dy + 1) x (2 dx + 1); outside the picture counts as False."""
+    values = mask[:, None].float()
+    if dx:
+        values = F.max_pool2d(values, (1, 2 * dx + 1), stride=1, padding=(0, dx))
+    if dy:
+        values = F.max_pool2d(values, (2 * dy + 1, 1), stride=1, padding=(dy, 0))
+    return values[:, 0] > 0
+
+
+def _inner_band(inside, width):
+    """Pixels of a region at most `width` (chessboard) from its outside; the frame is outside."""
+    outside = F.pad(~inside, (1, 1, 1, 1), value=True)
+    return inside & _pool(outside, width, width)[:, 1:-1, 1:-1]
+
+
+# --- shared -----------------------------------------------------------------------------------------------------
+
+
+def _common(a, b):
+    """Both maps with 255 wherever either has it, and the pixels that are left (bool)."""
+    if a.shape != b.shape or a.dim() != 3:
+        raise ValueError(f"two label maps (B, H, W) of one shape are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
+    if a.is_floating_point() or b.is_floating_point():
+        raise ValueError("label maps hold integers; turn logits into labels with hard_labels")
+    valid = (a != IGNORE_INDEX) & (b != IGNORE_INDEX)
+    return a.masked_fill(~valid, IGNORE_INDEX), b.masked_fill(~valid, IGNORE_INDEX), valid
+
+
+def _scored_classes(num_classes):
+    """Binary boundary and Dice scores are the foreground's; with more classes each one counts."""
+    return range(1, 2) if num_classes == 2 else range(num_classes)
+
+
+def _mean_over_classes(scores, otherwise):
+    """Mean over the classes of (B, C) that are not NaN; `otherwise` where none is left."""
+    counted = ~scores.isnan()
+    mean = torch.where(counted, scores, 0).sum(1) / counted.sum(1).clamp(min=1)
+    return torch.where(counted.any(1), mean, otherwise)

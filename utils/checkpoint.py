@@ -1,0 +1,81 @@
+"""Saving and loading networks and whole training states.
+
+A checkpoint is a dict of plain values and tensors, so it loads with `weights_only=True`: a file that would run code is
+refused. `networks` holds one entry per network: its `config` (arguments of `build_model`, size and task) and `state`.
+"""
+
+from pathlib import Path
+
+import torch
+
+from data.files import UserError, atomic_path
+from models import build_model
+
+FORMAT = "nlkd-1"
+
+
+def save(path, content):
+    """Write a checkpoint, whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def load(path):
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: missing, cut short, not ours, or holding anything but tensors and plain values.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever zipfile, pickle or the OS raise
+        raise UserError(f"{path}: not a checkpoint of this software or damaged ({type(error).__name__})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this software (format {FORMAT} expected)")
+    return content
+
+
+def model_config(args):
+    """What a checkpoint must know to rebuild and use its network."""
+    return {"name": args.model, "encoder": args.encoder, "num_classes": args.num_classes, "width": args.width,
+            "size": list(args.size), "theta": args.theta}
+
+
+def build_from(config, encoder_weights=None):
+    """The network of a config.
+
+    Raises:
+        UserError: `build_model` refuses it.
+    """
+    try:
+        return build_model(config["name"], config["encoder"], encoder_weights, config["num_classes"], config["width"])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def load_network(path, index=0):
+    """A trained network in eval mode, and its config.
+
+    Args:
+        index: which network of the run (methods with two networks have 0 and 1).
+    """
+    saved = load(path)["networks"][index]
+    network = build_from(saved["config"])
+    network.load_state_dict(saved["state"])
+    return network.eval(), saved["config"]
+
+
+def start_from(network, path, index=0):
+    """Copy the weights of a checkpoint into `network` (--load).
+
+    Raises:
+        UserError: the checkpoint's network is another one.
+    """
+    saved = load(path)["networks"][index]
+    try:
+        network.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        raise UserError(f"--load {path}: holds {saved['config']['name']} with {saved['config']['num_classes']} classes, "
+                        f"which does not fit this run's network ({str(error).splitlines()[1].strip()})") from None

@@ -1,0 +1,388 @@
+"""The only loop: run -> fit -> train_one_epoch, evaluate.
+
+Every method is `loss_k = mean_i w_k[i] * l(net_k(x_i), y_i)` for each network k; a script passes the function that makes
+the weights:
+
+    weigh(logits, batch, epoch) -> [w of network 1, w of network 2, ...]
+
+    logits  list of tensors (B, C, H, W), one per network, without gradient
+    batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,)
+    epoch   int, 0-based
+    w       float tensors (B,)
+
+A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
+curves.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from data.dataset import SegmentationDataset, check_rows, read_rows
+from data.files import UserError, read_json, write_json
+from utils import checkpoint
+from utils.agreement import hard_labels
+from utils.losses import per_sample_loss, weighted_loss
+from utils.metrics import SplitScores, score_table
+from utils.optimizers import build_optimizer
+
+# flags that may change between a run and its resumption without changing its result
+FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
+
+
+def run(args, weigh, needs_weights=False, configs=None):
+    """Train with `weigh`, choose the best epoch, test it, and leave the run's files.
+
+    Args:
+        args: flags of `train_parser`.
+        weigh: see the head of this module.
+        needs_weights: the training CSV must have a `weight` column.
+        configs: one `checkpoint.model_config` per network; default: one network, from the flags.
+
+    Returns:
+        the content of result.json.
+
+    Raises:
+        UserError: anything the user can mend, found before training begins where that is possible.
+    """
+    folder = Path(args.out_dir) / args.name
+    check_folder(args, folder)
+    if args.resume and (folder / "result.json").exists():
+        print(f"{folder}: finished already, nothing to do")
+        return read_json(folder / "result.json")
+    splits = read_splits(args, needs_weights)
+    fabric = start_fabric(args)
+    configs = configs or [checkpoint.model_config(args)]
+    networks = build_networks(args, configs)
+    loaders = build_loaders(args, splits, fabric)
+    if fabric.is_global_zero:
+        open_folder(args, folder)
+    fabric.barrier()
+
+    optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
+    networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
+    state = TrainingState(configs, networks, optimizers, schedulers)
+    if args.resume and (folder / "last.ckpt").exists():
+        state.restore(checkpoint.load(folder / "last.ckpt"))
+    seconds = fit(args, fabric, state, loaders, weigh, folder)
+    return finish(args, fabric, state, loaders, folder, seconds)
+
+
+# --- before the loop --------------------------------------------------------------------------------------------
+
+
+def read_splits(args, needs_weights):
+    """Checked rows of each split: dict of `train`, `valid`, `test` -> DataFrame."""
+    splits = {}
+    for split in ("train", "valid", "test"):
+        csv = getattr(args, f"{split}_csv")
+        if csv:
+            splits[split] = read_rows(csv, needs_weights and split == "train")
+    for split, rows in splits.items():
+        check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
+    return splits
+
+
+def start_fabric(args):
+    """Device, precision and processes, by Lightning Fabric."""
+    torchrun = "LOCAL_WORLD_SIZE" in os.environ
+    devices, nodes, strategy = args.devices, 1, args.strategy
+    if torchrun:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if strategy == "auto":
+        strategy = "ddp" if torchrun else "dp" if _visible_gpus(args) > 1 else "auto"
+    if devices == "auto" and args.accelerator == "cpu":
+        devices = 1
+    try:
+        fabric = Fabric(accelerator=args.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
+                        precision=args.precision)
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:  # Lightning's misconfiguration errors are ValueErrors
+        raise UserError(f"--accelerator {args.accelerator} --devices {args.devices}: {error}") from None
+    fabric.seed_everything(args.seed, verbose=False)
+    return fabric
+
+
+def _visible_gpus(args):
+    if args.accelerator not in ("auto", "cuda", "gpu") or not torch.cuda.is_available():
+        return 0
+    if args.devices in ("auto", "-1"):
+        return torch.cuda.device_count()
+    return len(args.devices.strip(",").split(",")) if "," in args.devices else int(args.devices)
+
+
+def build_networks(args, configs):
+    """The networks of a run, from --encoder-weights or --load."""
+    networks = [checkpoint.build_from(config, args.encoder_weights if config["name"] != "unet" else None)
+                for config in configs]
+    if args.load:
+        for index, network in enumerate(networks):
+            checkpoint.start_from(network, args.load, index)
+    return networks
+
+
+def build_loaders(args, splits, fabric):
+    """DataLoader of each split. --batch-size counts over all processes.
+
+    Training shuffles by seed and epoch. Elsewhere each process takes every n-th row: each row is counted once, by one
+    process, and none is dropped or repeated.
+    """
+    ranks, rank = fabric.world_size, fabric.global_rank
+    batch = args.batch_size // ranks
+    if batch == 0:
+        raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
+    loaders = {}
+    for split, rows in splits.items():
+        training = split == "train"
+        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache)
+        sampler = (DistributedSampler(dataset, ranks, rank, seed=args.seed) if training
+                   else range(rank, len(dataset), ranks))
+        loaders[split] = DataLoader(
+            dataset, batch, sampler=sampler, num_workers=0 if args.cache else args.workers,
+            drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
+            pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
+    return loaders
+
+
+def check_folder(args, folder):
+    """Refuse, before anything is read, a name that is taken or that leaves --out-dir."""
+    if Path(args.name).is_absolute() or ".." in Path(args.name).parts:
+        raise UserError(f"--name {args.name}: must stay inside --out-dir")
+    started = (folder / "args.json").exists()
+    if args.resume and started:
+        _refuse_other_flags(args, folder)
+    elif folder.exists() and any(folder.iterdir()):
+        if not started:
+            raise UserError(f"{folder} exists and is not a run; choose another --name")
+        if not args.overwrite:
+            raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
+
+
+def open_folder(args, folder):
+    """Make the run's folder and write args.json; with --overwrite, what was there goes."""
+    if args.overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv)})
+
+
+def _refuse_other_flags(args, folder):
+    before = read_json(folder / "args.json")
+    for flag, value in vars(args).items():
+        if flag not in FREE_FLAGS and before.get(flag) != value:
+            raise UserError(f"{folder}: cannot resume with --{flag.replace('_', '-')} {value}, the run was started with "
+                            f"{before.get(flag)}; pass --overwrite or another --name")
+
+
+class TrainingState:
+    """All that changes while training, so that a run can be stopped and resumed.
+
+    Random numbers need no saving: order and augmentation are seeded anew by (seed, epoch).
+    """
+
+    def __init__(self, configs, networks, optimizers, schedulers):
+        self.configs, self.networks = configs, networks
+        self.optimizers, self.schedulers = optimizers, schedulers
+        self.epoch = 0  # the next one to train
+        self.best_score, self.best_epoch = -1.0, -1
+
+    def weights(self):
+        """The networks alone, as a checkpoint holds them."""
+        return [{"config": config, "state": network.state_dict()}
+                for config, network in zip(self.configs, self.networks)]
+
+    def content(self):
+        """Everything, as a checkpoint holds it."""
+        return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
+                "schedulers": [s.state_dict() for s in self.schedulers], "epoch": self.epoch,
+                "best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def restore(self, content):
+        """Take over a checkpoint's content."""
+        for network, saved in zip(self.networks, content["networks"]):
+            network.load_state_dict(saved["state"])
+        for part in ("optimizers", "schedulers"):
+            for target, saved in zip(getattr(self, part), content[part]):
+                target.load_state_dict(saved)
+        self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------
+
+
+def fit(args, fabric, state, loaders, weigh, folder):
+    """Train epoch by epoch; after each, validate, log and save. Returns the seconds spent."""
+    start = time.perf_counter()
+    log = EpochLog(folder, state.epoch) if fabric.is_global_zero else None
+    for epoch in range(state.epoch, args.epochs):
+        began = time.perf_counter()
+        learning_rate = state.optimizers[0].param_groups[0]["lr"]
+        seed_epoch(args, loaders["train"], epoch, fabric.global_rank)
+        means = train_one_epoch(args, fabric, state, loaders["train"], weigh, epoch)
+        if not all(map(math.isfinite, means["loss"])):
+            raise UserError(f"epoch {epoch + 1}: the loss is {means['loss']}; lower --learning-rate "
+                            f"({args.learning_rate}); {folder} keeps the epochs before")
+        seconds = time.perf_counter() - began
+        for scheduler in state.schedulers:
+            scheduler.step()
+        valid = evaluate_all(fabric, state, loaders.get("valid"), args)
+        state.epoch = epoch + 1
+        score = selection_score(valid[0]) if valid else float(epoch)
+        improved = score > state.best_score
+        if improved:
+            state.best_score, state.best_epoch = score, epoch
+        if log:
+            if improved:
+                checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": epoch, "valid": valid})
+            checkpoint.save(folder / "last.ckpt", state.content())
+            images = len(loaders["train"]) * args.batch_size
+            log.write({"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid,
+                       "seconds": seconds, "images_per_second": images / seconds}, args.epochs, improved)
+        fabric.barrier()
+    if log:
+        log.close()
+    return time.perf_counter() - start
+
+
+def train_one_epoch(args, fabric, state, loader, weigh, epoch):
+    """One pass over the training set.
+
+    Returns:
+        dict of `loss` and `weight`: their means over the epoch, one per network.
+    """
+    for network in state.networks:
+        network.train()
+    sums = torch.zeros(2, len(state.networks), device=fabric.device)  # stays on the device until the epoch ends
+    bar = tqdm(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", leave=False, disable=not fabric.is_global_zero,
+               mininterval=0.5 if sys.stderr.isatty() else 60)
+    for step, batch in enumerate(bar, 1):
+        batch = fabric.to_device(batch)
+        logits = [network(batch["image"]) for network in state.networks]  # each (B, C, H, W)
+        with torch.no_grad():
+            weights = weigh([each.detach() for each in logits], batch, epoch)  # each (B,)
+        for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
+            loss = weighted_loss(per_sample_loss(logits[k], batch["mask"]), weights[k])
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if args.clip:
+                fabric.clip_gradients(network, optimizer, clip_val=args.clip)
+            optimizer.step()
+            sums[0, k] += loss.detach()
+            sums[1, k] += weights[k].mean()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
+    means = fabric.all_reduce(sums / len(loader), reduce_op="mean").tolist()
+    return {"loss": means[0], "weight": means[1]}
+
+
+def seed_epoch(args, loader, epoch, rank):
+    """Make an epoch's order and augmentation a function of (seed, epoch, rank), whatever ran before."""
+    loader.sampler.set_epoch(epoch)
+    seed = (args.seed * 1_000_003 + epoch) * 1_009 + rank
+    loader.generator.manual_seed(seed)  # seeds the loader's processes
+    torch.manual_seed(seed)
+
+
+def evaluate_all(fabric, state, loader, args):
+    """Scores of each network on a split; None without a loader."""
+    if loader is None:
+        return None
+    return [evaluate(fabric, network, loader, args.num_classes, args.theta) for network in state.networks]
+
+
+@torch.no_grad()
+def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
+    """Scores of one network over a whole split, every sample counted once: see `SplitScores.compute`."""
+    network.eval()
+    # processes hold unequal numbers of batches, so DDP's collective calls must not run here
+    forward = network.module if fabric.world_size > 1 else network
+    scores = SplitScores(num_classes, theta, fabric.device)
+    for batch in tqdm(loader, title, unit="batch", leave=False, disable=not fabric.is_global_zero,
+                      mininterval=0.5 if sys.stderr.isatty() else 60):
+        batch = fabric.to_device(batch)
+        with fabric.autocast():
+            logits = forward(batch["image"])  # (B, C, H, W)
+        scores.update(hard_labels(logits), batch["mask"])
+    scores.reduce(fabric)
+    return scores.compute()
+
+
+def selection_score(scores):
+    """What chooses the best epoch: the mean of mIoU and BF on the validation masks as they are, in 0..1."""
+    return (scores["miou"] + scores["bf"]) / 2
+
+
+# --- after the loop ---------------------------------------------------------------------------------------------
+
+
+def finish(args, fabric, state, loaders, folder, seconds):
+    """Test the best epoch and write result.json."""
+    best = checkpoint.load(folder / "best.ckpt")
+    for network, saved in zip(state.networks, best["networks"]):
+        network.load_state_dict(saved["state"])
+    test = evaluate_all(fabric, state, loaders.get("test"), args)
+    result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
+              "valid": best["valid"], "test": test, "seconds": seconds,
+              "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
+              "rows": {split: len(loader.dataset) for split, loader in loaders.items()},
+              "args": vars(args), "machine": machine(fabric)}
+    if fabric.is_global_zero:
+        write_json(folder / "result.json", result)
+        if test:
+            rows = {args.name + (f" [{k + 1}]" if len(test) > 1 else ""): scores for k, scores in enumerate(test)}
+            print(f"test, epoch {best['epoch'] + 1} (best of {args.epochs}):\n{score_table(rows)}")
+        print(f"results: {folder / 'result.json'}")
+    fabric.barrier()
+    return result
+
+
+def machine(fabric):
+    """What a figure must be quoted with."""
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
+    return {"device": device, "processes": fabric.world_size, "python": sys.version.split()[0],
+            **{package: version(package) for package in packages}}
+
+
+class EpochLog:
+    """log.jsonl, TensorBoard and a printed line per epoch."""
+
+    def __init__(self, folder, first_epoch):
+        self.path = folder / "log.jsonl"
+        kept = self.path.read_text().splitlines() if self.path.exists() else []
+        # an epoch that was logged but not saved will be trained, and logged, again
+        kept = [line for line in kept if json.loads(line)["epoch"] < first_epoch]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
+
+    def write(self, entry, epochs, improved):
+        """Log one epoch."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        text = f"epoch {entry['epoch'] + 1}/{epochs}"
+        for k, (loss, weight) in enumerate(zip(entry["loss"], entry["weight"])):
+            self.board.add_scalar(f"train/loss_{k + 1}", loss, entry["epoch"])
+            self.board.add_scalar(f"train/weight_{k + 1}", weight, entry["epoch"])
+            text += f"  loss {loss:.4f}  weight {weight:.3f}"
+            if entry["valid"]:
+                scores = entry["valid"][k]
+                for name in ("miou", "bf", "dice", "boundary_iou"):
+                    self.board.add_scalar(f"valid/{name}_{k + 1}", scores[name], entry["epoch"])
+                text += f"  mIoU {100 * scores['miou']:.2f}  BF {100 * scores['bf']:.2f}"
+        print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
+
+    def close(self):
+        """Flush TensorBoard."""
+        self.board.close()

@@ -1,0 +1,70 @@
+"""A noisy copy of a training set: masks made coarse at random, and a CSV that tells which and how much.
+
+    python utils/generate_noisy_label.py --csv data/csv/NAME/train.csv --out data/csv/NAME/train_noisy_60.csv --ratio 0.6
+
+draws a share --ratio of the rows, spreads them evenly over the noise levels --levels LOW HIGH, writes their noisy masks to a
+folder beside the CSV (--mask-dir), and writes the CSV with a third column `iterations` (the level, 0 = untouched). A level
+is in px at --reference-size; masks of another size are changed in proportion to their longer side (defaults: paper, section 4).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.dataset import pseudo_label_names, read_rows
+from data.files import UserError, command_line, label_fault, read_mask, refuse_existing, write_mask, write_rows
+from utils.add_noise import add_noise, scaled_level
+from utils.options import add_class_flag, positive_int, share, tool_parser
+
+
+def draw_levels(count, ratio, low, high, rng):
+    """Noise level of each row: int (count,); a random share `ratio` has low..high, spread evenly, the others 0."""
+    noisy = rng.permutation(count)[:round(count * ratio)]
+    levels = np.zeros(count, dtype=int)
+    levels[noisy] = rng.permutation(np.arange(len(noisy)) % (high - low + 1)) + low
+    return levels
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="rows with clean masks")
+    parser.add_argument("--out", required=True, help="CSV with the noisy masks")
+    parser.add_argument("--mask-dir", help="folder of the noisy masks (default: beside --out, named after it)")
+    parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
+    parser.add_argument("--levels", type=positive_int, nargs=2, default=[6, 10], metavar=("LOW", "HIGH"),
+                        help="noise levels, px at --reference-size")
+    parser.add_argument("--reference-size", type=positive_int, default=321, help="longer side that --levels speak of, px")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_class_flag(parser)
+    args = parser.parse_args()
+    low, high = args.levels
+    if low > high:
+        raise UserError(f"--levels {low} {high}: LOW must not be above HIGH")
+
+    refuse_existing(args.out, args.overwrite)
+    folder = Path(args.mask_dir) if args.mask_dir else Path(args.out).with_suffix("")
+    rows = read_rows(args.csv)
+    targets = [str(folder / name) for name in pseudo_label_names(rows)]
+    rng = np.random.default_rng(args.seed)
+    rows["iterations"] = draw_levels(len(rows), args.ratio, low, high, rng)
+    sources = rows["mask"].tolist()
+    for position in tqdm(np.flatnonzero(rows["iterations"]), "noise", unit="mask", leave=False, delay=1):
+        labels = read_mask(sources[position], args.num_classes)
+        if fault := label_fault(labels, args.num_classes):
+            raise UserError(f"{sources[position]} {fault}")
+        level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
+        refuse_existing(targets[position], args.overwrite)
+        write_mask(targets[position], add_noise(labels, level, rng), args.num_classes)
+        rows.iloc[position, rows.columns.get_loc("mask")] = targets[position]
+    write_rows(args.out, rows, "iterations")
+    print(f"{args.out}: {(rows['iterations'] > 0).sum()} of {len(rows)} masks are noisy, in {folder}")
+
+
+if __name__ == "__main__":
+    command_line(main)

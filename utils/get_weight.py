@@ -1,0 +1,147 @@
+"""Weights: how well each annotation agrees with a teacher's pseudo-label, as a CSV that the train scripts read.
+
+    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bm \\
+        --out data/csv/train_noisy_60_teacher_weight_bmscore.csv
+
+    python utils/get_weight.py --mix A_weight_bmscore.csv B_weight_bmscore.csv --out AB_weight_bmscore.csv
+
+scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row. Where
+the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones: AUROC, 1 =
+every clean mask weighs more than every noisy one, 0.5 = the weights know nothing.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.dataset import pseudo_label_names, read_rows
+from data.files import (UserError, command_line, label_fault, read_mask, refuse_existing, resize_labels, write_json,
+                        write_rows)
+from utils.agreement import METRICS, agreement
+from utils.options import add_class_flag, add_score_flags, nonnegative_int, positive_int, tool_parser
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Annotation and pseudo-label of each row, scored.
+
+    Args:
+        masks, predictions: paths.
+        size: (H, W) to score at, None = the annotation's own; the other one is resized to it, nearest pixel.
+    """
+
+    def __init__(self, masks, predictions, num_classes, metric, theta, size=None):
+        self.masks, self.predictions, self.size = masks, predictions, size
+        self.num_classes, self.metric, self.theta = num_classes, metric, theta
+
+    def __len__(self):
+        return len(self.masks)
+
+    def __getitem__(self, index):
+        """float, the score of row `index`."""
+        maps = []
+        for path in (self.masks[index], self.predictions[index]):
+            labels = read_mask(path, self.num_classes)
+            if fault := label_fault(labels, self.num_classes):
+                return f"{path} {fault}"
+            maps.append(resize_labels(labels, self.size or (maps[0] if maps else labels).shape))
+        annotation, predicted = (torch.from_numpy(labels)[None] for labels in maps)  # (1, H, W)
+        return agreement(predicted, annotation, self.num_classes, self.metric, self.theta).item()
+
+
+def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0):
+    """Weight of each row, float (rows,) in 0..1.
+
+    Raises:
+        UserError: a pseudo-label is missing or not a label map.
+    """
+    predictions = [str(Path(pred_dir) / name) for name in pseudo_label_names(rows)]
+    missing = [path for path in predictions if not Path(path).is_file()]
+    if missing:
+        raise UserError(f"--pred-dir {pred_dir}: {len(missing)} of {len(rows)} pseudo-labels are missing, first "
+                        f"{Path(missing[0]).name}; write them with predict.py --csv on the same CSV")
+    pairs = Pairs(rows["mask"].tolist(), predictions, num_classes, metric, theta, size)
+    loader = DataLoader(pairs, batch_size=None, num_workers=workers)
+    scores = list(tqdm(loader, f"scoring by {metric}", len(pairs), unit="mask", leave=False, delay=1))
+    for score in scores:
+        if isinstance(score, str):
+            raise UserError(score)
+    return np.array(scores, dtype=float)
+
+
+def mixed_rows(csvs):
+    """Rows of the first CSV with the mean weight of all.
+
+    Raises:
+        UserError: the CSVs do not hold the same rows in the same order.
+    """
+    tables = [read_rows(csv, needs_weights=True) for csv in csvs]
+    for csv, table in zip(csvs[1:], tables[1:]):
+        if not table[["image", "mask"]].equals(tables[0][["image", "mask"]]):
+            raise UserError(f"--mix {csv}: holds other rows, or another order, than {csvs[0]}")
+    return tables[0].assign(weight=np.mean([table["weight"] for table in tables], axis=0))
+
+
+def auroc(weights, noisy):
+    """Probability that a clean mask weighs more than a noisy one, ties counted half; None if there is only one kind."""
+    if noisy.all() or not noisy.any():
+        return None
+    wins = mannwhitneyu(weights[~noisy], weights[noisy]).statistic
+    return float(wins / (noisy.sum() * (~noisy).sum()))
+
+
+def summarise(rows):
+    """Distribution of the weights, per noise level where it is known.
+
+    Returns:
+        (JSON-ready dict, the same as text)
+    """
+    groups = rows.assign(level=rows["iterations"] if "iterations" in rows else "all").groupby("level")["weight"]
+    table = groups.describe()[["count", "mean", "std", "min", "25%", "50%", "75%", "max"]]
+    summary = {"rows": len(rows), "levels": {str(k): v for k, v in table.T.to_dict().items()}}
+    text = table.to_string(float_format=lambda v: f"{v:.3f}", formatters={"count": "{:.0f}".format})
+    if "iterations" in rows:
+        summary["auroc"] = auroc(rows["weight"].to_numpy(), (rows["iterations"] > 0).to_numpy())
+        if summary["auroc"] is not None:
+            text += f"\nAUROC, weight tells clean from noisy: {summary['auroc']:.3f}"
+    return summary, text
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", help="rows to score: images and their annotations")
+    parser.add_argument("--pred-dir", help="the teacher's pseudo-labels, named as predict.py names them")
+    parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
+    parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
+    parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
+                        help="score at this size, px (default: each annotation's own); the student is scored at its training size")
+    parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    add_class_flag(parser)
+    add_score_flags(parser)
+    args = parser.parse_args()
+    if bool(args.mix) == bool(args.csv and args.pred_dir):
+        raise UserError("pass either --csv and --pred-dir (score) or --mix (average several weight CSVs)")
+
+    refuse_existing(args.out, args.overwrite)
+    if args.mix:
+        rows = mixed_rows(args.mix)
+    else:
+        rows = read_rows(args.csv)
+        rows["weight"] = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers)
+    write_rows(args.out, rows, "weight")
+    summary, text = summarise(rows)
+    write_json(Path(args.out).with_suffix(".json"), {"out": args.out, **vars(args), **summary})
+    print(f"{args.out}: weights of {len(rows)} rows\n{text}")
+
+
+if __name__ == "__main__":
+    command_line(main)

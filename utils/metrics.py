@@ -1,0 +1,76 @@
+"""Scores of a whole split: counts are gathered per image, ratios are taken once at the end.
+
+Legend: B images, C classes, H x W pixels.
+"""
+
+import torch
+
+from data.files import IGNORE_INDEX
+from utils.agreement import bf_per_class, bf, boundary_iou, dice
+
+
+class SplitScores:
+    """Accumulates predictions of a split.
+
+    mIoU and the IoU of each class come from one confusion matrix over all pixels of the split; BF, Dice and Boundary
+    IoU are means over its images.
+    """
+
+    IMAGE_SCORES = ("dice", "bf", "boundary_iou")
+
+    def __init__(self, num_classes, theta, device="cpu"):
+        self.num_classes, self.theta = num_classes, theta
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(self.IMAGE_SCORES) + 1, dtype=torch.float64, device=device)  # last: images
+        self.bf_sums = torch.zeros(2, num_classes, dtype=torch.float64, device=device)  # sum, images that count
+
+    def update(self, predicted, truth):
+        """Add a batch of label maps (B, H, W)."""
+        classes, theta = self.num_classes, self.theta
+        valid = truth != IGNORE_INDEX
+        cells = truth[valid] * classes + predicted[valid]
+        self.confusion += torch.bincount(cells, minlength=classes**2).view(classes, classes)
+        scores = (dice(predicted, truth, classes), bf(predicted, truth, classes, theta),
+                  boundary_iou(predicted, truth, classes))
+        self.sums += torch.stack([s.sum() for s in scores] + [torch.ones_like(scores[0]).sum()])
+        if classes > 2:
+            per_class = bf_per_class(predicted, truth, classes, theta)  # (B, C)
+            self.bf_sums += torch.stack([per_class.nansum(0), (~per_class.isnan()).sum(0)])
+
+    def reduce(self, fabric):
+        """Sum the counts of all processes."""
+        self.confusion, self.sums, self.bf_sums = fabric.all_reduce(
+            (self.confusion, self.sums, self.bf_sums), reduce_op="sum")
+
+    def compute(self):
+        """Scores in 0..1 as a JSON-ready dict; a class that occurs nowhere has None and does not count in `miou`."""
+        true = self.confusion.diag()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - true
+        iou = true / union  # (C,), NaN where absent
+        images = self.sums[-1].item()
+        result = {"miou": iou.nanmean().item(), "iou_per_class": [_or_none(v) for v in iou.tolist()]}
+        result.update((name, value / images) for name, value in zip(self.IMAGE_SCORES, self.sums.tolist()))
+        if self.num_classes > 2:
+            result["bf_per_class"] = [_or_none(v) for v in (self.bf_sums[0] / self.bf_sums[1]).tolist()]
+        result["images"] = int(images)
+        return result
+
+
+def _or_none(value):
+    return None if value != value else value
+
+
+def score_table(named_scores):
+    """A text table of `SplitScores.compute` results, in percent.
+
+    Args:
+        named_scores: dict of row name -> result.
+    """
+    columns = ("miou", "dice", "bf", "boundary_iou")
+    titles = ("mIoU", "Dice", "BF", "Boundary IoU", "IoU per class")
+    lines = ["| run | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for name, scores in named_scores.items():
+        cells = [f"{100 * scores[column]:.2f}" for column in columns]
+        per_class = " ".join("-" if v is None else f"{100 * v:.1f}" for v in scores["iou_per_class"])
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {per_class} |")
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""The flags that scripts share. A script adds only its own."""
+
+import argparse
+
+from data.files import UserError
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The docstring as it stands, and the default of every flag that has one."""
+
+    def _get_help_string(self, action):
+        shown = action.default not in (None, False, argparse.SUPPRESS) and action.option_strings
+        return (action.help or "") + (" (default: %(default)s)" if shown else "")
+
+
+def tool_parser(docstring):
+    """A parser whose --help is the script's docstring and its flags."""
+    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
+
+
+def train_parser(docstring, epochs=100):
+    """The parser of a train script: the published flags, then the shared ones."""
+    parser = tool_parser(docstring)
+    published = parser.add_argument_group("published flags")
+    published.add_argument("-e", "--epochs", type=positive_int, default=epochs, help="passes over the training set")
+    published.add_argument("-b", "--batch-size", type=positive_int, default=4, help="samples per step, over all devices")
+    published.add_argument("-l", "--learning-rate", "--lr", type=positive_float, default=0.1, help="initial learning rate")
+    published.add_argument("-f", "--load", metavar="CKPT", help="start from the weights of this checkpoint")
+    published.add_argument("-train", "--train_csv", "--train-csv", required=True, metavar="CSV", help="training rows")
+    published.add_argument("-valid", "--valid_csv", "--valid-csv", metavar="CSV",
+                           help="rows that choose the best epoch; without it the last epoch is taken")
+    published.add_argument("-test", "--test_csv", "--test-csv", metavar="CSV", help="rows for the final scores")
+    published.add_argument("-n", "--name", required=True, help="name of the run, a folder in --out-dir")
+    add_model_flags(parser)
+    add_score_flags(parser)
+    add_optimizer_flags(parser)
+    add_device_flags(parser)
+    data = parser.add_argument_group("data")
+    data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
+    data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory")
+    runs = parser.add_argument_group("run")
+    runs.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    runs.add_argument("--out-dir", default="runs", help="where runs are kept")
+    again = runs.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the run's last epoch, if there is one")
+    again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    return parser
+
+
+def add_model_flags(parser):
+    """--model, --encoder, --encoder-weights, --width, --num-classes, --size."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="unet", choices=("unet", "smp_unet", "deeplabv3plus"))
+    group.add_argument("--encoder", default="resnet34", help="encoder of smp_unet and deeplabv3plus; any of smp's")
+    group.add_argument("--encoder-weights", type=none_or_str, default="none", metavar="imagenet|none|FILE",
+                       help="`imagenet` is fetched from the hub; FILE is a .safetensors or .pth of the encoder")
+    group.add_argument("--width", type=positive_int, default=64, help="first-level channels of the classic unet")
+    group.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"),
+                       help="training size, px")
+    add_class_flag(group)
+
+
+def add_class_flag(parser):
+    """--num-classes."""
+    parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
+
+
+def add_score_flags(parser):
+    """--theta."""
+    parser.add_argument("--theta", type=positive_float, default=3.0,
+                        help="boundary tolerance of BF: px from 1 on, below 1 a share of the image diagonal")
+
+
+def add_optimizer_flags(parser):
+    """--optimizer and its schedule; the defaults are the paper's (section 4)."""
+    group = parser.add_argument_group("optimizer")
+    group.add_argument("--optimizer", default="ranger", choices=("ranger", "adamw"))
+    group.add_argument("--weight-decay", type=nonnegative_float, default=5e-4)
+    group.add_argument("--lr-step", type=positive_int, default=25, help="epochs between two decays of the learning rate")
+    group.add_argument("--lr-gamma", type=share, default=0.5, help="factor of each decay")
+    group.add_argument("--clip", type=nonnegative_float, default=0.1,
+                       help="clip gradient values to this before the step; 0 = off")
+
+
+def add_device_flags(parser):
+    """--workers, --accelerator, --devices, --strategy, --precision."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--workers", type=nonnegative_int, default=1, help="loader processes")
+    group.add_argument("--accelerator", default="auto", help="auto, cpu, cuda, mps")
+    group.add_argument("--devices", default="auto", help="how many, or which (`0,1`)")
+    group.add_argument("--strategy", default="auto", choices=("auto", "dp", "ddp"),
+                       help="auto = DataParallel on several GPUs, DDP under torchrun")
+    group.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+
+
+# --- types: a bad value is named with its flag by argparse, exit code 2 -------------------------------------------
+
+
+def _checked(convert, accept, wanted):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return parse
+
+
+positive_int = _checked(int, lambda v: v > 0, "a whole number > 0")
+nonnegative_int = _checked(int, lambda v: v >= 0, "a whole number >= 0")
+positive_float = _checked(float, lambda v: 0 < v < float("inf"), "a number > 0")
+nonnegative_float = _checked(float, lambda v: 0 <= v < float("inf"), "a number >= 0")
+share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
+class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
+
+
+def none_or_str(text):
+    """`none` -> None."""
+    return None if text.lower() == "none" else text
+
+
+def metric_of(args):
+    """The metric that scored the CSV: --metric, else read from its name (`..._bmscore.csv`).
+
+    The student must be scored as its teacher was, so a guess is not good enough.
+
+    Raises:
+        UserError: neither the flag nor the file's name says it.
+    """
+    import re
+    from pathlib import Path
+
+    if args.metric:
+        return args.metric
+    found = re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(args.train_csv).stem)
+    if len(set(found)) != 1:
+        raise UserError(f"{args.train_csv}: its name does not say which metric scored it (`..._bmscore.csv`); "
+                        "pass --metric miou, bf or bm")
+    return found[0]
