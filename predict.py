@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.dataset import ImageDataset, pseudo_label_names, read_rows
-from data.files import command_line, refuse_existing, write_mask
+from data.files import command_line, progress, refuse_existing, write_mask
 from utils.agreement import hard_labels
 from utils.checkpoint import load_network
 from utils.engine import start_fabric
@@ -35,7 +34,7 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
     """
     network = fabric.to_device(network).eval()
     loader = DataLoader(ImageDataset(rows["image"].tolist(), config["size"]), batch_size, num_workers=workers)
-    for batch in tqdm(loader, "predicting", unit="batch", leave=False, delay=1):
+    for batch in progress(loader, "predicting", unit="batch"):
         with fabric.autocast():
             logits = network(fabric.to_device(batch["image"])).float()  # (B, C, H, W)
         for one, index, size in zip(logits, batch["index"].tolist(), batch["own_size"].tolist()):

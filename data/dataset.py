@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from data.files import (UserError, image_size, label_fault, read_image, read_mask, resize_image, resize_labels)
+from data.files import UserError, image_size, label_fault, progress, read_image, read_mask, resize_image, resize_labels
 from data.transforms import build_transforms
 
 SHOWN_FAULTS = 10
@@ -117,7 +116,7 @@ def check_rows(csv, rows, num_classes):
 
     items = list(rows.itertuples())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(tqdm(pool.map(fault, items), f"checking {Path(csv).name}", len(items), leave=False, delay=2))
+        found = list(progress(pool.map(fault, items), f"checking {Path(csv).name}", len(items), "row"))
     _raise_faults(csv, [(row.Index, message) for row, message in zip(items, found) if message])
 
 
@@ -188,7 +187,7 @@ class SegmentationDataset(Dataset):
     def _fill_cache(self):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             samples = pool.map(self._load, range(len(self)))
-            return list(tqdm(samples, "filling the cache", len(self), leave=False, delay=1))
+            return list(progress(samples, "filling the cache", len(self), "sample"))
 
     def _load(self, index):
         image = resize_image(read_image(self.images[index]), self.size)

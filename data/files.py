@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from tqdm import tqdm
 
 IGNORE_INDEX = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -40,6 +41,16 @@ def command_line(main):
 def _print_error(message, code):
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     return code
+
+
+def progress(items, title, total=None, unit="it", shown=True, delay=1):
+    """A progress bar with a rate, gone when it is done; in a log file (no terminal) it is drawn once a minute at most.
+
+    Args:
+        delay: seconds; work that ends sooner shows no bar.
+    """
+    return tqdm(items, title, total, unit=unit, leave=False, disable=not shown, delay=delay, dynamic_ncols=True,
+                mininterval=0.2 if sys.stderr.isatty() else 60, maxinterval=10 if sys.stderr.isatty() else 60)
 
 
 # --- files that are whole or absent -----------------------------------------------------------------------------

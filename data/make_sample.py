@@ -12,12 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.files import UserError, command_line, write_image, write_mask
+from data.files import UserError, command_line, progress, write_image, write_mask
 from utils.options import positive_int, tool_parser
 
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
@@ -147,10 +146,12 @@ def main():
     out = Path(args.out)
     if out.exists():
         raise UserError(f"{out} exists; remove it first, or choose another --out")
-    for number in tqdm(range(args.count), "drawing", unit="portrait", leave=False, delay=1):
+    part = out.with_name(f".{out.name}.part")  # renamed when all are drawn
+    for number in progress(range(args.count), "drawing", unit="portrait"):
         image, mask = draw_portrait(np.random.default_rng([args.seed, number]), args.size)
-        write_image(out / "images" / f"{number:04d}.jpg", image)
-        write_mask(out / "masks" / f"{number:04d}.png", mask)
+        write_image(part / "images" / f"{number:04d}.jpg", image)
+        write_mask(part / "masks" / f"{number:04d}.png", mask)
+    part.rename(out)
     print(f"{args.count} portraits in {out}")
 
 

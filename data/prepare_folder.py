@@ -36,7 +36,7 @@ def files_by_stem(folder):
             found[path.stem].append(path)
     if not found:
         raise UserError(f"{folder}: no {', '.join(IMAGE_SUFFIXES)} in it")
-    for stem, paths in found.items():
+    for paths in found.values():
         if len(paths) > 1:
             raise UserError(f"{folder}: {paths[0].name} and {paths[1].name} share a stem; rename or remove one")
     return {stem: paths[0] for stem, paths in found.items()}
@@ -49,9 +49,9 @@ def pair_folder(folder):
         UserError: nothing pairs.
     """
     images, masks = files_by_stem(Path(folder) / "images"), files_by_stem(Path(folder) / "masks")
-    for stems, have, lack in ((images.keys() - masks.keys(), "images", "mask"), (masks.keys() - images.keys(), "masks", "image")):
-        if stems:
-            print(f"{folder}: {len(stems)} {have} have no {lack} and are left out, e.g. {sorted(stems)[0]}", file=sys.stderr)
+    for have, lack, alone in (("images", "mask", images.keys() - masks.keys()), ("masks", "image", masks.keys() - images.keys())):
+        if alone:
+            print(f"{folder}: {len(alone)} {have} have no {lack} and are left out, e.g. {min(alone)}", file=sys.stderr)
     stems = sorted(images.keys() & masks.keys())
     if not stems:
         raise UserError(f"{folder}: no image and mask share a stem")

@@ -16,8 +16,17 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.files import (IGNORE_INDEX, IMAGE_SUFFIXES, UserError, command_line, read_mask, refuse_existing, resize_labels,
-                        write_image, write_mask)
+from data.files import (
+    IGNORE_INDEX,
+    IMAGE_SUFFIXES,
+    UserError,
+    command_line,
+    read_mask,
+    refuse_existing,
+    resize_labels,
+    write_image,
+    write_mask,
+)
 from utils.options import add_class_flag, nonnegative_int, tool_parser
 
 SQUARE = np.ones((3, 3), np.uint8)

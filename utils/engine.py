@@ -27,10 +27,9 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, DistributedSampler
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from data.dataset import SegmentationDataset, check_rows, read_rows
-from data.files import UserError, read_json, write_json
+from data.files import UserError, progress, read_json, write_json
 from utils import checkpoint
 from utils.agreement import hard_labels
 from utils.losses import per_sample_loss, weighted_loss
@@ -265,8 +264,7 @@ def train_one_epoch(args, fabric, state, loader, weigh, epoch):
     for network in state.networks:
         network.train()
     sums = torch.zeros(2, len(state.networks), device=fabric.device)  # stays on the device until the epoch ends
-    bar = tqdm(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", leave=False, disable=not fabric.is_global_zero,
-               mininterval=0.5 if sys.stderr.isatty() else 60)
+    bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
     for step, batch in enumerate(bar, 1):
         batch = fabric.to_device(batch)
         logits = [network(batch["image"]) for network in state.networks]  # each (B, C, H, W)
@@ -309,8 +307,7 @@ def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
     # processes hold unequal numbers of batches, so DDP's collective calls must not run here
     forward = network.module if fabric.world_size > 1 else network
     scores = SplitScores(num_classes, theta, fabric.device)
-    for batch in tqdm(loader, title, unit="batch", leave=False, disable=not fabric.is_global_zero,
-                      mininterval=0.5 if sys.stderr.isatty() else 60):
+    for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
         batch = fabric.to_device(batch)
         with fabric.autocast():
             logits = forward(batch["image"])  # (B, C, H, W)

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, command_line, label_fault, read_mask, refuse_existing, write_mask, write_rows
+from data.files import UserError, command_line, label_fault, progress, read_mask, refuse_existing, write_mask, write_rows
 from utils.add_noise import add_noise, scaled_level
 from utils.options import add_class_flag, positive_int, share, tool_parser
 
@@ -54,7 +53,7 @@ def main():
     rng = np.random.default_rng(args.seed)
     rows["iterations"] = draw_levels(len(rows), args.ratio, low, high, rng)
     sources = rows["mask"].tolist()
-    for position in tqdm(np.flatnonzero(rows["iterations"]), "noise", unit="mask", leave=False, delay=1):
+    for position in progress(np.flatnonzero(rows["iterations"]), "noise", unit="mask"):
         labels = read_mask(sources[position], args.num_classes)
         if fault := label_fault(labels, args.num_classes):
             raise UserError(f"{sources[position]} {fault}")

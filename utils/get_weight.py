@@ -17,14 +17,22 @@ import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.dataset import pseudo_label_names, read_rows
-from data.files import (UserError, command_line, label_fault, read_mask, refuse_existing, resize_labels, write_json,
-                        write_rows)
+from data.files import (
+    UserError,
+    command_line,
+    label_fault,
+    progress,
+    read_mask,
+    refuse_existing,
+    resize_labels,
+    write_json,
+    write_rows,
+)
 from utils.agreement import METRICS, agreement
 from utils.options import add_class_flag, add_score_flags, nonnegative_int, positive_int, tool_parser
 
@@ -69,7 +77,7 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0)
                         f"{Path(missing[0]).name}; write them with predict.py --csv on the same CSV")
     pairs = Pairs(rows["mask"].tolist(), predictions, num_classes, metric, theta, size)
     loader = DataLoader(pairs, batch_size=None, num_workers=workers)
-    scores = list(tqdm(loader, f"scoring by {metric}", len(pairs), unit="mask", leave=False, delay=1))
+    scores = list(progress(loader, f"scoring by {metric}", len(pairs), "mask"))
     for score in scores:
         if isinstance(score, str):
             raise UserError(score)
@@ -122,7 +130,7 @@ def main():
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
-                        help="score at this size, px (default: each annotation's own); the student is scored at its training size")
+                        help="score at this size, px, as the student is at its training size (default: each annotation's own)")
     parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     add_class_flag(parser)

@@ -1,0 +1,184 @@
+"""Tables and pictures of finished runs.
+
+    python report.py runs/photos/noisy runs/photos/teacher_bm runs/photos/kd_bm --out runs/photos/report \\
+        --weights runs/photos/csv/train_noisy_weight_bmscore.csv --noisy-csv runs/photos/csv/train_noisy.csv \\
+        --pred-dir runs/photos/teacher/pseudo
+
+writes to --out: table.md and table.json (test scores of every run), learning_curves.png, and, from weight CSVs,
+weights.png (how the weights of clean and of noisy annotations spread) and examples.png (the annotations with the lowest and
+the highest weights; the paper's Figure 3). Runs of different test rows are not put into one table.
+"""
+
+import json
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+
+from data.dataset import pseudo_label_names, read_rows
+from data.files import (
+    UserError,
+    atomic_path,
+    command_line,
+    read_image,
+    read_json,
+    read_mask,
+    resize_image,
+    resize_labels,
+    write_json,
+)
+from utils.get_weight import auroc
+from utils.metrics import score_table
+from utils.options import add_class_flag, positive_int, tool_parser
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+
+def collect(runs):
+    """dict of run name -> result.json's content.
+
+    Raises:
+        UserError: a run is unfinished, or was tested on other rows, size or theta than the first.
+    """
+    results = {}
+    for run in runs:
+        path = Path(run) / "result.json"
+        if not path.is_file():
+            raise UserError(f"{run}: no result.json; the run is not finished (resume it with --resume)")
+        results[Path(run).name] = read_json(path)
+    first = next(iter(results.values()))["args"]
+    for name, result in results.items():
+        if not result["test"]:
+            raise UserError(f"{name}: was run without --test_csv, there is nothing to tabulate")
+        for flag in ("test_csv", "size", "theta"):
+            if result["args"][flag] != first[flag]:
+                raise UserError(f"{name}: tested with --{flag} {result['args'][flag]}, the first run with {first[flag]}; "
+                                "tabulate them apart")
+    return results
+
+
+def save_figure(figure, path):
+    """Write a figure, whole or not at all."""
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def plot_learning_curves(runs, path):
+    """Validation mIoU and BF over the epochs, a line per run."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for run in runs:
+        lines = (Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        entries = [entry for entry in map(json.loads, lines) if entry["valid"]]
+        for axis, score in zip(axes, ("miou", "bf")):
+            axis.plot([entry["epoch"] + 1 for entry in entries], [100 * entry["valid"][0][score] for entry in entries],
+                      label=Path(run).name, marker=".")
+    for axis, title in zip(axes, ("mIoU", "BF")):
+        axis.set(xlabel="epoch", ylabel=f"{title} on the validation annotations, %")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    save_figure(figure, path)
+
+
+def plot_weights(csvs, noisy, path):
+    """A histogram per weight CSV: annotations that are clean against those that are noisy.
+
+    Args:
+        noisy: bool (rows,), or None where it is not known.
+    """
+    figure, axes = plt.subplots(1, len(csvs), figsize=(4.2 * len(csvs), 3.4), squeeze=False)
+    bins = np.linspace(0, 1, 31)
+    for axis, csv in zip(axes[0], csvs):
+        weights = read_rows(csv, needs_weights=True)["weight"].to_numpy()
+        title = Path(csv).stem
+        if noisy is None:
+            axis.hist(weights, bins)
+        else:
+            axis.hist([weights[~noisy], weights[noisy]], bins, stacked=True, label=["untouched", "noisy"],
+                      color=["tab:blue", "tab:orange"])
+            axis.legend()
+            area = auroc(weights, noisy)
+            title += f"\nAUROC {area:.3f}" if area is not None else ""
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="weight", ylabel="annotations", xlim=(0, 1))
+    save_figure(figure, path)
+
+
+def plot_examples(rows, noisy, pred_dir, num_classes, count, path):
+    """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3)."""
+    order = np.argsort(rows["weight"].to_numpy(), kind="stable")
+    chosen = np.concatenate([order[:count], order[-count:]])
+    names = pseudo_label_names(rows)
+    figure, axes = plt.subplots(3, 2 * count, figsize=(1.7 * 2 * count, 6.2), squeeze=False)
+    for column, index in enumerate(chosen):
+        row = rows.iloc[index]
+        image = read_image(row["image"])
+        image = resize_image(image, (240, max(1, round(240 * image.shape[1] / image.shape[0]))))
+        axes[0, column].imshow(image)
+        for line, mask in ((1, row["mask"]), (2, Path(pred_dir) / names[index])):
+            axes[line, column].imshow(overlay(image, read_mask(mask, num_classes), num_classes))
+        known = "" if noisy is None else ("\nnoisy" if noisy[index] else "\nuntouched")
+        axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
+                                  color="tab:red" if column < count else "tab:green")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for line, label in enumerate(("image", "annotation", "pseudo-label")):
+        axes[line, 0].set_ylabel(label)
+    figure.suptitle(f"{count} lowest weights (left) and {count} highest (right)", fontsize=10)
+    save_figure(figure, path)
+
+
+def overlay(image, labels, num_classes):
+    """The picture tinted by its labels, outlines drawn; uint8 (H, W, 3)."""
+    labels = resize_labels(labels, image.shape[:2])
+    palette = (plt.get_cmap("tab20")(np.arange(256) % 20)[:, :3] * 255).astype(np.uint8)
+    tinted = image.copy()
+    for c in range(1 if num_classes == 2 else 0, num_classes):
+        inside = (labels == c).astype(np.uint8)
+        colour = palette[2 * c].tolist()
+        tinted[inside > 0] = (0.75 * tinted[inside > 0] + 0.25 * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(tinted, outlines, -1, colour, 2)
+    return tinted
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("runs", nargs="+", help="folders of finished runs; the first is tabulated first")
+    parser.add_argument("--out", required=True, help="folder of the tables and pictures; its files are replaced")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="CSV", help="weight CSVs; the last one gives the examples")
+    parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows with `iterations`: tells noisy from untouched")
+    parser.add_argument("--pred-dir", help="pseudo-labels, for the examples")
+    parser.add_argument("--examples", type=positive_int, default=5, help="annotations shown at each end")
+    add_class_flag(parser)
+    args = parser.parse_args()
+
+    results, out = collect(args.runs), Path(args.out)
+    table = score_table({name: result["test"][0] for name, result in results.items()})
+    note = f"\n\n{next(iter(results.values()))['test'][0]['images']} test images; percent; figures of one seed"
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / "table.md") as temporary:
+        temporary.write_text(table + note + "\n", encoding="utf-8")
+    write_json(out / "table.json", results)
+    plot_learning_curves(args.runs, out / "learning_curves.png")
+    if args.weights:
+        noisy = None
+        if args.noisy_csv:
+            known = read_rows(args.noisy_csv)
+            if "iterations" not in known:
+                raise UserError(f"--noisy-csv {args.noisy_csv}: has no column `iterations`")
+            noisy = (known["iterations"] > 0).to_numpy()
+        plot_weights(args.weights, noisy, out / "weights.png")
+        if args.pred_dir:
+            rows = read_rows(args.weights[-1], needs_weights=True)
+            plot_examples(rows, noisy, args.pred_dir, args.num_classes, min(args.examples, len(rows) // 2 or 1),
+                          out / "examples.png")
+    print(table + note)
+    print(f"tables and pictures: {out}")
+
+
+if __name__ == "__main__":
+    command_line(main)
