@@ -20,7 +20,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-IGNORE_INDEX = 255
+from data import IGNORE_INDEX
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 

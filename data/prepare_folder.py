@@ -49,7 +49,8 @@ def pair_folder(folder):
         UserError: nothing pairs.
     """
     images, masks = files_by_stem(Path(folder) / "images"), files_by_stem(Path(folder) / "masks")
-    for have, lack, alone in (("images", "mask", images.keys() - masks.keys()), ("masks", "image", masks.keys() - images.keys())):
+    for have, lack, alone in (("images", "mask", images.keys() - masks.keys()),
+                              ("masks", "image", masks.keys() - images.keys())):
         if alone:
             print(f"{folder}: {len(alone)} {have} have no {lack} and are left out, e.g. {min(alone)}", file=sys.stderr)
     stems = sorted(images.keys() & masks.keys())

@@ -16,8 +16,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data import IGNORE_INDEX
 from data.files import (
-    IGNORE_INDEX,
     IMAGE_SUFFIXES,
     UserError,
     command_line,

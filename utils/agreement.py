@@ -15,7 +15,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from data.files import IGNORE_INDEX
+from data import IGNORE_INDEX
 
 METRICS = ("miou", "bf", "bm")
 

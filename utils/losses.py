@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from data.files import IGNORE_INDEX
+from data import IGNORE_INDEX
 
 
 def per_sample_loss(logits, mask):

@@ -5,7 +5,7 @@ Legend: B images, C classes, H x W pixels.
 
 import torch
 
-from data.files import IGNORE_INDEX
+from data import IGNORE_INDEX
 from utils.agreement import bf, bf_per_class, boundary_iou, dice
 
 

@@ -1,0 +1,71 @@
+"""Shared fixtures: small sets of real photographs where they lie beside the project, else of drawn portraits."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASETS = ROOT.parent / "shared" / "datasets"
+sys.path.insert(0, str(ROOT))
+
+from data.files import write_image, write_mask, write_rows  # noqa: E402
+from data.make_sample import draw_portrait  # noqa: E402
+from data.prepare_folder import pair_folder, split_rows  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+def pytest_report_header():
+    if DATASETS.is_dir():
+        return f"real photographs: {DATASETS}"
+    return f"real photographs: NOT FOUND at {DATASETS}; tests on them are SKIPPED, the others use drawn portraits"
+
+
+def run_script(*arguments, check=True, cwd=ROOT):
+    """Run `python ARGUMENTS` as a user would; returns the CompletedProcess with text output."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment, text=True, capture_output=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def real_datasets():
+    """The folder of real photographs; skips, aloud, where it is not."""
+    if not DATASETS.is_dir():
+        pytest.skip(f"no real photographs at {DATASETS}")
+    return DATASETS
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder with images/ and masks/: people photographs where they are, else drawn ones."""
+    if (DATASETS / "people").is_dir():
+        return DATASETS / "people"
+    folder = tmp_path_factory.mktemp("drawn")
+    for number in range(24):
+        image, mask = draw_portrait(np.random.default_rng(number), (96, 64))
+        write_image(folder / "images" / f"{number}.jpg", image)
+        write_mask(folder / "masks" / f"{number}.png", mask)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def csvs(photos, tmp_path_factory):
+    """Folder of tiny CSVs: train (12 rows), valid (3), test (4), as published: iterations, weights, and `,0` for test."""
+    folder = tmp_path_factory.mktemp("csv")
+    splits = split_rows(pair_folder(photos), 3 / 19, 4 / 19, seed=0, limit=19)
+    train = splits["train"].assign(iterations=np.arange(len(splits["train"])) % 3 * 4,
+                                   weight=np.linspace(0.3, 1, len(splits["train"])))
+    write_rows(folder / "train_noisy_60.csv", train, "iterations")
+    for metric in ("miou", "bf", "bm"):
+        write_rows(folder / f"train_noisy_60_PointRend_weight_{metric}score.csv", train, "weight")
+    write_rows(folder / "valid_noisy_60.csv", splits["valid"].assign(iterations=0), "iterations")
+    rows = "".join(f"{row.image},{row.mask}\n" for row in splits["test"].itertuples())
+    (folder / "test.csv").write_text(",0\n" + rows)
+    return folder

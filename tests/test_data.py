@@ -1,0 +1,214 @@
+"""CSVs in every published form, faults told in one report, masks that are never blurred."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.dataset import SegmentationDataset, check_rows, pseudo_label_names, read_rows
+from data.files import UserError, atomic_path, read_image, read_mask, resize_labels, write_image, write_mask, write_rows
+from data.prepare_folder import pair_folder, split_rows
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five images and masks, sizes unlike each other: a/0.png ..., a/m0.png ..."""
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        write_image(tmp_path / "a" / f"{i}.png", rng.integers(0, 256, (40, 30, 3), dtype=np.uint8))
+        write_mask(tmp_path / "a" / f"m{i}.png", rng.integers(0, 2, (20, 15), dtype=np.uint8))
+    return tmp_path
+
+
+def rows_of(folder, header, *lines):
+    (folder / "rows.csv").write_text("\n".join([header, *lines]) + "\n")
+    return read_rows(folder / "rows.csv")
+
+
+@pytest.mark.parametrize("header, third, column", [
+    ("img,filename,iterations", "7", "iterations"), ("img,filename,weight", "0.25", "weight"), (",0", None, None)])
+def test_published_headers(pictures, header, third, column):
+    lines = [f"a/{i}.png,a/m{i}.png" + (f",{third}" if third else "") for i in range(5)]
+    rows = rows_of(pictures, header, *lines)
+    assert rows["image"].tolist() == [str(pictures / f"a/{i}.png") for i in range(5)]  # relative to the CSV's folder
+    assert list(rows.columns) == ["image", "mask"] + [column] * bool(column)
+    if column:
+        assert (rows[column] == float(third)).all()
+
+
+def test_paths_relative_to_the_working_directory_come_first(pictures, monkeypatch, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("cwd")
+    write_image(elsewhere / "a" / "0.png", np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.chdir(elsewhere)
+    rows = rows_of(pictures, "img,filename", "a/0.png,a/m0.png")
+    assert rows["image"][2] == "a/0.png" and rows["mask"][2] == str(pictures / "a/m0.png")
+
+
+def test_iterations_are_never_taken_for_weights(pictures):
+    rows_of(pictures, "img,filename,iterations", "a/0.png,a/m0.png,7")
+    with pytest.raises(UserError, match="`weight`, found `iterations`"):
+        read_rows(pictures / "rows.csv", needs_weights=True)
+
+
+def test_all_faults_in_one_report_with_row_numbers(pictures):
+    with pytest.raises(UserError) as caught:
+        rows_of(pictures, "img,filename,weight", "a/0.png,a/m0.png,nan", "a/1.png,a/m1.png,1.5", "a/none.png,a/m2.png,0.5",
+                "a/3.png,a/m3.png,0", "a/4.png,a/m4.png,x")
+    message = str(caught.value)
+    assert "4 faults" in message and "row 5" not in message  # a weight of exactly 0 is legal
+    for part in ("row 2: weight 'nan'", "row 3: weight '1.5'", "row 4: image", "row 6: weight 'x'"):
+        assert part in message
+
+
+def test_ten_faults_are_shown(pictures):
+    with pytest.raises(UserError, match="(?s)12 faults.*and 2 more") as caught:
+        rows_of(pictures, "img,filename", *[f"a/0.png,no{i}.png" for i in range(12)])
+    assert str(caught.value).count("row ") == 10
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "not a readable CSV"), ("img,filename\n", "no rows"), ("img\na.png\n", "two columns"),
+    ("a/0.png,a/m0.png\na/1.png,a/m1.png\n", "not a header")])
+def test_unusable_csvs(pictures, text, message):
+    (pictures / "bad.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_rows(pictures / "bad.csv")
+
+
+def test_files_are_opened_before_training(pictures):
+    (pictures / "a" / "1.png").write_text("not a picture")
+    (pictures / "a" / "m2.png").write_bytes((pictures / "a" / "m2.png").read_bytes()[:60])
+    Image.fromarray(np.full((5, 5), 9, np.uint8)).save(pictures / "a" / "m3.png")
+    rows = rows_of(pictures, "img,filename", *[f"a/{i}.png,a/m{i}.png" for i in range(5)])
+    with pytest.raises(UserError) as caught:
+        check_rows("rows.csv", rows, num_classes=4)
+    message = str(caught.value)
+    assert "3 faults" in message
+    assert "row 3" in message and "row 4" in message and "row 5: mask" in message and "holds [9]" in message
+
+
+def test_binary_masks_are_above_127_and_label_maps_keep_their_1(tmp_path):
+    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "grey.png")
+    assert read_mask(tmp_path / "grey.png").tolist() == [[0, 0, 1, 1]]
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "labels.png")
+    assert read_mask(tmp_path / "labels.png").tolist() == [[0, 1, 255]]
+    palette = Image.fromarray(np.array([[0, 3, 255]], np.uint8), mode="P")
+    palette.putpalette(list(range(255, -1, -1)) * 3)
+    palette.save(tmp_path / "palette.png")
+    assert read_mask(tmp_path / "palette.png", 5).tolist() == [[0, 3, 255]]
+    Image.fromarray(np.full((2, 2, 3), 255, np.uint8)).save(tmp_path / "rgb.png")
+    assert read_mask(tmp_path / "rgb.png").tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("num_classes, labels", [(2, [[0, 1, 1]]), (2, [[0, 1, 255]]), (5, [[0, 4, 255]])])
+def test_masks_survive_writing(tmp_path, num_classes, labels):
+    write_mask(tmp_path / "m.png", np.array(labels, np.uint8), num_classes)
+    assert read_mask(tmp_path / "m.png", num_classes).tolist() == labels
+
+
+def test_labels_are_resized_by_the_nearest_centre_and_never_mixed():
+    labels = np.array([[0, 0, 7, 7, 7, 3]], np.uint8)
+    assert resize_labels(labels, (1, 2)).tolist() == [[0, 7]]  # centres at 1.5 - .5 and 4.5 - .5
+    big = np.kron(np.array([[0, 5], [9, 2]], np.uint8), np.ones((37, 41), np.uint8))
+    assert set(np.unique(resize_labels(big, (20, 33)))) == {0, 2, 5, 9}
+
+
+def test_mask_and_image_stay_aligned_when_resized():
+    """A disc's centre of mass, in image and mask, lies at the same place after resizing to an odd size."""
+    image, mask = np.zeros((400, 264, 3), np.uint8), np.zeros((400, 264), np.uint8)
+    cv2.circle(image, (90, 250), 60, (255, 255, 255), -1)
+    cv2.circle(mask, (90, 250), 60, 1, -1)
+    from data.files import resize_image
+
+    small, labels = resize_image(image, (97, 113))[:, :, 0] / 255.0, resize_labels(mask, (97, 113))
+    for weights in (small, labels):
+        centre = np.array([np.average(axis, weights=weights) for axis in np.mgrid[:97, :113]])
+        np.testing.assert_allclose((centre + 0.5) / (97, 113), (250.5 / 400, 90.5 / 264), atol=0.002)
+
+
+def test_dataset_items(pictures):
+    rows = rows_of(pictures, "img,filename,weight", "a/0.png,a/m0.png,0.25", "a/1.png,a/m1.png,1")
+    plain = SegmentationDataset(rows, (24, 18), 2)
+    item = plain[0]
+    assert item["image"].shape == (3, 24, 18) and item["mask"].shape == (24, 18)
+    assert item["mask"].dtype == torch.int64 and set(item["mask"].unique().tolist()) <= {0, 1}
+    assert item["weight"] == 0.25 and item["index"] == 0
+    cached = SegmentationDataset(rows, (24, 18), 2, cache=True)
+    for a, b in ((plain[i], cached[i]) for i in range(2)):
+        assert all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
+    # normalised as ImageNet's encoders want it: red (255, 0, 0)
+    write_image(pictures / "a" / "0.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
+    red = SegmentationDataset(rows, (4, 4), 2)[0]["image"][:, 0, 0]
+    torch.testing.assert_close(red, torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
+
+
+def test_augmentation_moves_image_and_mask_together(tmp_path):
+    """Mask = where the picture is bright: still so after augmenting, up to the interpolated rim."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[10:40, 5:30] = 255
+    write_image(tmp_path / "i.png", image)
+    write_mask(tmp_path / "m.png", (image[:, :, 0] > 0).astype(np.uint8))
+    rows = rows_of(tmp_path, "img,filename", "i.png,m.png")
+    dataset = SegmentationDataset(rows, (64, 64), 2, augment=True)
+    torch.manual_seed(0)
+    flipped = 0
+    for _ in range(12):
+        item = dataset[0]
+        mask, bright = item["mask"], item["image"].mean(0)
+        bright = bright > (bright.max() + bright[mask != 255].min()) / 2
+        assert set(mask.unique().tolist()) <= {0, 1, 255}
+        assert (bright == (mask == 1))[mask != 255].float().mean() > 0.97
+        flipped += (mask == 1).nonzero()[:, 1].float().mean() > 32
+    assert 0 < flipped < 12
+
+
+def test_pseudo_label_names_tell_all_images_apart(pictures):
+    import pandas as pd
+
+    assert pseudo_label_names(pd.DataFrame({"image": ["x/1.jpg", "y/2.png"]})) == ["1.png", "2.png"]
+    names = pseudo_label_names(pd.DataFrame({"image": ["x/1.jpg", "y/1.png", "y/2.png", "x/1.jpg"]}))
+    assert names == ["x__1.png", "y__1.png", "y__2.png", "x__1.png"]
+
+
+def test_written_rows_are_read_again(pictures, monkeypatch, tmp_path_factory):
+    rows = rows_of(pictures, "img,filename,weight", "a/0.png,a/m0.png,0.125", "a/1.png,a/m1.png,0.3333333333333333")
+    write_rows(pictures / "deep" / "out.csv", rows, "weight")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    again = read_rows(pictures / "deep" / "out.csv")
+    assert again.equals(rows)
+
+
+def test_a_broken_write_leaves_nothing_and_keeps_the_old(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    picture = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    picture.save(tmp_path / "r.jpg", exif=exif)
+    assert read_image(tmp_path / "r.jpg").shape == (20, 10, 3)
+
+
+def test_folder_is_paired_by_stem_and_split_without_overlap(pictures, tmp_path, capsys):
+    for name in ("images/b.JPG", "images/a.png", "images/c.jpeg", "images/alone.png"):
+        write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    for name in ("a", "b", "c"):
+        write_mask(tmp_path / "masks" / f"{name}.png", np.zeros((8, 8), np.uint8))
+    rows = pair_folder(tmp_path)
+    assert [p.rsplit("/", 1)[1] for p in rows["image"]] == ["a.png", "b.JPG", "c.jpeg"]
+    assert "1 images have no mask" in capsys.readouterr().err
+    rows = rows.loc[np.arange(60) % 3].reset_index(drop=True).assign(image=[f"{i}.png" for i in range(60)])
+    parts, same, other = (split_rows(rows, 0.1, 0.2, seed) for seed in (1, 1, 2))
+    assert [len(part) for part in parts.values()] == [42, 6, 12]
+    assert len(set().union(*(part["image"] for part in parts.values()))) == 60
+    assert all(parts[k].equals(same[k]) for k in parts) and not parts["test"].equals(other["test"])
+    with pytest.raises(UserError, match="share a stem"):
+        write_image(tmp_path / "images" / "a.jpg", np.zeros((4, 4, 3), np.uint8))
+        pair_folder(tmp_path)

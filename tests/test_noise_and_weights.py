@@ -1,0 +1,142 @@
+"""Noise by hand; weights that find the mask in which noise was planted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data.dataset import read_rows
+from data.files import UserError, read_mask, write_mask, write_rows
+from data.prepare_folder import pair_folder
+from tests.conftest import run_script
+from utils.add_noise import add_noise, scaled_level
+from utils.generate_noisy_label import draw_levels
+from utils.get_weight import auroc, mixed_rows, score_rows
+
+
+def square(low, high, size=21):
+    labels = np.zeros((size, size), np.uint8)
+    labels[low:high, low:high] = 1
+    return labels
+
+
+def test_noise_moves_each_edge_by_its_level():
+    assert np.array_equal(add_noise(square(8, 13), 3, erode=False), square(5, 16))
+    assert np.array_equal(add_noise(square(5, 16), 3, erode=True), square(8, 13))
+    assert np.array_equal(add_noise(square(5, 16), 0, erode=True), square(5, 16))
+
+
+def test_the_frame_does_not_erode_a_region_that_it_cuts():
+    labels = np.zeros((9, 9), np.uint8)
+    labels[:, 4:] = 1
+    expected = np.zeros_like(labels)
+    expected[:, 6:] = 1
+    assert np.array_equal(add_noise(labels, 2, erode=True), expected)
+
+
+def test_the_coin_is_fair_and_seeded():
+    grown = [add_noise(square(8, 13), 2, np.random.default_rng(seed)).sum() > 25 for seed in range(400)]
+    assert 160 < sum(grown) < 240
+    assert grown == [add_noise(square(8, 13), 2, np.random.default_rng(seed)).sum() > 25 for seed in range(400)]
+
+
+def test_multi_class_regions_are_painted_over_each_other_and_ignored_pixels_stay():
+    labels = np.zeros((9, 12), np.uint8)
+    labels[:, 3:6], labels[:, 6:9], labels[0, :] = 1, 2, 255
+    results = {add_noise(labels, 1, np.random.default_rng(seed), erode=False)[4].tobytes() for seed in range(20)}
+    later_2 = bytes([0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 0, 0])
+    later_1 = bytes([0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 0, 0])
+    assert results == {later_2, later_1}
+    assert (add_noise(labels, 1, erode=False)[0] == 255).all()
+    eroded = add_noise(labels, 1, np.random.default_rng(0), erode=True)
+    assert eroded[4].tolist() == [0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0]
+
+
+def test_levels_are_spread_evenly_over_a_random_share():
+    levels = draw_levels(4500, 0.6, 6, 10, np.random.default_rng(0))
+    counts = np.bincount(levels, minlength=11)
+    assert counts[0] == 1800 and counts[6:].tolist() == [540] * 5 and counts[1:6].sum() == 0
+    assert 0.5 < (levels[:2250] > 0).mean() < 0.7  # a random share, not the first rows
+
+
+def test_levels_scale_with_the_longer_side():
+    assert [scaled_level(level, (321, 200), 321) for level in (0, 6, 10)] == [0, 6, 10]
+    assert [scaled_level(level, (112, 160), 321) for level in (6, 8, 10)] == [3, 4, 5]
+    assert scaled_level(6, (20, 20), 321) == 1
+
+
+def test_auroc_by_hand():
+    # clean .9 .6 against noisy .5 .6: wins 1 + 1 + 1 + half
+    assert auroc(np.array([0.9, 0.6, 0.5, 0.6]), np.array([False, False, True, True])) == 3.5 / 4
+    assert auroc(np.array([0.9]), np.array([False])) is None
+
+
+@pytest.fixture
+def planted(photos, tmp_path):
+    """Eight real masks as pseudo-labels of themselves, the sixth annotation made coarse."""
+    rows = pair_folder(photos).iloc[:8].reset_index(drop=True)
+    masks = []
+    for number, row in enumerate(rows.itertuples()):
+        labels = read_mask(row.mask)
+        write_mask(tmp_path / "pseudo" / f"{row.image.rsplit('/', 1)[1].rsplit('.', 1)[0]}.png", labels)
+        masks.append(str(tmp_path / "masks" / f"{number}.png"))
+        write_mask(masks[-1], add_noise(labels, 6, erode=True) if number == 5 else labels)
+    rows["mask"], rows["iterations"] = masks, [0, 0, 0, 0, 0, 6, 0, 0]
+    write_rows(tmp_path / "train.csv", rows, "iterations")
+    return tmp_path
+
+
+@pytest.mark.parametrize("metric", ["miou", "bf", "bm"])
+def test_the_planted_mask_gets_the_lowest_weight(planted, metric):
+    weights = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, metric, 3.0)
+    assert weights.argmin() == 5 and weights[5] < 1
+    assert (np.delete(weights, 5) == 1).all()
+    small = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, metric, 3.0, size=[80, 56])
+    assert small.argmin() == 5
+
+
+def test_get_weight_as_a_user_runs_it(planted):
+    out = planted / "train_weight_bfscore.csv"
+    command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf",
+               "--out", out, "--workers", "2"]
+    done = run_script(*command)
+    assert "AUROC, weight tells clean from noisy: 1.000" in done.stdout
+    rows = read_rows(out, needs_weights=True)
+    expected = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, "bf", 3.0)
+    np.testing.assert_allclose(rows["weight"], expected)
+    assert json.loads(out.with_suffix(".json").read_text())["auroc"] == 1
+    again = run_script(*command, check=False)
+    assert again.returncode == 2 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
+    (planted / "pseudo").rename(planted / "gone")
+    lost = run_script(*command, "--overwrite", check=False)
+    assert lost.returncode == 2 and "8 of 8 pseudo-labels are missing" in lost.stderr
+
+
+def test_several_teachers_are_averaged_row_by_row(planted):
+    rows = read_rows(planted / "train.csv")
+    for name, weight in (("a", 0.25), ("b", 0.75)):
+        write_rows(planted / f"{name}.csv", rows.assign(weight=weight), "weight")
+    assert (mixed_rows([planted / "a.csv", planted / "b.csv"])["weight"] == 0.5).all()
+    write_rows(planted / "c.csv", rows.iloc[::-1].assign(weight=0.5), "weight")
+    with pytest.raises(UserError, match="c.csv: holds other rows"):
+        mixed_rows([planted / "a.csv", planted / "c.csv"])
+
+
+def test_noisy_set_on_the_command_line(photos, tmp_path):
+    run_script("data/prepare_folder.py", photos, "--out", tmp_path / "csv", "--limit", 20)
+    run_script("utils/generate_noisy_label.py", "--csv", tmp_path / "csv/train.csv", "--out", tmp_path / "noisy.csv",
+               "--ratio", 0.5, "--seed", 3)
+    clean, noisy = read_rows(tmp_path / "csv/train.csv"), read_rows(tmp_path / "noisy.csv")
+    assert (noisy["iterations"] > 0).sum() == 7 and noisy["image"].equals(clean["image"])
+    for before, after in zip(clean.itertuples(), noisy.itertuples()):
+        changed = not np.array_equal(read_mask(before.mask), read_mask(after.mask))
+        assert changed == (after.iterations > 0)
+
+
+def test_add_noise_on_the_command_line(photos, tmp_path):
+    mask = pair_folder(photos)["mask"][0]
+    run_script("utils/add_noise.py", mask, "--out", tmp_path / "n.png", "--iterations", 4, "--sheet", tmp_path / "s.png")
+    before, after = torch.from_numpy(read_mask(mask)), torch.from_numpy(read_mask(tmp_path / "n.png"))
+    assert before.shape == after.shape and not torch.equal(before, after)
+    assert (tmp_path / "s.png").stat().st_size > 1000
