@@ -28,7 +28,7 @@ from data.files import (
     resize_labels,
     write_json,
 )
-from utils.get_weight import auroc
+from utils.get_weight import summarise
 from utils.metrics import score_table
 from utils.options import add_class_flag, positive_int, tool_parser
 
@@ -83,31 +83,59 @@ def plot_learning_curves(runs, path):
     save_figure(figure, path)
 
 
-def plot_weights(csvs, noisy, path):
-    """A histogram per weight CSV: annotations that are clean against those that are noisy.
+def read_weights(csvs, noisy_csv=None):
+    """dict of CSV stem -> its rows with `weight` and, where --noisy-csv knows them, `iterations`.
 
-    Args:
-        noisy: bool (rows,), or None where it is not known.
+    Raises:
+        UserError: --noisy-csv has no `iterations`, or other rows than a weight CSV.
     """
-    figure, axes = plt.subplots(1, len(csvs), figsize=(4.2 * len(csvs), 3.4), squeeze=False)
+    levels = None
+    if noisy_csv:
+        known = read_rows(noisy_csv)
+        if "iterations" not in known:
+            raise UserError(f"--noisy-csv {noisy_csv}: has no column `iterations`")
+        levels = known["iterations"].to_numpy()
+    tables = {Path(csv).stem: read_rows(csv, needs_weights=True) for csv in csvs}
+    for name, rows in tables.items():
+        if levels is not None:
+            if len(rows) != len(levels):
+                raise UserError(f"--noisy-csv {noisy_csv}: holds {len(levels)} rows, {name} holds {len(rows)}")
+            rows["iterations"] = levels
+    return tables
+
+
+def weight_table(summaries):
+    """A text table of `get_weight.summarise` results: AUROC and the mean weight of each noise level."""
+    levels = list(next(iter(summaries.values()))["levels"])
+    lines = ["| weights | AUROC | " + " | ".join(f"mean at level {level}" for level in levels) + " |",
+             "|---" * (len(levels) + 2) + "|"]
+    for name, summary in summaries.items():
+        area = "-" if summary.get("auroc") is None else f"{summary['auroc']:.3f}"
+        lines.append(f"| {name} | {area} | " + " | ".join(f"{summary['levels'][k]['mean']:.3f}" for k in levels) + " |")
+    return "\n".join(lines)
+
+
+def plot_weights(tables, summaries, path):
+    """A histogram per weight CSV: annotations that are untouched against those that are noisy, where it is known."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False)
     bins = np.linspace(0, 1, 31)
-    for axis, csv in zip(axes[0], csvs):
-        weights = read_rows(csv, needs_weights=True)["weight"].to_numpy()
-        title = Path(csv).stem
-        if noisy is None:
-            axis.hist(weights, bins)
-        else:
-            axis.hist([weights[~noisy], weights[noisy]], bins, stacked=True, label=["untouched", "noisy"],
+    for axis, (name, rows) in zip(axes[0], tables.items()):
+        title = name
+        if "iterations" in rows:
+            noisy = rows["iterations"] > 0
+            axis.hist([rows["weight"][~noisy], rows["weight"][noisy]], bins, stacked=True, label=["untouched", "noisy"],
                       color=["tab:blue", "tab:orange"])
             axis.legend()
-            area = auroc(weights, noisy)
-            title += f"\nAUROC {area:.3f}" if area is not None else ""
+            if summaries[name]["auroc"] is not None:
+                title += f"\nAUROC {summaries[name]['auroc']:.3f}"
+        else:
+            axis.hist(rows["weight"], bins)
         axis.set_title(title, fontsize=9)
         axis.set(xlabel="weight", ylabel="annotations", xlim=(0, 1))
     save_figure(figure, path)
 
 
-def plot_examples(rows, noisy, pred_dir, num_classes, count, path):
+def plot_examples(rows, pred_dir, num_classes, count, path):
     """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3)."""
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")
     chosen = np.concatenate([order[:count], order[-count:]])
@@ -120,7 +148,7 @@ def plot_examples(rows, noisy, pred_dir, num_classes, count, path):
         axes[0, column].imshow(image)
         for line, mask in ((1, row["mask"]), (2, Path(pred_dir) / names[index])):
             axes[line, column].imshow(overlay(image, read_mask(mask, num_classes), num_classes))
-        known = "" if noisy is None else ("\nnoisy" if noisy[index] else "\nuntouched")
+        known = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
         axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
                                   color="tab:red" if column < count else "tab:green")
     for axis in axes.flat:
@@ -157,26 +185,23 @@ def main():
     args = parser.parse_args()
 
     results, out = collect(args.runs), Path(args.out)
-    table = score_table({name: result["test"][0] for name, result in results.items()})
-    note = f"\n\n{next(iter(results.values()))['test'][0]['images']} test images; percent; figures of one seed"
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "table.md") as temporary:
-        temporary.write_text(table + note + "\n", encoding="utf-8")
-    write_json(out / "table.json", results)
+    text = score_table({name: result["test"][0] for name, result in results.items()})
+    text += f"\n\n{next(iter(results.values()))['test'][0]['images']} test images; percent; one seed\n"
+    content = {"runs": results}
     plot_learning_curves(args.runs, out / "learning_curves.png")
     if args.weights:
-        noisy = None
-        if args.noisy_csv:
-            known = read_rows(args.noisy_csv)
-            if "iterations" not in known:
-                raise UserError(f"--noisy-csv {args.noisy_csv}: has no column `iterations`")
-            noisy = (known["iterations"] > 0).to_numpy()
-        plot_weights(args.weights, noisy, out / "weights.png")
+        tables = read_weights(args.weights, args.noisy_csv)
+        content["weights"] = summaries = {name: summarise(rows)[0] for name, rows in tables.items()}
+        text += f"\n{weight_table(summaries)}\n"
+        plot_weights(tables, summaries, out / "weights.png")
         if args.pred_dir:
-            rows = read_rows(args.weights[-1], needs_weights=True)
-            plot_examples(rows, noisy, args.pred_dir, args.num_classes, min(args.examples, len(rows) // 2 or 1),
+            rows = list(tables.values())[-1]
+            plot_examples(rows, args.pred_dir, args.num_classes, min(args.examples, max(1, len(rows) // 2)),
                           out / "examples.png")
-    print(table + note)
+    with atomic_path(out / "table.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(out / "table.json", content)
+    print(text)
     print(f"tables and pictures: {out}")
 
 

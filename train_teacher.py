@@ -20,8 +20,9 @@ from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, command_line, write_json, write_rows
 from predict import predict
 from train_without_weight import weigh
+from utils import run_folder
 from utils.checkpoint import load_network
-from utils.engine import check_folder, open_folder, run, start_fabric
+from utils.engine import run, start_fabric
 from utils.options import positive_int, train_parser
 
 
@@ -42,11 +43,11 @@ def main():
         raise UserError(f"--folds {args.folds}: more folds than rows ({len(rows)}) in {args.train_csv}")
 
     home = Path(args.out_dir) / args.name
-    check_folder(args, home)
+    run_folder.check(args, home)
     if args.resume and (home / "teacher.json").exists():
         print(f"{home}: finished already, nothing to do")
         return
-    open_folder(args, home)
+    run_folder.open_new(args, home)
     judged = read_rows(args.predict_csv) if args.predict_csv else rows
     names = pseudo_label_names(judged)
     fold_of = assign_folds(len(judged), args.folds, args.seed)

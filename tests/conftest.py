@@ -17,7 +17,7 @@ from data.files import write_image, write_mask, write_rows  # noqa: E402
 from data.make_sample import draw_portrait  # noqa: E402
 from data.prepare_folder import pair_folder, split_rows  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
 
 def pytest_report_header():
@@ -28,7 +28,7 @@ def pytest_report_header():
 
 def run_script(*arguments, check=True, cwd=ROOT):
     """Run `python ARGUMENTS` as a user would; returns the CompletedProcess with text output."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment, text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

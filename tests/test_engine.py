@@ -74,7 +74,8 @@ def test_kd_weight_by_hand(csvs, tmp_path, metric, score):
 def test_the_metric_is_read_from_the_csvs_name(csvs, tmp_path):
     args = arguments(csvs, tmp_path)
     args.metric = None
-    for name, metric in (("train_noisy_60_PointRend_weight_bfscore.csv", "bf"), ("a_miouscore.csv", "miou"), ("x_bm.csv", "bm")):
+    named = {"train_noisy_60_PointRend_weight_bfscore.csv": "bf", "a_miouscore.csv": "miou", "x_bm.csv": "bm"}
+    for name, metric in named.items():
         args.train_csv = f"some_bf_folder/{name}"
         assert metric_of(args) == metric
     for name in ("weights.csv", "bf_and_bm.csv", "abfc.csv"):
@@ -234,7 +235,8 @@ def test_checkpoints_that_would_run_code_are_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("gpus, torchrun, strategy", [(0, False, "auto"), (1, False, "auto"), (4, False, "dp"), (4, True, "ddp")])
+@pytest.mark.parametrize("gpus, torchrun, strategy",
+                         [(0, False, "auto"), (1, False, "auto"), (4, False, "dp"), (4, True, "ddp")])
 def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch, gpus, torchrun, strategy):
     asked = {}
 

@@ -79,3 +79,36 @@ def start_from(network, path, index=0):
     except RuntimeError as error:
         raise UserError(f"--load {path}: holds {saved['config']['name']} with {saved['config']['num_classes']} classes, "
                         f"which does not fit this run's network ({str(error).splitlines()[1].strip()})") from None
+
+
+class TrainingState:
+    """All that changes while training, so that a run can be stopped and resumed.
+
+    Random numbers need no saving: order and augmentation are seeded anew by (seed, epoch).
+    """
+
+    def __init__(self, configs, networks, optimizers, schedulers):
+        self.configs, self.networks = configs, networks
+        self.optimizers, self.schedulers = optimizers, schedulers
+        self.epoch = 0  # the next one to train
+        self.best_score, self.best_epoch = -1.0, -1
+
+    def weights(self):
+        """The networks alone, as a checkpoint holds them."""
+        return [{"config": config, "state": network.state_dict()}
+                for config, network in zip(self.configs, self.networks)]
+
+    def content(self):
+        """Everything, as a checkpoint holds it."""
+        return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
+                "schedulers": [s.state_dict() for s in self.schedulers], "epoch": self.epoch,
+                "best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def restore(self, content):
+        """Take over a checkpoint's content."""
+        for network, saved in zip(self.networks, content["networks"]):
+            network.load_state_dict(saved["state"])
+        for part in ("optimizers", "schedulers"):
+            for target, saved in zip(getattr(self, part), content[part]):
+                target.load_state_dict(saved)
+        self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))

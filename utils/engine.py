@@ -14,30 +14,23 @@ A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt
 curves.
 """
 
-import json
 import math
 import os
-import shutil
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, DistributedSampler
-from torch.utils.tensorboard import SummaryWriter
 
 from data.dataset import SegmentationDataset, check_rows, read_rows
 from data.files import UserError, progress, read_json, write_json
-from utils import checkpoint
+from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores, score_table
 from utils.optimizers import build_optimizer
-
-# flags that may change between a run and its resumption without changing its result
-FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
 
 
 def run(args, weigh, needs_weights=False, configs=None):
@@ -56,7 +49,7 @@ def run(args, weigh, needs_weights=False, configs=None):
         UserError: anything the user can mend, found before training begins where that is possible.
     """
     folder = Path(args.out_dir) / args.name
-    check_folder(args, folder)
+    run_folder.check(args, folder)
     if args.resume and (folder / "result.json").exists():
         print(f"{folder}: finished already, nothing to do")
         return read_json(folder / "result.json")
@@ -66,12 +59,12 @@ def run(args, weigh, needs_weights=False, configs=None):
     networks = build_networks(args, configs)
     loaders = build_loaders(args, splits, fabric)
     if fabric.is_global_zero:
-        open_folder(args, folder)
+        run_folder.open_new(args, folder)
     fabric.barrier()
 
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
     networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
-    state = TrainingState(configs, networks, optimizers, schedulers)
+    state = checkpoint.TrainingState(configs, networks, optimizers, schedulers)
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     seconds = fit(args, fabric, state, loaders, weigh, folder)
@@ -124,8 +117,10 @@ def _visible_gpus(args):
 
 def build_networks(args, configs):
     """The networks of a run, from --encoder-weights or --load."""
-    networks = [checkpoint.build_from(config, args.encoder_weights if config["name"] != "unet" else None)
-                for config in configs]
+    networks = []
+    for config in configs:
+        without_encoder = config["name"] == "unet" and len(configs) > 1  # the weights are meant for the other network
+        networks.append(checkpoint.build_from(config, None if without_encoder else args.encoder_weights))
     if args.load:
         for index, network in enumerate(networks):
             checkpoint.start_from(network, args.load, index)
@@ -155,76 +150,13 @@ def build_loaders(args, splits, fabric):
     return loaders
 
 
-def check_folder(args, folder):
-    """Refuse, before anything is read, a name that is taken or that leaves --out-dir."""
-    if Path(args.name).is_absolute() or ".." in Path(args.name).parts:
-        raise UserError(f"--name {args.name}: must stay inside --out-dir")
-    started = (folder / "args.json").exists()
-    if args.resume and started:
-        _refuse_other_flags(args, folder)
-    elif folder.exists() and any(folder.iterdir()):
-        if not started:
-            raise UserError(f"{folder} exists and is not a run; choose another --name")
-        if not args.overwrite:
-            raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
-
-
-def open_folder(args, folder):
-    """Make the run's folder and write args.json; with --overwrite, what was there goes."""
-    if args.overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv)})
-
-
-def _refuse_other_flags(args, folder):
-    before = read_json(folder / "args.json")
-    for flag, value in vars(args).items():
-        if flag not in FREE_FLAGS and before.get(flag) != value:
-            raise UserError(f"{folder}: cannot resume with --{flag.replace('_', '-')} {value}, the run was started with "
-                            f"{before.get(flag)}; pass --overwrite or another --name")
-
-
-class TrainingState:
-    """All that changes while training, so that a run can be stopped and resumed.
-
-    Random numbers need no saving: order and augmentation are seeded anew by (seed, epoch).
-    """
-
-    def __init__(self, configs, networks, optimizers, schedulers):
-        self.configs, self.networks = configs, networks
-        self.optimizers, self.schedulers = optimizers, schedulers
-        self.epoch = 0  # the next one to train
-        self.best_score, self.best_epoch = -1.0, -1
-
-    def weights(self):
-        """The networks alone, as a checkpoint holds them."""
-        return [{"config": config, "state": network.state_dict()}
-                for config, network in zip(self.configs, self.networks)]
-
-    def content(self):
-        """Everything, as a checkpoint holds it."""
-        return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
-                "schedulers": [s.state_dict() for s in self.schedulers], "epoch": self.epoch,
-                "best_score": self.best_score, "best_epoch": self.best_epoch}
-
-    def restore(self, content):
-        """Take over a checkpoint's content."""
-        for network, saved in zip(self.networks, content["networks"]):
-            network.load_state_dict(saved["state"])
-        for part in ("optimizers", "schedulers"):
-            for target, saved in zip(getattr(self, part), content[part]):
-                target.load_state_dict(saved)
-        self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
-
-
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
 def fit(args, fabric, state, loaders, weigh, folder):
     """Train epoch by epoch; after each, validate, log and save. Returns the seconds spent."""
     start = time.perf_counter()
-    log = EpochLog(folder, state.epoch) if fabric.is_global_zero else None
+    log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
     for epoch in range(state.epoch, args.epochs):
         began = time.perf_counter()
         learning_rate = state.optimizers[0].param_groups[0]["lr"]
@@ -334,7 +266,7 @@ def finish(args, fabric, state, loaders, folder, seconds):
               "valid": best["valid"], "test": test, "seconds": seconds,
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
               "rows": {split: len(loader.dataset) for split, loader in loaders.items()},
-              "args": vars(args), "machine": machine(fabric)}
+              "args": vars(args), "machine": run_folder.machine(fabric)}
     if fabric.is_global_zero:
         write_json(folder / "result.json", result)
         if test:
@@ -343,43 +275,3 @@ def finish(args, fabric, state, loaders, folder, seconds):
         print(f"results: {folder / 'result.json'}")
     fabric.barrier()
     return result
-
-
-def machine(fabric):
-    """What a figure must be quoted with."""
-    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
-    return {"device": device, "processes": fabric.world_size, "python": sys.version.split()[0],
-            **{package: version(package) for package in packages}}
-
-
-class EpochLog:
-    """log.jsonl, TensorBoard and a printed line per epoch."""
-
-    def __init__(self, folder, first_epoch):
-        self.path = folder / "log.jsonl"
-        kept = self.path.read_text().splitlines() if self.path.exists() else []
-        # an epoch that was logged but not saved will be trained, and logged, again
-        kept = [line for line in kept if json.loads(line)["epoch"] < first_epoch]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
-
-    def write(self, entry, epochs, improved):
-        """Log one epoch."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        text = f"epoch {entry['epoch'] + 1}/{epochs}"
-        for k, (loss, weight) in enumerate(zip(entry["loss"], entry["weight"])):
-            self.board.add_scalar(f"train/loss_{k + 1}", loss, entry["epoch"])
-            self.board.add_scalar(f"train/weight_{k + 1}", weight, entry["epoch"])
-            text += f"  loss {loss:.4f}  weight {weight:.3f}"
-            if entry["valid"]:
-                scores = entry["valid"][k]
-                for name in ("miou", "bf", "dice", "boundary_iou"):
-                    self.board.add_scalar(f"valid/{name}_{k + 1}", scores[name], entry["epoch"])
-                text += f"  mIoU {100 * scores['miou']:.2f}  BF {100 * scores['bf']:.2f}"
-        print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
-
-    def close(self):
-        """Flush TensorBoard."""
-        self.board.close()

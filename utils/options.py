@@ -1,6 +1,8 @@
 """The flags that scripts share. A script adds only its own."""
 
 import argparse
+import re
+from pathlib import Path
 
 from data.files import UserError
 
@@ -130,9 +132,6 @@ def metric_of(args):
     Raises:
         UserError: neither the flag nor the file's name says it.
     """
-    import re
-    from pathlib import Path
-
     if args.metric:
         return args.metric
     found = re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(args.train_csv).stem)

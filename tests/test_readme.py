@@ -1,0 +1,80 @@
+"""The README's commands run, in order, on a folder of photographs; its figures are those of the committed results."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from data.files import read_image, resize_image, write_image
+from data.prepare_folder import pair_folder
+from tests.conftest import ROOT, run_script
+from utils.metrics import score_table
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
+EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_with_KDweight.py": SMALL,
+         "predict.py": "--accelerator cpu", "evaluate.py": "--accelerator cpu"}
+
+
+@pytest.mark.slow
+def test_own_data_commands_run_in_order(photos, tmp_path):
+    """Each command as it stands, plus flags that make it small."""
+    rows = pair_folder(photos).iloc[:16]
+    for row in rows.itertuples():
+        picture = read_image(row.image)
+        name = row.image.rsplit("/", 1)[1]
+        write_image(tmp_path / "my_photos" / "images" / name, resize_image(picture, (90, 60)))  # unlike its mask's size
+        (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
+        (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
+    commands = [line for line in re.search(r"```bash\n(.*?)```", README, re.S)[1].splitlines() if line and line[0] != "#"]
+    assert len(commands) == 9
+    for command in commands:
+        if command.startswith("python "):
+            script, *flags = shlex.split(command)[1:]
+            run_script(ROOT / script, *flags, *EXTRA.get(script, "").split(), cwd=tmp_path)
+        else:
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0 and done.stdout.count("\n") > 5, done.stderr
+    scores = json.loads((tmp_path / "runs" / "nlkd" / "test.json").read_text())
+    assert scores["images"] == len(list((tmp_path / "runs" / "nlkd" / "masks").iterdir())) == 3
+    assert (tmp_path / "runs" / "report" / "examples.png").exists()
+
+
+def test_the_papers_commands_know_their_flags():
+    commands = [line.strip() for line in README.splitlines() if line.startswith("    python train_")]
+    assert len(commands) == 3
+    for command in commands:
+        script, *flags = shlex.split(command)[1:]
+        done = run_script(script, *flags, check=False)
+        assert done.returncode == 2 and "no such CSV" in done.stderr
+
+
+def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
+    done = subprocess.run(["bash", "run.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for job in ("quick DIR", "test", "setup"):
+        assert f"bash run.sh {job}" in done.stdout
+    assert subprocess.run(["bash", "run.sh", "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
+
+
+def test_every_script_is_in_the_readme():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("utils/*.py")]:
+        if "__main__" in path.read_text():
+            assert f"`{path.relative_to(ROOT)}`" in README, path
+
+
+@pytest.mark.parametrize("name", ["people", "portraits"])
+def test_figures_in_the_readme_come_from_the_committed_results(name):
+    runs = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())["runs"]
+    table = score_table({run: result["test"][0] for run, result in runs.items()})
+    assert table in README
+    assert table in (ROOT / "docs" / "results" / f"{name}.md").read_text()
+
+
+def test_pictures_in_the_readme_exist():
+    for link in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+    assert sys.version_info >= (3, 10)

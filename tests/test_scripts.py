@@ -1,0 +1,246 @@
+"""The commands a user types: as published, resumed after a kill, refused when wrong; and the shape of the scripts."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from data.dataset import pseudo_label_names, read_rows
+from data.files import read_image, read_mask
+from tests.conftest import ROOT, run_script
+
+TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
+
+# the spec's commands for the three weight scripts; {csv} stands for data/csv
+SPLITS = '--valid_csv "{csv}/valid_noisy_60.csv" --test_csv "{csv}/test.csv" '
+RECIPE = "--epochs 100 --batch-size 4 --learning-rate 0.1"
+PUBLISHED = [
+    'train_without_weight.py --train_csv "{csv}/train_noisy_60.csv" ' + SPLITS + "--name train_noisy_60_noweight " + RECIPE,
+    *('train_with_Teacher_weight.py --train_csv "{csv}/train_noisy_60_PointRend_weight_' + m + 'score.csv" ' + SPLITS
+      + f"--name train_noisy_60_{m}weight_noKD " + RECIPE for m in ("miou", "bf", "bm")),
+    *('train_with_KDweight.py --train_csv "{csv}/train_noisy_60_PointRend_weight_' + m + 'score.csv" ' + SPLITS
+      + f"--name train_noisy_60_{m}weight_KD " + RECIPE for m in ("miou", "bf", "bm")),
+]
+SHORT = ('train_with_KDweight.py -train "{csv}/train_noisy_60_PointRend_weight_bmscore.csv" -valid "{csv}/valid_noisy_60.csv" '
+         '-test "{csv}/test.csv" -n short -e 100 -b 4 -l 0.1')
+
+
+def words(command, csvs):
+    return command.format(csv=csvs).replace('"', "").split()
+
+
+@pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6], SHORT],
+                         ids=["noweight", "teacher", "kd", "short"])
+def test_published_commands_run_verbatim(csvs, tmp_path, command):
+    """Verbatim, then flags that only make it short and small."""
+    done = run_script(*words(command, csvs), "--out-dir", tmp_path, *TINY, "--epochs", 2)
+    folder, = tmp_path.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test"][0]["images"] == 4 and 0 <= result["test"][0]["miou"] <= 1
+    assert {"args.json", "log.jsonl", "last.ckpt", "best.ckpt", "tensorboard"} <= {p.name for p in folder.iterdir()}
+    assert result["args"]["optimizer"] == "ranger" and result["args"]["learning_rate"] == 0.1
+    assert "| run | mIoU |" in done.stdout
+    if "KDweight" in command:
+        assert "scored by bm" in done.stdout
+
+
+@pytest.mark.parametrize("command", PUBLISHED)
+def test_published_flags_are_all_known(csvs, command):
+    """Every published command gets past its flags: the only complaint is about the CSV that was made missing."""
+    done = run_script(*words(command.replace("/train", "/missing/train"), csvs), check=False)
+    assert done.returncode == 2 and "no such CSV" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script, train", [("train_without_weight.py", "train_noisy_60.csv"),
+                                           ("train_with_KDweight.py", "train_noisy_60_PointRend_weight_bmscore.csv")])
+def test_a_killed_run_resumes_to_the_same_bits(csvs, tmp_path, script, train):
+    command = [script, "--train_csv", csvs / train, "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv",
+               *TINY, "--epochs", 6, "--augment"]
+    if "KD" in script:
+        command += ["--lambda-warmup", 1]
+    run_script(*command, "--name", "run", "--out-dir", tmp_path / "whole")
+    log = tmp_path / "broken" / "run" / "log.jsonl"
+    started = subprocess.Popen([sys.executable, *map(str, command), "--name", "run", "--out-dir", str(tmp_path / "broken")],
+                               cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    while started.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    started.kill()
+    started.wait()
+    assert not (log.parent / "result.json").exists(), "the run was over before it could be killed"
+    run_script(*command, "--name", "run", "--out-dir", tmp_path / "broken", "--resume")
+
+    whole, broken = (tmp_path / name / "run" for name in ("whole", "broken"))
+    for checkpoint in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(folder / checkpoint, weights_only=True) for folder in (whole, broken))
+        assert_equal(one, other)
+    one, other = (json.loads((folder / "result.json").read_text()) for folder in (whole, broken))
+    assert all(one[key] == other[key] for key in ("test", "valid", "best_epoch"))
+    logs = [[{**json.loads(line), "seconds": 0, "images_per_second": 0} for line in (folder / "log.jsonl").open()]
+            for folder in (whole, broken)]
+    assert logs[0] == logs[1] and len(logs[0]) == 6
+
+
+def assert_equal(one, other):
+    """Nested dicts and lists of tensors and values, equal bit for bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for a, b in zip(one, other):
+            assert_equal(a, b)
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize("script, flags, message", [
+    ("train_with_Teacher_weight.py", ["--train_csv", "{csv}/train_noisy_60.csv"], "found `iterations`"),
+    ("train_with_KDweight.py", ["--train_csv", "{csv}/train_noisy_60.csv"], "found `iterations`"),
+    ("train_with_KDweight.py", ["--train_csv", "{csv}/test.csv"], "named `weight`, found none"),
+    ("train_without_weight.py", ["--train_csv", "{csv}/train_noisy_60.csv", "--epochs", "0"], "--epochs: '0' is not"),
+    ("train_without_weight.py", ["--train_csv", "{csv}/train_noisy_60.csv", "--num-classes", "1"], "--num-classes"),
+    ("train_without_weight.py", ["--train_csv", "{csv}/train_noisy_60.csv", "--model", "smp_unet", "--encoder", "x"],
+     "encoder 'x'"),
+    ("train_without_weight.py", ["--train_csv", "{csv}/train_noisy_60.csv", "--load", "none.ckpt"], "none.ckpt: no such"),
+    ("predict.py", ["--checkpoint", "none.ckpt", "--csv", "{csv}/test.csv"], "none.ckpt: no such checkpoint"),
+])
+def test_wrong_input_gets_one_line_and_exit_code_2(csvs, tmp_path, script, flags, message):
+    name = [] if script == "predict.py" else ["--name", "run", *TINY]
+    done = run_script(script, *[flag.format(csv=csvs) for flag in flags], *name, "--out-dir", tmp_path / "out", check=False)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_teachers_judge_only_what_they_never_saw_and_the_chain_holds(csvs, tmp_path):
+    """train_teacher -> pseudo-labels of every row -> get_weight -> evaluate -> predict -> report."""
+    train = csvs / "train_noisy_60.csv"
+    run_script("train_teacher.py", "--train_csv", train, "--valid_csv", csvs / "valid_noisy_60.csv", "--name", "teacher",
+               "--out-dir", tmp_path, *TINY, "--epochs", 1, "--folds", 3)
+    record = json.loads((tmp_path / "teacher" / "teacher.json").read_text())
+    rows = read_rows(train)
+    names = np.array(pseudo_label_names(rows))
+    judged = [name for fold in record["folds"] for name in fold["judges"]]
+    assert sorted(judged) == sorted(names) and record["out_of_fold"]
+    for fold in record["folds"]:
+        seen = pseudo_label_names(read_rows(fold["trained_on"]))
+        assert len(seen) == 8 and not set(seen) & set(fold["judges"])
+    for row, name in zip(rows.itertuples(), names):  # at each picture's own size
+        assert read_mask(tmp_path / "teacher" / "pseudo" / name).shape == read_image(row.image).shape[:2]
+
+    # a pseudo-label is what its own fold's network predicts
+    fold = record["folds"][1]
+    run_script("predict.py", "--checkpoint", fold["checkpoint"], "--csv", train, "--out-dir", tmp_path / "again",
+               "--accelerator", "cpu")
+    for name in fold["judges"]:
+        assert np.array_equal(read_mask(tmp_path / "again" / name), read_mask(tmp_path / "teacher" / "pseudo" / name))
+
+    weights = tmp_path / "train_weight_bmscore.csv"
+    run_script("utils/get_weight.py", "--csv", train, "--pred-dir", tmp_path / "teacher" / "pseudo", "--out", weights)
+    run_script("train_with_KDweight.py", "--train_csv", weights, "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv",
+               csvs / "test.csv", "--name", "kd", "--out-dir", tmp_path, *TINY, "--epochs", 2)
+    run_script("evaluate.py", "--checkpoint", tmp_path / "kd" / "best.ckpt", "--csv", csvs / "test.csv", "--json",
+               tmp_path / "scores.json", "--accelerator", "cpu")
+    result, scores = (json.loads(p.read_text()) for p in (tmp_path / "kd" / "result.json", tmp_path / "scores.json"))
+    assert scores["bf"] == pytest.approx(result["test"][0]["bf"], abs=1e-6)
+    assert {"miou", "iou_per_class", "dice", "bf", "boundary_iou"} <= scores.keys()
+    run_script("report.py", tmp_path / "kd", "--out", tmp_path / "report", "--weights", weights, "--noisy-csv", train,
+               "--pred-dir", tmp_path / "teacher" / "pseudo")
+    made = {path.name for path in (tmp_path / "report").iterdir()}
+    assert made == {"table.md", "table.json", "learning_curves.png", "weights.png", "examples.png"}
+
+
+@pytest.mark.slow
+def test_multi_class_real_annotations_end_to_end(real_datasets, tmp_path):
+    """Six classes of FASSEG: coarse masks as they were drawn, KD weights, per-class scores."""
+    faces = real_datasets / "faces"
+    lines = [f"{faces}/images/train_{i:02d}.jpg,{faces}/coarse/train_{i:02d}.png" for i in range(1, 9)]
+    (tmp_path / "train.csv").write_text("img,filename\n" + "\n".join(lines))
+    multi = ["--num-classes", 6, "--size", 48, 48, "--width", 4, "--accelerator", "cpu", "--optimizer", "adamw", "-l", 0.01]
+    run_script("train_teacher.py", "--train_csv", tmp_path / "train.csv", "--name", "t", "--out-dir", tmp_path, *multi, "-e", 2)
+    run_script("utils/get_weight.py", "--csv", tmp_path / "train.csv", "--pred-dir", tmp_path / "t" / "pseudo", "--metric",
+               "bf", "--num-classes", 6, "--out", tmp_path / "w_bfscore.csv")
+    run_script("train_with_KDweight.py", "--train_csv", tmp_path / "w_bfscore.csv", "--test_csv", tmp_path / "train.csv",
+               "--name", "kd", "--out-dir", tmp_path, *multi, "-e", 2, "--lambda-warmup", 0)
+    scores = json.loads((tmp_path / "kd" / "result.json").read_text())["test"][0]
+    assert len(scores["iou_per_class"]) == 6 and len(scores["bf_per_class"]) == 6
+
+
+@pytest.mark.slow
+def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, tmp_path):
+    """bash run.sh quick on a handful of photographs, from a copy of the project."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for item in ("data", "models", "utils", "run.sh", "requirements.txt", *(p.name for p in ROOT.glob("*.py"))):
+        (project / item).symlink_to(ROOT / item)
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (project / ".venv" / "installed.txt").write_text((ROOT / "requirements.txt").read_text())
+    # PYTHONPATH keeps this interpreter's packages visible through the link
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site-packages" in p)}
+
+    def quick(*flags):
+        return subprocess.run(["bash", "run.sh", "quick", str(photos), "--name", "job", "--limit", "20", "--size", "48", "32",
+                               "--model", "unet", "--width", "4", "--encoder-weights", "none", "--epochs", "1", *flags],
+                              cwd=project, env=environment, text=True, capture_output=True)
+
+    done = quick()
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (project / "runs" / "job" / "report" / "table.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:6]] == ["noisy", "teacher_bm", "kd_bm", "clean"]
+    assert table.strip() in done.stdout and "runs/job/report" in done.stdout
+    before = {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
+    assert quick().returncode == 0
+    assert before == {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
+    other = quick("--ratio", "0.3")
+    assert other.returncode == 2 and "--name" in other.stderr
+    missing = subprocess.run(["bash", "run.sh", "quick", "nowhere"], cwd=project, text=True, capture_output=True)
+    assert missing.returncode == 2 and "images/ and masks/" in missing.stderr
+
+
+# --- the shape --------------------------------------------------------------------------------------------------
+
+
+def test_no_six_equal_lines_stand_twice_among_the_scripts():
+    seen = defaultdict(set)
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("utils/*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("models/*.py")]:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        for i in range(len(lines) - 5):
+            seen["\n".join(lines[i:i + 6])].add(f"{path.name}:{i}")
+    twice = {block: places for block, places in seen.items() if len(places) > 1}
+    assert not twice, twice
+
+
+def test_each_train_script_fits_a_page():
+    for path in ROOT.glob("train_*.py"):
+        assert len(path.read_text().splitlines()) <= 90, path
+
+
+def imports_of(path):
+    tree = ast.parse(path.read_text())
+    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def test_the_arrows_point_one_way():
+    for path in ROOT.glob("models/*.py"):
+        assert not any(name.startswith(("data", "utils")) for name in imports_of(path)), path
+    for name in ("files", "dataset", "transforms"):
+        assert not any(n.startswith(("utils", "models")) for n in imports_of(ROOT / "data" / f"{name}.py")), name
+    for name in ("losses", "agreement", "weighting"):
+        allowed = {"torch", "torch.nn", "math", "data"}
+        assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed, name
+
+
+def test_every_script_explains_itself_with_a_command():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("utils/*.py")]:
+        text = path.read_text()
+        if "__main__" in text:
+            assert f"python {path.relative_to(ROOT)}" in ast.get_docstring(ast.parse(text)), path

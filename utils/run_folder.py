@@ -1,0 +1,86 @@
+"""The folder of a run, OUT_DIR/NAME: who may write to it, its log, and what its figures must be quoted with."""
+
+import json
+import os
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from data.files import UserError, read_json, write_json
+
+# flags that may change between a run and its resumption without changing its result
+FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
+
+
+def check(args, folder):
+    """Refuse, before anything is read, a name that is taken or that leaves --out-dir."""
+    if Path(args.name).is_absolute() or ".." in Path(args.name).parts:
+        raise UserError(f"--name {args.name}: must stay inside --out-dir")
+    started = (folder / "args.json").exists()
+    if args.resume and started:
+        _refuse_other_flags(args, folder)
+    elif folder.exists() and any(folder.iterdir()):
+        if not started:
+            raise UserError(f"{folder} exists and is not a run; choose another --name")
+        if not args.overwrite:
+            raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
+
+
+def open_new(args, folder):
+    """Make the run's folder and write args.json; with --overwrite, what was there goes."""
+    if args.overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv)})
+
+
+def _refuse_other_flags(args, folder):
+    before = read_json(folder / "args.json")
+    for flag, value in vars(args).items():
+        if flag not in FREE_FLAGS and before.get(flag) != value:
+            raise UserError(f"{folder}: cannot resume with --{flag.replace('_', '-')} {value}, the run was started with "
+                            f"{before.get(flag)}; pass --overwrite or another --name")
+
+
+def machine(fabric):
+    """What a figure must be quoted with."""
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
+    return {"device": device, "processes": fabric.world_size, "python": sys.version.split()[0],
+            **{package: version(package) for package in packages}}
+
+
+class EpochLog:
+    """log.jsonl, TensorBoard and a printed line per epoch."""
+
+    def __init__(self, folder, first_epoch):
+        self.path = folder / "log.jsonl"
+        kept = self.path.read_text().splitlines() if self.path.exists() else []
+        # an epoch that was logged but not saved will be trained, and logged, again
+        kept = [line for line in kept if json.loads(line)["epoch"] < first_epoch]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
+
+    def write(self, entry, epochs, improved):
+        """Log one epoch."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        text = f"epoch {entry['epoch'] + 1}/{epochs}"
+        for k, (loss, weight) in enumerate(zip(entry["loss"], entry["weight"])):
+            self.board.add_scalar(f"train/loss_{k + 1}", loss, entry["epoch"])
+            self.board.add_scalar(f"train/weight_{k + 1}", weight, entry["epoch"])
+            text += f"  loss {loss:.4f}  weight {weight:.3f}"
+            if entry["valid"]:
+                scores = entry["valid"][k]
+                for name in ("miou", "bf", "dice", "boundary_iou"):
+                    self.board.add_scalar(f"valid/{name}_{k + 1}", scores[name], entry["epoch"])
+                text += f"  mIoU {100 * scores['miou']:.2f}  BF {100 * scores['bf']:.2f}"
+        print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
+
+    def close(self):
+        """Flush TensorBoard."""
+        self.board.close()
