@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DataParallelStrategy
 
 import train_with_KDweight
 import train_with_Teacher_weight
@@ -262,6 +264,21 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
     assert asked["strategy"] == strategy
     if torchrun:
         assert asked["devices"] == 4 and asked["num_nodes"] == 2
+
+
+def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
+    """Lightning's DataParallel strategy itself, wrapped around a CPU: same losses, same scores."""
+    one = engine.run(arguments(csvs, tmp_path / "one"), lambda lo, b, e: [b["weight"]])
+
+    def start_fabric(args):
+        fabric = Fabric(accelerator="cpu", strategy=DataParallelStrategy(parallel_devices=[torch.device("cpu")]))
+        fabric.seed_everything(args.seed, verbose=False)
+        return fabric
+
+    monkeypatch.setattr(engine, "start_fabric", start_fabric)
+    parallel = engine.run(arguments(csvs, tmp_path / "dp"), lambda lo, b, e: [b["weight"]])
+    assert epochs_of(tmp_path / "one") == epochs_of(tmp_path / "dp")
+    assert one["test"] == parallel["test"]
 
 
 def test_two_processes_by_torchrun(csvs, tmp_path):

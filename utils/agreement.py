@@ -27,9 +27,8 @@ def hard_labels(logits):
         logits: float (B, C, H, W).
 
     Returns:
-        int64 (B, H, W), without gradient.
+        int64 (B, H, W); integers carry no gradient.
     """
-    logits = logits.detach()
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 

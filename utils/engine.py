@@ -29,7 +29,7 @@ from data.files import UserError, progress, read_json, write_json
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.losses import per_sample_loss, weighted_loss
-from utils.metrics import SplitScores, score_table
+from utils.metrics import SplitScores, over_processes, score_table
 from utils.optimizers import build_optimizer
 
 
@@ -213,7 +213,7 @@ def train_one_epoch(args, fabric, state, loader, weigh, epoch):
             sums[1, k] += weights[k].mean()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
-    means = fabric.all_reduce(sums / len(loader), reduce_op="mean").tolist()
+    means = over_processes(fabric, sums / len(loader), "mean").tolist()
     return {"loss": means[0], "weight": means[1]}
 
 

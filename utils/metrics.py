@@ -39,8 +39,7 @@ class SplitScores:
 
     def reduce(self, fabric):
         """Sum the counts of all processes."""
-        self.confusion, self.sums, self.bf_sums = fabric.all_reduce(
-            (self.confusion, self.sums, self.bf_sums), reduce_op="sum")
+        self.confusion, self.sums, self.bf_sums = over_processes(fabric, (self.confusion, self.sums, self.bf_sums), "sum")
 
     def compute(self):
         """Scores in 0..1 as a JSON-ready dict; a class that occurs nowhere has None and does not count in `miou`."""
@@ -54,6 +53,14 @@ class SplitScores:
             result["bf_per_class"] = [_or_none(v) for v in (self.bf_sums[0] / self.bf_sums[1]).tolist()]
         result["images"] = int(images)
         return result
+
+
+def over_processes(fabric, tensors, how):
+    """`sum` or `mean` of tensors over all processes, element by element.
+
+    One process is left alone: there Lightning's DataParallel strategy would average over the elements.
+    """
+    return fabric.all_reduce(tensors, reduce_op=how) if fabric.world_size > 1 else tensors
 
 
 def _or_none(value):
