@@ -37,17 +37,18 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 
 def collect(runs):
-    """dict of run name -> result.json's content.
+    """dict of run -> result.json's content; runs go by the name of their folder, or by its path where names are equal.
 
     Raises:
         UserError: a run is unfinished, or was tested on other rows, size or theta than the first.
     """
     results = {}
+    short = len({Path(run).name for run in runs}) == len(runs)
     for run in runs:
         path = Path(run) / "result.json"
         if not path.is_file():
             raise UserError(f"{run}: no result.json; the run is not finished (resume it with --resume)")
-        results[Path(run).name] = read_json(path)
+        results[Path(run).name if short else str(run)] = read_json(path)
     first = next(iter(results.values()))["args"]
     for name, result in results.items():
         if not result["test"]:

@@ -29,7 +29,7 @@ step() { printf '\n+ python %s\n' "$*"; "$python" "$@"; }              # show a 
 once() { local result=$1; shift; [ -e "$result" ] || step "$@"; }      # run it unless its result is there
 
 main_job() {  # main_job PHOTOS [flags]
-    local photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 train=() size=() theta=()
+    local photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 train=() size=(--size 160 160) theta=(--theta 3)
     shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -93,7 +93,7 @@ case ${1:-sample} in
         [ -n "${2:-}" ] || fail "quick needs a folder with images/ and masks/: bash run.sh quick DIR"
         [ -d "$2/images" ] && [ -d "$2/masks" ] || fail "$2: images/ and masks/ are needed in it"
         setup
-        main_job "$2" --name "$(basename "$2")" --model smp_unet --encoder mobilenet_v2 --encoder-weights imagenet --size 160 160 \
+        main_job "$2" --name "$(basename "$2")" --model smp_unet --encoder mobilenet_v2 --encoder-weights imagenet \
             --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
     -h|--help|help) sed -n '2,13s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;

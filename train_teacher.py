@@ -47,27 +47,33 @@ def main():
     if args.resume and (home / "teacher.json").exists():
         print(f"{home}: finished already, nothing to do")
         return
-    run_folder.open_new(args, home)
     judged = read_rows(args.predict_csv) if args.predict_csv else rows
     names = pseudo_label_names(judged)
     fold_of = assign_folds(len(judged), args.folds, args.seed)
-    record = []
-    for fold in range(args.folds):
-        csv, held_out = Path(args.train_csv), np.flatnonzero(fold_of == fold)
-        if args.folds > 1:
-            csv = home / "folds" / f"train{fold}.csv"
+    csvs = [home / "folds" / f"train{k}.csv" if args.folds > 1 else Path(args.train_csv) for k in range(args.folds)]
+    fabric = start_fabric(args)
+    if fabric.is_global_zero:
+        run_folder.open_new(args, home)
+        for fold, csv in enumerate(csvs if args.folds > 1 else []):
             write_rows(csv, rows[fold_of != fold])
+    fabric.barrier()
+
+    record = []
+    for fold, csv in enumerate(csvs):
         settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": f"{args.name}/fold{fold}"})
-        print(f"teacher {fold + 1} of {args.folds}: trains on {csv}, judges {len(held_out)} rows")
         result = run(settings, weigh)
+        held_out = np.flatnonzero(fold_of == fold)
         checkpoint = home / f"fold{fold}" / "best.ckpt"
-        predict(start_fabric(settings), *load_network(checkpoint), judged.iloc[held_out],
-                [names[i] for i in held_out], home / "pseudo", args.batch_size, args.workers)
         record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "valid": result["valid"],
                        "judges": [names[i] for i in held_out]})
-    write_json(home / "teacher.json", {"csv": str(args.predict_csv or args.train_csv), "out_of_fold": args.folds > 1,
-                                       "folds": record})
-    print(f"{len(set(names))} pseudo-labels in {home / 'pseudo'}")
+        if fabric.is_global_zero:
+            predict(fabric, *load_network(checkpoint), judged.iloc[held_out], record[-1]["judges"], home / "pseudo",
+                    args.batch_size, args.workers)
+    if fabric.is_global_zero:
+        write_json(home / "teacher.json", {"csv": args.predict_csv or args.train_csv, "out_of_fold": args.folds > 1,
+                                           "folds": record})
+        print(f"{len(set(names))} pseudo-labels in {home / 'pseudo'}")
+    fabric.barrier()
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def test_an_existing_run_is_never_overwritten_unasked(csvs, tmp_path):
     (tmp_path / "run" / "result.json").write_text('{"kept": 1}')
     assert engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--resume"), weigh) == {"kept": 1}
     engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--overwrite"), weigh)
-    for name in ("../outside", "/abs"):
+    for name in ("../outside", "/abs", "."):
         args = arguments(csvs, tmp_path / "inner")
         args.name = name
         with pytest.raises(UserError, match="--out-dir"):

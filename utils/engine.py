@@ -55,6 +55,7 @@ def run(args, weigh, needs_weights=False, configs=None):
         return read_json(folder / "result.json")
     splits = read_splits(args, needs_weights)
     fabric = start_fabric(args)
+    fabric.barrier()  # every process has found the folder free before the first one writes to it
     configs = configs or [checkpoint.model_config(args)]
     networks = build_networks(args, configs)
     loaders = build_loaders(args, splits, fabric)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from data.files import UserError, read_json, write_json
+from data.files import UserError, atomic_path, read_json, write_json
 
 # flags that may change between a run and its resumption without changing its result
 FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
@@ -18,8 +18,8 @@ FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices
 
 def check(args, folder):
     """Refuse, before anything is read, a name that is taken or that leaves --out-dir."""
-    if Path(args.name).is_absolute() or ".." in Path(args.name).parts:
-        raise UserError(f"--name {args.name}: must stay inside --out-dir")
+    if Path(args.name).is_absolute() or ".." in Path(args.name).parts or not Path(args.name).parts:
+        raise UserError(f"--name {args.name}: must be a folder inside --out-dir")
     started = (folder / "args.json").exists()
     if args.resume and started:
         _refuse_other_flags(args, folder)
@@ -62,7 +62,8 @@ class EpochLog:
         kept = self.path.read_text().splitlines() if self.path.exists() else []
         # an epoch that was logged but not saved will be trained, and logged, again
         kept = [line for line in kept if json.loads(line)["epoch"] < first_epoch]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
 
     def write(self, entry, epochs, improved):
