@@ -29,7 +29,7 @@ from data.files import (
     write_json,
 )
 from utils.get_weight import summarise
-from utils.metrics import score_table
+from utils.metrics import named_scores, score_table
 from utils.options import add_class_flag, positive_int, tool_parser
 
 matplotlib.use("Agg")
@@ -58,6 +58,21 @@ def collect(runs):
                 raise UserError(f"{name}: tested with --{flag} {result['args'][flag]}, the first run with {first[flag]}; "
                                 "tabulate them apart")
     return results
+
+
+def result_tables(results):
+    """The test scores of all runs as text: at the best epoch by validation, and at the last one.
+
+    Both, since annotations that are coarse in validation too may choose an early epoch.
+    """
+    images = next(iter(results.values()))["test"][0]["images"]
+    parts = []
+    for which, title in (("test", "Best epoch by validation"), ("test_last", "Last epoch")):
+        rows = {}
+        for name, result in results.items():
+            rows.update(named_scores(name, result, which))
+        parts.append(f"{title} ({images} test images, percent):\n\n{score_table(rows)}\n")
+    return "\n".join(parts)
 
 
 def save_figure(figure, path):
@@ -186,8 +201,7 @@ def main():
     args = parser.parse_args()
 
     results, out = collect(args.runs), Path(args.out)
-    text = score_table({name: result["test"][0] for name, result in results.items()})
-    text += f"\n\n{next(iter(results.values()))['test'][0]['images']} test images; percent; one seed\n"
+    text = result_tables(results)
     content = {"runs": results}
     plot_learning_curves(args.runs, out / "learning_curves.png")
     if args.weights:

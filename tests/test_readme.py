@@ -10,8 +10,8 @@ import pytest
 
 from data.files import read_image, resize_image, write_image
 from data.prepare_folder import pair_folder
+from report import result_tables
 from tests.conftest import ROOT, run_script
-from utils.metrics import score_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
@@ -69,9 +69,10 @@ def test_every_script_is_in_the_readme():
 @pytest.mark.parametrize("name", ["people", "portraits"])
 def test_figures_in_the_readme_come_from_the_committed_results(name):
     runs = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())["runs"]
-    table = score_table({run: result["test"][0] for run, result in runs.items()})
-    assert table in README
-    assert table in (ROOT / "docs" / "results" / f"{name}.md").read_text()
+    best, last = result_tables(runs).split("\nLast epoch")
+    page = (ROOT / "docs" / "results" / f"{name}.md").read_text()
+    assert best in README and last in README
+    assert result_tables(runs) in page
 
 
 def test_pictures_in_the_readme_exist():

@@ -29,7 +29,7 @@ from data.files import UserError, progress, read_json, write_json
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.losses import per_sample_loss, weighted_loss
-from utils.metrics import SplitScores, over_processes, score_table
+from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
 
 
@@ -68,8 +68,8 @@ def run(args, weigh, needs_weights=False, configs=None):
     state = checkpoint.TrainingState(configs, networks, optimizers, schedulers)
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
-    seconds = fit(args, fabric, state, loaders, weigh, folder)
-    return finish(args, fabric, state, loaders, folder, seconds)
+    fit(args, fabric, state, loaders, weigh, folder)
+    return finish(args, fabric, state, loaders, folder)
 
 
 # --- before the loop --------------------------------------------------------------------------------------------
@@ -155,8 +155,7 @@ def build_loaders(args, splits, fabric):
 
 
 def fit(args, fabric, state, loaders, weigh, folder):
-    """Train epoch by epoch; after each, validate, log and save. Returns the seconds spent."""
-    start = time.perf_counter()
+    """Train epoch by epoch; after each, validate, log and save."""
     log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
     for epoch in range(state.epoch, args.epochs):
         began = time.perf_counter()
@@ -178,14 +177,13 @@ def fit(args, fabric, state, loaders, weigh, folder):
         if log:
             if improved:
                 checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": epoch, "valid": valid})
-            checkpoint.save(folder / "last.ckpt", state.content())
             images = len(loaders["train"]) * args.batch_size
             log.write({"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid,
                        "seconds": seconds, "images_per_second": images / seconds}, args.epochs, improved)
+            checkpoint.save(folder / "last.ckpt", state.content())  # last: a resumed run drops log lines beyond it
         fabric.barrier()
     if log:
         log.close()
-    return time.perf_counter() - start
 
 
 def train_one_epoch(args, fabric, state, loader, weigh, epoch):
@@ -257,22 +255,22 @@ def selection_score(scores):
 # --- after the loop ---------------------------------------------------------------------------------------------
 
 
-def finish(args, fabric, state, loaders, folder, seconds):
-    """Test the best epoch and write result.json."""
+def finish(args, fabric, state, loaders, folder):
+    """Test the last epoch and the best one, and write result.json."""
+    test_last = evaluate_all(fabric, state, loaders.get("test"), args)
     best = checkpoint.load(folder / "best.ckpt")
     for network, saved in zip(state.networks, best["networks"]):
         network.load_state_dict(saved["state"])
-    test = evaluate_all(fabric, state, loaders.get("test"), args)
+    test = test_last if best["epoch"] == args.epochs - 1 else evaluate_all(fabric, state, loaders.get("test"), args)
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
-              "valid": best["valid"], "test": test, "seconds": seconds,
+              "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
               "rows": {split: len(loader.dataset) for split, loader in loaders.items()},
               "args": vars(args), "machine": run_folder.machine(fabric)}
     if fabric.is_global_zero:
         write_json(folder / "result.json", result)
         if test:
-            rows = {args.name + (f" [{k + 1}]" if len(test) > 1 else ""): scores for k, scores in enumerate(test)}
-            print(f"test, epoch {best['epoch'] + 1} (best of {args.epochs}):\n{score_table(rows)}")
+            print(f"test:\n{score_table(named_scores(args.name, result, 'test'))}")
         print(f"results: {folder / 'result.json'}")
     fabric.barrier()
     return result

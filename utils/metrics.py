@@ -81,3 +81,19 @@ def score_table(named_scores):
         per_class = " ".join("-" if v is None else f"{100 * v:.1f}" for v in scores["iou_per_class"])
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {per_class} |")
     return "\n".join(lines)
+
+
+def named_scores(name, result, which):
+    """Rows of `score_table` from a run's result.json.
+
+    Args:
+        name: of the run.
+        result: content of result.json.
+        which: `test` (best epoch by validation) or `test_last` (last epoch).
+
+    Returns:
+        dict of "name, epoch E of N" -> scores; a second network's row says so.
+    """
+    epoch = result["best_epoch"] + 1 if which == "test" else result["epochs"]
+    return {f"{name}, epoch {epoch} of {result['epochs']}" + (f", network {k + 1}" if k else ""): scores
+            for k, scores in enumerate(result[which])}

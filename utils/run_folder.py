@@ -54,6 +54,12 @@ def machine(fabric):
             **{package: version(package) for package in packages}}
 
 
+def seconds_spent(folder):
+    """Training time of all epochs in the log, however often the run was resumed; validation is not in it."""
+    with open(folder / "log.jsonl", encoding="utf-8") as log:
+        return sum(json.loads(line)["seconds"] for line in log)
+
+
 class EpochLog:
     """log.jsonl, TensorBoard and a printed line per epoch."""
 
