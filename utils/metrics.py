@@ -20,9 +20,10 @@ class SplitScores:
 
     def __init__(self, num_classes, theta, device="cpu"):
         self.num_classes, self.theta = num_classes, theta
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
-        self.sums = torch.zeros(len(self.IMAGE_SCORES) + 1, dtype=torch.float64, device=device)  # last: images
-        self.bf_sums = torch.zeros(2, num_classes, dtype=torch.float64, device=device)  # sum, images that count
+        exact = torch.float32 if torch.device(device).type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=exact, device=device)
+        self.sums = torch.zeros(len(self.IMAGE_SCORES) + 1, dtype=exact, device=device)  # last: images
+        self.bf_sums = torch.zeros(2, num_classes, dtype=exact, device=device)  # sum, images that count
 
     def update(self, predicted, truth):
         """Add a batch of label maps (B, H, W)."""

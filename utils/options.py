@@ -11,7 +11,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """The docstring as it stands, and the default of every flag that has one."""
 
     def _get_help_string(self, action):
-        shown = action.default not in (None, False, argparse.SUPPRESS) and action.option_strings
+        unset = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        shown = action.option_strings and not unset
         return (action.help or "") + (" (default: %(default)s)" if shown else "")
 
 
@@ -20,11 +21,11 @@ def tool_parser(docstring):
     return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
 
 
-def train_parser(docstring, epochs=100):
+def train_parser(docstring):
     """The parser of a train script: the published flags, then the shared ones."""
     parser = tool_parser(docstring)
     published = parser.add_argument_group("published flags")
-    published.add_argument("-e", "--epochs", type=positive_int, default=epochs, help="passes over the training set")
+    published.add_argument("-e", "--epochs", type=positive_int, default=100, help="passes over the training set")
     published.add_argument("-b", "--batch-size", type=positive_int, default=4, help="samples per step, over all devices")
     published.add_argument("-l", "--learning-rate", "--lr", type=positive_float, default=0.1, help="initial learning rate")
     published.add_argument("-f", "--load", metavar="CKPT", help="start from the weights of this checkpoint")
