@@ -8,12 +8,13 @@ BF, Dice and Boundary IoU are means over its images.
 
 from torch.utils.data import DataLoader
 
+from data.command_line import command_line, positive_float, positive_int, tool_parser
 from data.dataset import SegmentationDataset, check_rows, read_rows
-from data.files import command_line, refuse_existing, write_json
+from data.files import refuse_existing, write_json
 from utils.checkpoint import load_network
 from utils.engine import evaluate, start_fabric
 from utils.metrics import score_table
-from utils.options import add_device_flags, positive_float, positive_int, tool_parser
+from utils.options import add_device_flags
 
 
 def main():

@@ -8,38 +8,13 @@ before it where two images share a stem.
 
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
-
-from data.dataset import ImageDataset, pseudo_label_names, read_rows
-from data.files import command_line, progress, refuse_existing, write_mask
-from utils.agreement import hard_labels
+from data.command_line import command_line, positive_int, tool_parser
+from data.dataset import pseudo_label_names, read_rows
+from data.files import refuse_existing
 from utils.checkpoint import load_network
 from utils.engine import start_fabric
-from utils.options import add_device_flags, positive_int, tool_parser
-
-
-@torch.no_grad()
-def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers=0):
-    """Write the pseudo-label of each row to `out_dir`.
-
-    Args:
-        network, config: of `checkpoint.load_network`.
-        rows: DataFrame with a column `image`.
-        names: file name of each row's pseudo-label, see `pseudo_label_names`.
-
-    The network sees the picture at its training size; its logits are brought back to the picture's own size before
-    they become labels, so that outlines stay smooth.
-    """
-    network = fabric.to_device(network).eval()
-    loader = DataLoader(ImageDataset(rows["image"].tolist(), config["size"]), batch_size, num_workers=workers)
-    for batch in progress(loader, "predicting", unit="batch"):
-        with fabric.autocast():
-            logits = network(fabric.to_device(batch["image"])).float()  # (B, C, H, W)
-        for one, index, size in zip(logits, batch["index"].tolist(), batch["own_size"].tolist()):
-            own = F.interpolate(one[None], size, mode="bilinear", align_corners=False)
-            write_mask(Path(out_dir) / names[index], hard_labels(own)[0].byte().cpu().numpy(), config["num_classes"])
+from utils.options import add_device_flags
+from utils.prediction import predict
 
 
 def main():

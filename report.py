@@ -16,21 +16,12 @@ import cv2
 import matplotlib
 import numpy as np
 
+from data.command_line import command_line, positive_int, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import (
-    UserError,
-    atomic_path,
-    command_line,
-    read_image,
-    read_json,
-    read_mask,
-    resize_image,
-    resize_labels,
-    write_json,
-)
+from data.files import UserError, atomic_path, read_image, read_json, read_mask, resize_image, resize_labels, write_json
 from utils.get_weight import summarise
 from utils.metrics import named_scores, score_table
-from utils.options import add_class_flag, positive_int, tool_parser
+from utils.options import add_class_flag
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)

@@ -15,20 +15,31 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from data.command_line import command_line, positive_int
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, command_line, write_json, write_rows
-from predict import predict
-from train_without_weight import weigh
+from data.files import UserError, write_json, write_rows
 from utils import run_folder
 from utils.checkpoint import load_network
 from utils.engine import run, start_fabric
-from utils.options import positive_int, train_parser
+from utils.options import train_parser
+from utils.prediction import predict
+from utils.weighting import uniform
 
 
-def assign_folds(count, folds, seed):
-    """The fold that judges each row: int (count,), 0..folds-1, sizes equal within one."""
-    return np.random.default_rng(seed).permutation(count) % folds
+def assign_folds(images, folds, seed):
+    """The fold that judges each row: int (rows,), 0..folds-1, as many images in each within one.
+
+    Rows of one image go together, or a teacher would judge a picture that it has been trained on.
+    """
+    codes, distinct = pd.factorize(images)
+    return (np.random.default_rng(seed).permutation(len(distinct)) % folds)[codes]
+
+
+def weigh(logits, batch, epoch):
+    """w_i = 1, (B,): a teacher learns from the annotations as they are."""
+    return [uniform(batch["weight"])]
 
 
 def main():
@@ -39,8 +50,8 @@ def main():
     rows = read_rows(args.train_csv)
     if args.predict_csv and args.folds > 1:
         raise UserError("--predict_csv needs --folds 1; with more folds each teacher predicts its own fold of --train_csv")
-    if args.folds > len(rows):
-        raise UserError(f"--folds {args.folds}: more folds than rows ({len(rows)}) in {args.train_csv}")
+    if args.folds > rows["image"].nunique():
+        raise UserError(f"--folds {args.folds}: more folds than images ({rows['image'].nunique()}) in {args.train_csv}")
 
     home = Path(args.out_dir) / args.name
     run_folder.check(args, home)
@@ -49,7 +60,7 @@ def main():
         return
     judged = read_rows(args.predict_csv) if args.predict_csv else rows
     names = pseudo_label_names(judged)
-    fold_of = assign_folds(len(judged), args.folds, args.seed)
+    fold_of = assign_folds(judged["image"], args.folds, args.seed)
     csvs = [home / "folds" / f"train{k}.csv" if args.folds > 1 else Path(args.train_csv) for k in range(args.folds)]
     fabric = start_fabric(args)
     if fabric.is_global_zero:

@@ -14,11 +14,11 @@ The metric is read from the CSV's name (miou, bf, bm) or given by --metric. Vali
 
 from functools import partial
 
+from data.command_line import command_line, nonnegative_int, share
 from data.dataset import read_rows
-from data.files import command_line
 from utils.agreement import METRICS, agreement, hard_labels
 from utils.engine import run
-from utils.options import metric_of, nonnegative_int, share, train_parser
+from utils.options import metric_of, train_parser
 from utils.weighting import floored, lambda_at, mix
 
 

@@ -11,9 +11,9 @@ The training CSV needs a third column `weight`; validation does not weigh its ma
 
 from functools import partial
 
-from data.files import command_line
+from data.command_line import command_line, share
 from utils.engine import run
-from utils.options import share, train_parser
+from utils.options import train_parser
 from utils.weighting import floored
 
 

@@ -6,16 +6,15 @@
         --test_csv data/csv/test.csv --name train_noisy_60_noweight --epochs 100 --batch-size 4 --learning-rate 0.1
 """
 
-import torch
-
-from data.files import command_line
+from data.command_line import command_line
 from utils.engine import run
 from utils.options import train_parser
+from utils.weighting import uniform
 
 
 def weigh(logits, batch, epoch):
     """w_i = 1, (B,)."""
-    return [torch.ones_like(batch["weight"]) for _ in logits]
+    return [uniform(batch["weight"]) for _ in logits]
 
 
 def main():

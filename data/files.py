@@ -29,21 +29,6 @@ class UserError(Exception):
     """Something the user can mend: the message names the file, row or flag and says what to do."""
 
 
-def command_line(main):
-    """Run a script's `main()`: a UserError becomes one message on stderr and exit code 2, Ctrl-C becomes 130."""
-    try:
-        main()
-    except UserError as error:
-        sys.exit(_print_error(error, code=2))
-    except KeyboardInterrupt:
-        sys.exit(_print_error("interrupted; finished files are kept", code=130))
-
-
-def _print_error(message, code):
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    return code
-
-
 def progress(items, title, total=None, unit="it", shown=True, delay=1):
     """A progress bar with a rate, gone when it is done; in a log file (no terminal) it is drawn once a minute at most.
 

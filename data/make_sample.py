@@ -16,8 +16,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.files import UserError, command_line, progress, write_image, write_mask
-from utils.options import positive_int, tool_parser
+from data.command_line import command_line, positive_int, tool_parser
+from data.files import UserError, progress, write_image, write_mask
 
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
 

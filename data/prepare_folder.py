@@ -16,8 +16,8 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.files import IMAGE_SUFFIXES, UserError, command_line, image_size, refuse_existing, write_rows
-from utils.options import positive_int, share, tool_parser
+from data.command_line import command_line, positive_int, share, tool_parser
+from data.files import IMAGE_SUFFIXES, UserError, image_size, refuse_existing, write_rows
 
 SPLITS = ("train", "valid", "test")
 

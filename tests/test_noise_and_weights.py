@@ -108,6 +108,10 @@ def test_get_weight_as_a_user_runs_it(planted):
     assert json.loads(out.with_suffix(".json").read_text())["auroc"] == 1
     again = run_script(*command, check=False)
     assert again.returncode == 2 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
+    broken = next((planted / "pseudo").iterdir())
+    broken.write_text("not a picture")
+    torn = run_script(*command, "--overwrite", check=False)
+    assert torn.returncode == 2 and broken.name in torn.stderr and "Traceback" not in torn.stderr
     (planted / "pseudo").rename(planted / "gone")
     lost = run_script(*command, "--overwrite", check=False)
     assert lost.returncode == 2 and "8 of 8 pseudo-labels are missing" in lost.stderr

@@ -15,6 +15,7 @@ import torch
 from data.dataset import pseudo_label_names, read_rows
 from data.files import read_image, read_mask
 from tests.conftest import ROOT, run_script
+from train_teacher import assign_folds
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
 
@@ -158,6 +159,14 @@ def test_teachers_judge_only_what_they_never_saw_and_the_chain_holds(csvs, tmp_p
     assert made == {"table.md", "table.json", "learning_curves.png", "weights.png", "examples.png"}
 
 
+def test_folds_are_even_seeded_and_keep_an_image_together():
+    images = [f"{i}.jpg" for i in range(10)]
+    folds = assign_folds(images, 3, seed=1)
+    assert sorted(np.bincount(folds)) == [3, 3, 4]
+    assert np.array_equal(folds, assign_folds(images, 3, seed=1)) and not np.array_equal(folds, assign_folds(images, 3, seed=2))
+    assert np.array_equal(assign_folds(images + images, 3, seed=1), np.tile(folds, 2))
+
+
 @pytest.mark.slow
 def test_multi_class_real_annotations_end_to_end(real_datasets, tmp_path):
     """Six classes of FASSEG: coarse masks as they were drawn, KD weights, per-class scores."""
@@ -233,10 +242,13 @@ def imports_of(path):
 
 
 def test_the_arrows_point_one_way():
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    for path in ROOT.glob("*.py"):
+        assert not imports_of(path) & scripts, path
+    for path in ROOT.glob("data/*.py"):
+        assert not any(name.startswith(("utils", "models")) for name in imports_of(path)), path
     for path in ROOT.glob("models/*.py"):
         assert not any(name.startswith(("data", "utils")) for name in imports_of(path)), path
-    for name in ("files", "dataset", "transforms"):
-        assert not any(n.startswith(("utils", "models")) for n in imports_of(ROOT / "data" / f"{name}.py")), name
     for name in ("losses", "agreement", "weighting"):
         allowed = {"torch", "torch.nn", "math", "data"}
         assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed, name

@@ -17,17 +17,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.files import (
-    IMAGE_SUFFIXES,
-    UserError,
-    command_line,
-    read_mask,
-    refuse_existing,
-    resize_labels,
-    write_image,
-    write_mask,
-)
-from utils.options import add_class_flag, nonnegative_int, tool_parser
+from data.command_line import command_line, nonnegative_int, tool_parser
+from data.files import IMAGE_SUFFIXES, UserError, read_mask, refuse_existing, resize_labels, write_image, write_mask
+from utils.options import add_class_flag
 
 SQUARE = np.ones((3, 3), np.uint8)
 SHEET_LEVELS = (0, 2, 4, 6, 8, 10)

@@ -15,10 +15,11 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.command_line import command_line, positive_int, share, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, command_line, label_fault, progress, read_mask, refuse_existing, write_mask, write_rows
+from data.files import UserError, label_fault, progress, read_mask, refuse_existing, write_mask, write_rows
 from utils.add_noise import add_noise, scaled_level
-from utils.options import add_class_flag, positive_int, share, tool_parser
+from utils.options import add_class_flag
 
 
 def draw_levels(count, ratio, low, high, rng):

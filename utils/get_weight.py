@@ -21,20 +21,11 @@ from torch.utils.data import DataLoader
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.command_line import command_line, nonnegative_int, positive_int, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import (
-    UserError,
-    command_line,
-    label_fault,
-    progress,
-    read_mask,
-    refuse_existing,
-    resize_labels,
-    write_json,
-    write_rows,
-)
+from data.files import UserError, label_fault, progress, read_mask, refuse_existing, resize_labels, write_json, write_rows
 from utils.agreement import METRICS, agreement
-from utils.options import add_class_flag, add_score_flags, nonnegative_int, positive_int, tool_parser
+from utils.options import add_class_flag, add_score_flags
 
 
 class Pairs(torch.utils.data.Dataset):
@@ -53,10 +44,14 @@ class Pairs(torch.utils.data.Dataset):
         return len(self.masks)
 
     def __getitem__(self, index):
-        """float, the score of row `index`."""
+        """The score of row `index`, float; or what is wrong with its files, str (an error would lose its shape between
+        processes)."""
         maps = []
         for path in (self.masks[index], self.predictions[index]):
-            labels = read_mask(path, self.num_classes)
+            try:
+                labels = read_mask(path, self.num_classes)
+            except UserError as error:
+                return str(error)
             if fault := label_fault(labels, self.num_classes):
                 return f"{path} {fault}"
             maps.append(resize_labels(labels, self.size or (maps[0] if maps else labels).shape))

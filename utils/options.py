@@ -1,24 +1,19 @@
 """The flags that scripts share. A script adds only its own."""
 
-import argparse
 import re
 from pathlib import Path
 
+from data.command_line import (
+    class_count,
+    none_or_str,
+    nonnegative_float,
+    nonnegative_int,
+    positive_float,
+    positive_int,
+    share,
+    tool_parser,
+)
 from data.files import UserError
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """The docstring as it stands, and the default of every flag that has one."""
-
-    def _get_help_string(self, action):
-        unset = action.default is None or action.default is False or action.default is argparse.SUPPRESS
-        shown = action.option_strings and not unset
-        return (action.help or "") + (" (default: %(default)s)" if shown else "")
-
-
-def tool_parser(docstring):
-    """A parser whose --help is the script's docstring and its flags."""
-    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
 
 
 def train_parser(docstring):
@@ -94,35 +89,6 @@ def add_device_flags(parser):
     group.add_argument("--strategy", default="auto", choices=("auto", "dp", "ddp"),
                        help="auto = DataParallel on several GPUs, DDP under torchrun")
     group.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
-
-
-# --- types: a bad value is named with its flag by argparse, exit code 2 -------------------------------------------
-
-
-def _checked(convert, accept, wanted):
-    def parse(text):
-        try:
-            value = convert(text)
-        except ValueError:
-            value = None
-        if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
-
-    return parse
-
-
-positive_int = _checked(int, lambda v: v > 0, "a whole number > 0")
-nonnegative_int = _checked(int, lambda v: v >= 0, "a whole number >= 0")
-positive_float = _checked(float, lambda v: 0 < v < float("inf"), "a number > 0")
-nonnegative_float = _checked(float, lambda v: 0 <= v < float("inf"), "a number >= 0")
-share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
-class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
-
-
-def none_or_str(text):
-    """`none` -> None."""
-    return None if text.lower() == "none" else text
 
 
 def metric_of(args):

@@ -1,6 +1,11 @@
 """Rules that make weights, on tensors alone. Legend: B samples; every weight lies in 0..1."""
 
 
+def uniform(weights):
+    """w = 1 for every sample; (B,) like `weights`."""
+    return weights.new_ones(weights.shape)
+
+
 def lambda_at(epoch, epochs, warmup=10, maximum=0.5):
     """The student's share in the weight: 0 for the first `warmup` epochs, then linear, `maximum` in the last one.
 

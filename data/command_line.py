@@ -1,0 +1,65 @@
+"""What every command line here shares: help that is the docstring, checked numbers, errors of one line."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.files import UserError
+
+
+def command_line(main):
+    """Run a script's `main()`: a UserError becomes one message on stderr and exit code 2, Ctrl-C becomes 130."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_print_error(error, code=2))
+    except KeyboardInterrupt:
+        sys.exit(_print_error("interrupted; finished files are kept", code=130))
+
+
+def _print_error(message, code):
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    return code
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The docstring as it stands, and the default of every flag that has one."""
+
+    def _get_help_string(self, action):
+        unset = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        shown = action.option_strings and not unset
+        return (action.help or "") + (" (default: %(default)s)" if shown else "")
+
+
+def tool_parser(docstring):
+    """A parser whose --help is the script's docstring and its flags."""
+    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
+
+
+# --- types: a bad value is named with its flag by argparse, exit code 2 -------------------------------------------
+
+
+def _checked(convert, accept, wanted):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return parse
+
+
+positive_int = _checked(int, lambda v: v > 0, "a whole number > 0")
+nonnegative_int = _checked(int, lambda v: v >= 0, "a whole number >= 0")
+positive_float = _checked(float, lambda v: 0 < v < float("inf"), "a number > 0")
+nonnegative_float = _checked(float, lambda v: 0 <= v < float("inf"), "a number >= 0")
+share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
+class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
+
+
+def none_or_str(text):
+    """`none` -> None."""
+    return None if text.lower() == "none" else text
