@@ -73,13 +73,11 @@ def main():
     for fold, csv in enumerate(csvs):
         settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": f"{args.name}/fold{fold}"})
         result = run(settings, weigh)
-        held_out = np.flatnonzero(fold_of == fold)
-        checkpoint = home / f"fold{fold}" / "best.ckpt"
-        record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "valid": result["valid"],
-                       "judges": [names[i] for i in held_out]})
+        checkpoint, held_out = home / f"fold{fold}" / "best.ckpt", fold_of == fold
+        judges = [name for name, held in zip(names, held_out) if held]
+        record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "valid": result["valid"], "judges": judges})
         if fabric.is_global_zero:
-            predict(fabric, *load_network(checkpoint), judged.iloc[held_out], record[-1]["judges"], home / "pseudo",
-                    args.batch_size, args.workers)
+            predict(fabric, *load_network(checkpoint), judged[held_out], judges, home / "pseudo", args.batch_size, args.workers)
     if fabric.is_global_zero:
         write_json(home / "teacher.json", {"csv": args.predict_csv or args.train_csv, "out_of_fold": args.folds > 1,
                                            "folds": record})

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -160,11 +161,11 @@ def test_teachers_judge_only_what_they_never_saw_and_the_chain_holds(csvs, tmp_p
 
 
 def test_folds_are_even_seeded_and_keep_an_image_together():
-    images = [f"{i}.jpg" for i in range(10)]
+    images = pd.Series([f"{i}.jpg" for i in range(10)])
     folds = assign_folds(images, 3, seed=1)
     assert sorted(np.bincount(folds)) == [3, 3, 4]
     assert np.array_equal(folds, assign_folds(images, 3, seed=1)) and not np.array_equal(folds, assign_folds(images, 3, seed=2))
-    assert np.array_equal(assign_folds(images + images, 3, seed=1), np.tile(folds, 2))
+    assert np.array_equal(assign_folds(pd.concat([images, images]), 3, seed=1), np.tile(folds, 2))
 
 
 @pytest.mark.slow
