@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.dataset import read_rows
-from data.files import UserError, read_mask, write_mask, write_rows
+from data.dataset import pseudo_label_names, read_rows
+from data.files import UserError, read_mask, resize_labels, write_mask, write_rows
 from data.prepare_folder import pair_folder
 from tests.conftest import run_script
+from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
 from utils.generate_noisy_label import draw_levels
 from utils.get_weight import auroc, mixed_rows, score_rows
@@ -92,8 +93,13 @@ def test_the_planted_mask_gets_the_lowest_weight(planted, metric):
     weights = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, metric, 3.0)
     assert weights.argmin() == 5 and weights[5] < 1
     assert (np.delete(weights, 5) == 1).all()
-    small = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, metric, 3.0, size=[80, 56])
+    rows = read_rows(planted / "train.csv")
+    small = score_rows(rows, planted / "pseudo", 2, metric, 3.0, size=[80, 56])
+    pseudo = planted / "pseudo" / pseudo_label_names(rows)[5]
+    maps = [resize_labels(read_mask(path), (80, 56)) for path in (pseudo, rows["mask"].iloc[5])]
+    f1, iou = slow_scores(*maps, 2, 3.0)
     assert small.argmin() == 5
+    assert small[5] == pytest.approx({"bf": f1, "miou": iou, "bm": (f1 + iou) / 2}[metric])
 
 
 def test_get_weight_as_a_user_runs_it(planted):
