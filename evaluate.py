@@ -12,7 +12,7 @@ from data.command_line import command_line, positive_float, positive_int, tool_p
 from data.dataset import SegmentationDataset, check_rows, read_rows
 from data.files import refuse_existing, write_json
 from utils.checkpoint import load_network
-from utils.engine import evaluate, start_fabric
+from utils.engine import each_row_once, evaluate, start_fabric
 from utils.metrics import score_table
 from utils.options import add_device_flags
 
@@ -37,11 +37,9 @@ def main():
     rows = read_rows(args.csv)
     check_rows(args.csv, rows, config["num_classes"])
     theta, size = args.theta or config["theta"], args.size or config["size"]
-    args.seed = 0
     fabric = start_fabric(args)
     dataset = SegmentationDataset(rows, size, config["num_classes"])
-    loader = DataLoader(dataset, args.batch_size, num_workers=args.workers,
-                        sampler=range(fabric.global_rank, len(dataset), fabric.world_size))
+    loader = DataLoader(dataset, args.batch_size, num_workers=args.workers, sampler=each_row_once(dataset, fabric))
     scores = evaluate(fabric, fabric.setup_module(network), loader, config["num_classes"], theta, "evaluating")
     if fabric.is_global_zero:
         print(score_table({args.csv: scores}))

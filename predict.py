@@ -33,7 +33,6 @@ def main():
     for name in names:
         refuse_existing(Path(args.out_dir) / name, args.overwrite)
     network, config = load_network(args.checkpoint, args.network)
-    args.seed = 0
     predict(start_fabric(args), network, config, rows, names, args.out_dir, args.batch_size, args.workers)
     print(f"{len(set(names))} pseudo-labels in {args.out_dir}")
 

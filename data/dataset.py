@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from data.files import UserError, image_size, label_fault, progress, read_image, read_mask, resize_image, resize_labels
+from data.files import UserError, image_size, progress, read_checked_mask, read_image, read_mask, resize_image, resize_labels
 from data.transforms import build_transforms
 
 SHOWN_FAULTS = 10
@@ -108,11 +108,9 @@ def check_rows(csv, rows, num_classes):
     def fault(row):
         try:
             image_size(row.image)
-            labels = read_mask(row.mask, num_classes)
+            read_checked_mask(row.mask, num_classes)
         except UserError as error:
             return str(error)
-        wrong = label_fault(labels, num_classes)
-        return f"mask {row.mask} {wrong}" if wrong else None
 
     items = list(rows.itertuples())
     with ThreadPoolExecutor(os.cpu_count()) as pool:

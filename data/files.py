@@ -29,13 +29,12 @@ class UserError(Exception):
     """Something the user can mend: the message names the file, row or flag and says what to do."""
 
 
-def progress(items, title, total=None, unit="it", shown=True, delay=1):
+def progress(items, title, total=None, unit="it", shown=True):
     """A progress bar with a rate, gone when it is done; in a log file (no terminal) it is drawn once a minute at most.
 
-    Args:
-        delay: seconds; work that ends sooner shows no bar.
+    Work that ends within a second shows none.
     """
-    return tqdm(items, title, total, unit=unit, leave=False, disable=not shown, delay=delay, dynamic_ncols=True,
+    return tqdm(items, title, total, unit=unit, leave=False, disable=not shown, delay=1, dynamic_ncols=True,
                 mininterval=0.2 if sys.stderr.isatty() else 60, maxinterval=10 if sys.stderr.isatty() else 60)
 
 
@@ -105,7 +104,7 @@ def read_mask(path, num_classes=2):
     Multi-class: values are class numbers, 255 = ignore; palette PNGs give their indices.
 
     Returns:
-        uint8 array (H, W) of labels; values outside 0..C-1 are returned as they stand, see `label_fault`.
+        uint8 array (H, W) of labels; values outside 0..C-1 are returned as they stand, see `read_checked_mask`.
 
     Raises:
         UserError: missing, not an image, or a colour picture where class numbers are needed.
@@ -144,13 +143,15 @@ def _single_channel(file, path, num_classes):
     raise UserError(f"{path}: a colour picture; masks hold one class number per pixel (palette PNGs are read too)")
 
 
-def label_fault(labels, num_classes):
-    """What is wrong with the values of a label map, or None."""
+def read_checked_mask(path, num_classes=2):
+    """`read_mask`, and a UserError if a value is neither a class nor 255."""
+    labels = read_mask(path, num_classes)
     strange = [int(v) for v in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
                if v >= num_classes and v != IGNORE_INDEX]
     if strange:
-        return f"holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; see --num-classes"
-    return None
+        raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
+                        "see --num-classes")
+    return labels
 
 
 def write_mask(path, labels, num_classes=2):
@@ -232,7 +233,7 @@ def _portable(path):
         return absolute.as_posix()
 
 
-def refuse_existing(path, overwrite, flag="--overwrite"):
+def refuse_existing(path, overwrite):
     """Raise UserError if the output exists and the user has not asked to replace it."""
     if Path(path).exists() and not overwrite:
-        raise UserError(f"{path} exists; pass {flag} to replace it, or choose another name")
+        raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another name")

@@ -132,9 +132,14 @@ def bf(a, b, num_classes, theta=3.0):
 
     Where no class has one: 1 if the two maps are equal (two empty masks agree), else 0.
     """
+    return mean_bf(bf_per_class(a, b, num_classes, theta), a, b)
+
+
+def mean_bf(scores, a, b):
+    """`bf` from the scores (B, C) that `bf_per_class` gave the maps a and b, (B,)."""
     a, b, _ = _common(a, b)
     equal = (a == b).flatten(1).all(dim=1).float()
-    return _mean_over_classes(bf_per_class(a, b, num_classes, theta), otherwise=equal)
+    return _mean_over_classes(scores, otherwise=equal)
 
 
 def boundary_iou(a, b, num_classes, share=0.02):

@@ -98,6 +98,11 @@ class TrainingState:
         return [{"config": config, "state": network.state_dict()}
                 for config, network in zip(self.configs, self.networks)]
 
+    def load_weights(self, saved_networks):
+        """Take over what `weights` gave."""
+        for network, saved in zip(self.networks, saved_networks):
+            network.load_state_dict(saved["state"])
+
     def content(self):
         """Everything, as a checkpoint holds it."""
         return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
@@ -106,8 +111,7 @@ class TrainingState:
 
     def restore(self, content):
         """Take over a checkpoint's content."""
-        for network, saved in zip(self.networks, content["networks"]):
-            network.load_state_dict(saved["state"])
+        self.load_weights(content["networks"])
         for part in ("optimizers", "schedulers"):
             for target, saved in zip(getattr(self, part), content[part]):
                 target.load_state_dict(saved)

@@ -56,6 +56,7 @@ def run(args, weigh, needs_weights=False, configs=None):
     splits = read_splits(args, needs_weights)
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
+    fabric.seed_everything(args.seed, verbose=False)
     configs = configs or [checkpoint.model_config(args)]
     networks = build_networks(args, configs)
     loaders = build_loaders(args, splits, fabric)
@@ -104,7 +105,6 @@ def start_fabric(args):
         fabric.launch()
     except (RuntimeError, ValueError) as error:  # Lightning's misconfiguration errors are ValueErrors
         raise UserError(f"--accelerator {args.accelerator} --devices {args.devices}: {error}") from None
-    fabric.seed_everything(args.seed, verbose=False)
     return fabric
 
 
@@ -131,10 +131,9 @@ def build_networks(args, configs):
 def build_loaders(args, splits, fabric):
     """DataLoader of each split. --batch-size counts over all processes.
 
-    Training shuffles by seed and epoch. Elsewhere each process takes every n-th row: each row is counted once, by one
-    process, and none is dropped or repeated.
+    Training shuffles by seed and epoch; elsewhere see `each_row_once`.
     """
-    ranks, rank = fabric.world_size, fabric.global_rank
+    ranks = fabric.world_size
     batch = args.batch_size // ranks
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
@@ -142,13 +141,18 @@ def build_loaders(args, splits, fabric):
     for split, rows in splits.items():
         training = split == "train"
         dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache)
-        sampler = (DistributedSampler(dataset, ranks, rank, seed=args.seed) if training
-                   else range(rank, len(dataset), ranks))
+        sampler = (DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
+                   else each_row_once(dataset, fabric))
         loaders[split] = DataLoader(
             dataset, batch, sampler=sampler, num_workers=0 if args.cache else args.workers,
             drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
+
+
+def each_row_once(dataset, fabric):
+    """Sampler for scoring: each of n processes takes every n-th row, so that none is dropped or repeated."""
+    return range(fabric.global_rank, len(dataset), fabric.world_size)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------
@@ -259,8 +263,7 @@ def finish(args, fabric, state, loaders, folder):
     """Test the last epoch and the best one, and write result.json."""
     test_last = evaluate_all(fabric, state, loaders.get("test"), args)
     best = checkpoint.load(folder / "best.ckpt")
-    for network, saved in zip(state.networks, best["networks"]):
-        network.load_state_dict(saved["state"])
+    state.load_weights(best["networks"])
     test = test_last if best["epoch"] == args.epochs - 1 else evaluate_all(fabric, state, loaders.get("test"), args)
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
               "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from data.command_line import command_line, positive_int, share, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, label_fault, progress, read_mask, refuse_existing, write_mask, write_rows
+from data.files import UserError, progress, read_checked_mask, refuse_existing, write_mask, write_rows
 from utils.add_noise import add_noise, scaled_level
 from utils.options import add_class_flag
 
@@ -55,9 +55,7 @@ def main():
     rows["iterations"] = draw_levels(len(rows), args.ratio, low, high, rng)
     sources = rows["mask"].tolist()
     for position in progress(np.flatnonzero(rows["iterations"]), "noise", unit="mask"):
-        labels = read_mask(sources[position], args.num_classes)
-        if fault := label_fault(labels, args.num_classes):
-            raise UserError(f"{sources[position]} {fault}")
+        labels = read_checked_mask(sources[position], args.num_classes)
         level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
         refuse_existing(targets[position], args.overwrite)
         write_mask(targets[position], add_noise(labels, level, rng), args.num_classes)

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from data.command_line import command_line, nonnegative_int, positive_int, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, label_fault, progress, read_mask, refuse_existing, resize_labels, write_json, write_rows
+from data.files import UserError, progress, read_checked_mask, refuse_existing, resize_labels, write_json, write_rows
 from utils.agreement import METRICS, agreement
 from utils.options import add_class_flag, add_score_flags
 
@@ -49,11 +49,9 @@ class Pairs(torch.utils.data.Dataset):
         maps = []
         for path in (self.masks[index], self.predictions[index]):
             try:
-                labels = read_mask(path, self.num_classes)
+                labels = read_checked_mask(path, self.num_classes)
             except UserError as error:
                 return str(error)
-            if fault := label_fault(labels, self.num_classes):
-                return f"{path} {fault}"
             maps.append(resize_labels(labels, self.size or (maps[0] if maps else labels).shape))
         annotation, predicted = (torch.from_numpy(labels)[None] for labels in maps)  # (1, H, W)
         return agreement(predicted, annotation, self.num_classes, self.metric, self.theta).item()

@@ -6,7 +6,7 @@ Legend: B images, C classes, H x W pixels.
 import torch
 
 from data import IGNORE_INDEX
-from utils.agreement import bf, bf_per_class, boundary_iou, dice
+from utils.agreement import bf_per_class, boundary_iou, dice, mean_bf
 
 
 class SplitScores:
@@ -31,12 +31,12 @@ class SplitScores:
         valid = truth != IGNORE_INDEX
         cells = truth[valid] * classes + predicted[valid]
         self.confusion += torch.bincount(cells, minlength=classes**2).view(classes, classes)
-        scores = (dice(predicted, truth, classes), bf(predicted, truth, classes, theta),
+        bf_classes = bf_per_class(predicted, truth, classes, theta)  # (B, C); binary: (B, 1)
+        scores = (dice(predicted, truth, classes), mean_bf(bf_classes, predicted, truth),
                   boundary_iou(predicted, truth, classes))
         self.sums += torch.stack([s.sum() for s in scores] + [torch.ones_like(scores[0]).sum()])
         if classes > 2:
-            per_class = bf_per_class(predicted, truth, classes, theta)  # (B, C)
-            self.bf_sums += torch.stack([per_class.nansum(0), (~per_class.isnan()).sum(0)])
+            self.bf_sums += torch.stack([bf_classes.nansum(0), (~bf_classes.isnan()).sum(0)])
 
     def reduce(self, fabric):
         """Sum the counts of all processes."""
