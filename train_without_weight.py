@@ -1,24 +1,44 @@
-"""Baseline: every annotation counts the same.
+"""Baseline: every annotation counts the same; or, with --drop-worst, all but the worst count the same.
 
     w_i = 1                                                        (the paper's "baseline", Table 2)
+    w_i = 0 for the given share of the training rows with the lowest weights in the CSV, else 1      (--drop-worst)
 
     python train_without_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_noweight --epochs 100 --batch-size 4 --learning-rate 0.1
 """
 
-from data.command_line import command_line
+from functools import partial
+
+from data.command_line import command_line, share
+from data.dataset import read_rows
 from utils.engine import run
 from utils.options import train_parser
-from utils.weighting import uniform
+from utils.weighting import dropped_worst, uniform
 
 
 def weigh(logits, batch, epoch):
     """w_i = 1, (B,)."""
-    return [uniform(batch["weight"]) for _ in logits]
+    return [uniform(batch["weight"])]
+
+
+def weigh_kept(kept, logits, batch, epoch):
+    """w_i = 1 for the rows that are kept, else 0, (B,).
+
+    Args:
+        kept: float (rows,) of 0 and 1.
+    """
+    return [kept.to(batch["weight"].device)[batch["index"]]]
 
 
 def main():
-    run(train_parser(__doc__).parse_args(), weigh)
+    parser = train_parser(__doc__)
+    parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="of the rows, those of the lowest `weight`, not trained on")
+    args = parser.parse_args()
+    if args.drop_worst is None:
+        run(args, weigh)
+    else:
+        kept = dropped_worst(read_rows(args.train_csv, needs_weights=True)["weight"], args.drop_worst)
+        run(args, partial(weigh_kept, kept), needs_weights=True, selects=True)
 
 
 if __name__ == "__main__":

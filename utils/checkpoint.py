@@ -37,10 +37,14 @@ def load(path):
     return content
 
 
-def model_config(args):
-    """What a checkpoint must know to rebuild and use its network."""
-    return {"name": args.model, "encoder": args.encoder, "num_classes": args.num_classes, "width": args.width,
-            "size": list(args.size), "theta": args.theta}
+def model_config(args, suffix=""):
+    """What a checkpoint must know to rebuild and use its network.
+
+    Args:
+        suffix: of the network's own flags, --model and --encoder.
+    """
+    return {"name": getattr(args, f"model{suffix}"), "encoder": getattr(args, f"encoder{suffix}"),
+            "num_classes": args.num_classes, "width": args.width, "size": list(args.size), "theta": args.theta}
 
 
 def build_from(config, encoder_weights=None):
@@ -61,10 +65,17 @@ def load_network(path, index=0):
     Args:
         index: which network of the run (methods with two networks have 0 and 1).
     """
-    saved = load(path)["networks"][index]
+    saved = _network_of(path, index)
     network = build_from(saved["config"])
     network.load_state_dict(saved["state"])
     return network.eval(), saved["config"]
+
+
+def _network_of(path, index):
+    networks = load(path)["networks"]
+    if index >= len(networks):
+        raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}, number {index} (from 0) is not in it")
+    return networks[index]
 
 
 def start_from(network, path, index=0):
@@ -73,7 +84,7 @@ def start_from(network, path, index=0):
     Raises:
         UserError: the checkpoint's network is another one.
     """
-    saved = load(path)["networks"][index]
+    saved = _network_of(path, index)
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:

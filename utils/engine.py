@@ -10,6 +10,9 @@ the weights:
     epoch   int, 0-based
     w       float tensors (B,)
 
+A method that selects samples (w = 0 or 1, `selects=True`) has its loss averaged over the samples it keeps; a batch of
+which it keeps none makes no update and is counted in the log.
+
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
 """
@@ -28,19 +31,20 @@ from data.dataset import SegmentationDataset, check_rows, read_rows
 from data.files import UserError, progress, read_json, write_json
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
-from utils.losses import per_sample_loss, weighted_loss
+from utils.losses import main_logits, training_losses, weighted_loss
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
 
 
-def run(args, weigh, needs_weights=False, configs=None):
+def run(args, weigh, needs_weights=False, networks=("",), selects=False):
     """Train with `weigh`, choose the best epoch, test it, and leave the run's files.
 
     Args:
         args: flags of `train_parser`.
         weigh: see the head of this module.
         needs_weights: the training CSV must have a `weight` column.
-        configs: one `checkpoint.model_config` per network; default: one network, from the flags.
+        networks: suffix of each network's flags; default: one network, from --model, --encoder, --encoder-weights.
+        selects: `weigh` gives selections, see the head of this module.
 
     Returns:
         the content of result.json.
@@ -57,8 +61,8 @@ def run(args, weigh, needs_weights=False, configs=None):
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
     fabric.seed_everything(args.seed, verbose=False)
-    configs = configs or [checkpoint.model_config(args)]
-    networks = build_networks(args, configs)
+    configs = [checkpoint.model_config(args, suffix) for suffix in networks]
+    networks = build_networks(args, configs, networks)
     loaders = build_loaders(args, splits, fabric)
     if fabric.is_global_zero:
         run_folder.open_new(args, folder)
@@ -69,7 +73,7 @@ def run(args, weigh, needs_weights=False, configs=None):
     state = checkpoint.TrainingState(configs, networks, optimizers, schedulers)
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
-    fit(args, fabric, state, loaders, weigh, folder)
+    fit(args, fabric, state, loaders, weigh, selects, folder)
     return finish(args, fabric, state, loaders, folder)
 
 
@@ -116,12 +120,10 @@ def _visible_gpus(args):
     return len(args.devices.strip(",").split(",")) if "," in args.devices else int(args.devices)
 
 
-def build_networks(args, configs):
+def build_networks(args, configs, suffixes=("",)):
     """The networks of a run, from --encoder-weights or --load."""
-    networks = []
-    for config in configs:
-        without_encoder = config["name"] == "unet" and len(configs) > 1  # the weights are meant for the other network
-        networks.append(checkpoint.build_from(config, None if without_encoder else args.encoder_weights))
+    networks = [checkpoint.build_from(config, getattr(args, "encoder_weights" + suffix)).to(memory_format=torch.channels_last)
+                for config, suffix in zip(configs, suffixes)]  # that memory format is the faster one, on CPU and GPU
     if args.load:
         for index, network in enumerate(networks):
             checkpoint.start_from(network, args.load, index)
@@ -158,14 +160,14 @@ def each_row_once(dataset, fabric):
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
-def fit(args, fabric, state, loaders, weigh, folder):
+def fit(args, fabric, state, loaders, weigh, selects, folder):
     """Train epoch by epoch; after each, validate, log and save."""
     log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
     for epoch in range(state.epoch, args.epochs):
         began = time.perf_counter()
         learning_rate = state.optimizers[0].param_groups[0]["lr"]
         seed_epoch(args, loaders["train"], epoch, fabric.global_rank)
-        means = train_one_epoch(args, fabric, state, loaders["train"], weigh, epoch)
+        means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, epoch)
         if not all(map(math.isfinite, means["loss"])):
             raise UserError(f"epoch {epoch + 1}: the loss is {means['loss']}; lower --learning-rate "
                             f"({args.learning_rate}); {folder} keeps the epochs before")
@@ -190,34 +192,55 @@ def fit(args, fabric, state, loaders, weigh, folder):
         log.close()
 
 
-def train_one_epoch(args, fabric, state, loader, weigh, epoch):
+def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
     """One pass over the training set.
 
     Returns:
-        dict of `loss` and `weight`: their means over the epoch, one per network.
+        dict of `loss` and `weight`: their means over the epoch, one per network; and, of a method that selects,
+        `empty`: batches of which it kept nothing.
     """
     for network in state.networks:
         network.train()
     sums = torch.zeros(2, len(state.networks), device=fabric.device)  # stays on the device until the epoch ends
+    empty = [0] * len(state.networks)
     bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
     for step, batch in enumerate(bar, 1):
         batch = fabric.to_device(batch)
-        logits = [network(batch["image"]) for network in state.networks]  # each (B, C, H, W)
+        outputs = [network(batch["image"]) for network in state.networks]
         with torch.no_grad():
-            weights = weigh([each.detach() for each in logits], batch, epoch)  # each (B,)
+            weights = weigh([main_logits(output).detach() for output in outputs], batch, epoch)  # each (B,)
+        sums[1] += torch.stack([each.mean() for each in weights])
+        if selects:
+            weights, kept = averaged_over_kept(fabric, weights)
         for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
-            loss = weighted_loss(per_sample_loss(logits[k], batch["mask"]), weights[k])
+            loss = weighted_loss(training_losses(outputs[k], batch["mask"]), weights[k])
             optimizer.zero_grad()
             fabric.backward(loss)
             if args.clip:
                 fabric.clip_gradients(network, optimizer, clip_val=args.clip)
-            optimizer.step()
+            if selects and kept[k] == 0:
+                empty[k] += 1  # an optimizer's momentum and weight decay would move the network even so
+            else:
+                optimizer.step()
             sums[0, k] += loss.detach()
-            sums[1, k] += weights[k].mean()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
     means = over_processes(fabric, sums / len(loader), "mean").tolist()
-    return {"loss": means[0], "weight": means[1]}
+    return {"loss": means[0], "weight": means[1], **({"empty": empty} if selects else {})}
+
+
+def averaged_over_kept(fabric, selections):
+    """Make eq. 7's division by the batch size one by the number of samples kept, over all processes.
+
+    Args:
+        selections: (B,) of 0 and 1 per network.
+
+    Returns:
+        (the same, scaled; samples kept, one number per network)
+    """
+    kept = over_processes(fabric, torch.stack([each.sum() for each in selections]), "sum")
+    scaled = [each * (len(each) * fabric.world_size / total.clamp(min=1)) for each, total in zip(selections, kept)]
+    return scaled, kept
 
 
 def seed_epoch(args, loader, epoch, rank):

@@ -1,9 +1,58 @@
-"""Per-sample losses. Legend: B samples, C logits per pixel (1 = binary), H x W pixels."""
+"""Per-sample losses. Legend: B samples, C logits per pixel (1 = binary), H x W pixels.
+
+What a network gives while training is its logits (B, C, H, W), or a dict of them and of what else it learns from:
+
+    logits        (B, C, H, W)
+    auxiliary     (B, C, H, W), logits of a side branch (OCRNet's soft regions)
+    point_logits  (B, C, N), logits at N points (PointRend), and
+    points        (B, N, 2), where these lie: x, y in pixels of the picture, 0..W, 0..H
+"""
 
 import torch
 from torch.nn import functional as F
 
 from data import IGNORE_INDEX
+
+AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
+
+
+def main_logits(output):
+    """The logits (B, C, H, W) among what a network gives."""
+    return output["logits"] if isinstance(output, dict) else output
+
+
+def training_losses(output, mask):
+    """All that a network learns from, per sample: l(logits) + 0.4 l(auxiliary) + l(points).
+
+    Args:
+        output: see the head of this module.
+        mask: int64 (B, H, W).
+
+    Returns:
+        float32 (B,).
+    """
+    losses = per_sample_loss(main_logits(output), mask)
+    if isinstance(output, dict) and "auxiliary" in output:
+        losses = losses + AUXILIARY_SHARE * per_sample_loss(output["auxiliary"], mask)
+    if isinstance(output, dict) and "points" in output:
+        labels = labels_at(mask, output["points"])  # (B, N)
+        losses = losses + per_sample_loss(output["point_logits"][..., None], labels[..., None])
+    return losses
+
+
+def labels_at(mask, points):
+    """Labels of the pixels that points fall into.
+
+    Args:
+        mask: int64 (B, H, W).
+        points: float (B, N, 2), x and y in pixels.
+
+    Returns:
+        int64 (B, N).
+    """
+    height, width = mask.shape[-2:]
+    column, row = points[..., 0].long().clamp(0, width - 1), points[..., 1].long().clamp(0, height - 1)
+    return mask.flatten(1).gather(1, row * width + column)
 
 
 def per_sample_loss(logits, mask):

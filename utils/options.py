@@ -13,11 +13,18 @@ from data.command_line import (
     share,
     tool_parser,
 )
+from data.dataset import read_rows
 from data.files import UserError
+from models import NAMES
+from utils.agreement import METRICS
 
 
-def train_parser(docstring):
-    """The parser of a train script: the published flags, then the shared ones."""
+def train_parser(docstring, add_networks=None):
+    """The parser of a train script: the published flags, then the shared ones.
+
+    Args:
+        add_networks: adds the flags of the networks; default: `add_model_flags`, one network.
+    """
     parser = tool_parser(docstring)
     published = parser.add_argument_group("published flags")
     published.add_argument("-e", "--epochs", type=positive_int, default=100, help="passes over the training set")
@@ -29,7 +36,7 @@ def train_parser(docstring):
                            help="rows that choose the best epoch; without it the last epoch is taken")
     published.add_argument("-test", "--test_csv", "--test-csv", metavar="CSV", help="rows for the final scores")
     published.add_argument("-n", "--name", required=True, help="name of the run, a folder in --out-dir")
-    add_model_flags(parser)
+    (add_networks or add_model_flags)(parser)
     add_score_flags(parser)
     add_optimizer_flags(parser)
     add_device_flags(parser)
@@ -46,16 +53,49 @@ def train_parser(docstring):
 
 
 def add_model_flags(parser):
-    """--model, --encoder, --encoder-weights, --width, --num-classes, --size."""
+    """--model, --encoder, --encoder-weights, and what all networks share."""
     group = parser.add_argument_group("network")
-    group.add_argument("--model", default="unet", choices=("unet", "smp_unet", "deeplabv3plus"))
-    group.add_argument("--encoder", default="resnet34", help="encoder of smp_unet and deeplabv3plus; any of smp's")
-    group.add_argument("--encoder-weights", type=none_or_str, default="none", metavar="imagenet|none|FILE",
+    _add_network(group, "", "unet")
+    _add_shape_flags(group)
+
+
+def add_pair_flags(parser):
+    """Two networks, --model-a, --model-b and so on (paper, section 4: A = U-Net, B = DeepLabv3+), and how one selects."""
+    group = parser.add_argument_group("networks: A, the one that is reported, and B")
+    _add_network(group, "-a", "unet")
+    _add_network(group, "-b", "deeplabv3plus")
+    _add_shape_flags(group)
+
+
+def _add_network(group, suffix, model):
+    group.add_argument(f"--model{suffix}", default=model, choices=NAMES)
+    group.add_argument(f"--encoder{suffix}", default="resnet34", help="any of smp's; the classic unet has none")
+    group.add_argument(f"--encoder-weights{suffix}", type=none_or_str, default="none", metavar="imagenet|none|FILE",
                        help="`imagenet` is fetched from the hub; FILE is a .safetensors or .pth of the encoder")
+
+
+def _add_shape_flags(group):
     group.add_argument("--width", type=positive_int, default=64, help="first-level channels of the classic unet")
     group.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"),
                        help="training size, px")
     add_class_flag(group)
+
+
+def add_selection_flags(parser):
+    """--select-by, --forget-rate, --ramp-epochs: which samples Co-teaching keeps."""
+    group = parser.add_argument_group("selection")
+    group.add_argument("--select-by", choices=("loss", *METRICS), default="loss",
+                       help="a network trusts the samples of the smallest loss, or of the highest score against the annotation")
+    group.add_argument("--forget-rate", type=share, metavar="SHARE",
+                       help="of each batch that is dropped in the end (default: the share of noisy rows if the training CSV has "
+                            "`iterations`, else 0.2)")
+    group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs until that much is dropped")
+
+
+def add_disagreement_flag(parser):
+    """--disagree-below."""
+    parser.add_argument("--disagree-below", type=share, default=0.9,
+                        help="two networks disagree on a sample where the mIoU of their predictions is below this")
 
 
 def add_class_flag(parser):
@@ -106,3 +146,11 @@ def metric_of(args):
         raise UserError(f"{args.train_csv}: its name does not say which metric scored it (`..._bmscore.csv`); "
                         "pass --metric miou, bf or bm")
     return found[0]
+
+
+def forget_rate_of(args):
+    """The forget rate tau: --forget-rate, else the share of noisy rows that the CSV tells, else 0.2."""
+    if args.forget_rate is not None:
+        return args.forget_rate
+    rows = read_rows(args.train_csv)
+    return float((rows["iterations"] > 0).mean()) if "iterations" in rows else 0.2

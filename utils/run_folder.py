@@ -86,6 +86,8 @@ class EpochLog:
                 for name in ("miou", "bf", "dice", "boundary_iou"):
                     self.board.add_scalar(f"valid/{name}_{k + 1}", scores[name], entry["epoch"])
                 text += f"  mIoU {100 * scores['miou']:.2f}  BF {100 * scores['bf']:.2f}"
+        if any(entry.get("empty", [])):
+            text += f"  batches without an update: {', '.join(map(str, entry['empty']))}"
         print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
 
     def close(self):

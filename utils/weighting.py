@@ -1,4 +1,12 @@
-"""Rules that make weights, on tensors alone. Legend: B samples; every weight lies in 0..1."""
+"""Rules that make weights, on tensors alone. Legend: B samples; every weight lies in 0..1.
+
+A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
+"""
+
+import torch
+
+from utils.agreement import agreement, hard_labels, miou
+from utils.losses import per_sample_loss
 
 
 def uniform(weights):
@@ -28,3 +36,82 @@ def mix(student, teacher, share):
 def floored(weights, minimum):
     """Weights (B,), none below `minimum`."""
     return weights.clamp(min=minimum)
+
+
+# --- rules over all rows of a CSV; a batch takes its part by its rows' positions, `batch["index"]` -----------------
+
+
+def dropped_worst(weights, drop):
+    """1 for the rows that are kept, 0 for the share `drop` of them with the lowest weights; ties drop the later rows.
+
+    Args:
+        weights: sequence of floats (rows,).
+        drop: in 0..1.
+
+    Returns:
+        float32 (rows,) of 0 and 1.
+    """
+    weights = torch.tensor(list(weights))
+    return keep_best(weights, (len(weights) - round(drop * len(weights))) / len(weights))
+
+
+def shuffled(weights, seed):
+    """The weights (rows,) in a random order, float32."""
+    weights = torch.tensor(list(weights))
+    return weights[torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))]
+
+
+# --- selections of two-network methods (paper, section 4; each source stands at its rule) -------------------------
+
+
+def disagreement(logits_a, logits_b, num_classes, below=0.9):
+    """1 for the samples on which two networks disagree: the mIoU of their hard predictions is below `below`.
+
+    Args:
+        logits_a, logits_b: float (B, C, H, W).
+
+    Returns:
+        float32 (B,) of 0 and 1.
+
+    Source: Malach & Shalev-Shwartz 2017 (Decoupling), with classes of whole pictures replaced by overlap of label maps.
+    """
+    return (miou(hard_labels(logits_a), hard_labels(logits_b), num_classes) < below).float()
+
+
+def trust(logits, mask, select_by, num_classes, theta=3.0):
+    """How much a network trusts each annotation, (B,), higher = more; comparable within a batch only.
+
+    Args:
+        select_by: `loss`, the negative per-sample loss (the field's small-loss rule); or a metric of `agreement`.
+    """
+    if select_by == "loss":
+        return -per_sample_loss(logits, mask)
+    return agreement(hard_labels(logits), mask, num_classes, select_by, theta)
+
+
+def keep_share(epoch, forget_rate, ramp_epochs=10):
+    """R(t) = 1 - tau * min(t / T_k, 1), the share of samples that is kept (Han et al. 2018, Co-teaching).
+
+    Args:
+        epoch: t, 0-based: the first epoch keeps everything.
+        forget_rate: tau, the share that is dropped in the end.
+        ramp_epochs: T_k.
+    """
+    return 1 - forget_rate * min(epoch / ramp_epochs, 1)
+
+
+def keep_best(scores, share, among=None):
+    """1 for the `share` of the samples with the highest scores, rounded to the nearest number of samples; else 0.
+
+    Args:
+        scores: float (B,).
+        share: in 0..1, of the candidates.
+        among: (B,) of 0 and 1, the candidates; None = all.
+
+    Returns:
+        float32 (B,) of 0 and 1; without a host-side decision, so a GPU is not waited for.
+    """
+    among = torch.ones_like(scores) if among is None else among
+    order = scores.masked_fill(among == 0, -torch.inf).argsort(descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))  # 0 = best
+    return ((rank < (share * among.sum()).round()) & (among > 0)).float()

@@ -1,0 +1,38 @@
+"""Co-teaching: two networks, each updated on the samples that the other one trusts most.
+
+    w_i of A = 1 for the R(t) share of the batch that B trusts most, else 0; and the other way round
+    R(t) = 1 - tau * min(t / T_k, 1)                                   (Han et al. 2018; paper, Table 5)
+
+    python train_co_teaching.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
+        --test_csv data/csv/test.csv --name train_co_teaching --epochs 100 --batch-size 4 --learning-rate 0.1
+
+A = U-Net is the one reported, B = DeepLabv3+. tau is --forget-rate, T_k is --ramp-epochs; trust is a small loss, or with
+--select-by bm a high score against the annotation.
+"""
+
+from functools import partial
+
+from data.command_line import command_line
+from utils.engine import run
+from utils.options import add_pair_flags, add_selection_flags, forget_rate_of, train_parser
+from utils.weighting import keep_best, keep_share, trust
+
+
+def weigh(args, forget_rate, logits, batch, epoch):
+    """1 for what the peer trusts most, (B,), for A and for B."""
+    share = keep_share(epoch, forget_rate, args.ramp_epochs)
+    by_a, by_b = (trust(each, batch["mask"], args.select_by, args.num_classes, args.theta) for each in logits)
+    return [keep_best(by_b, share), keep_best(by_a, share)]
+
+
+def main():
+    parser = train_parser(__doc__, add_pair_flags)
+    add_selection_flags(parser)
+    args = parser.parse_args()
+    forget_rate = forget_rate_of(args)
+    print(f"forget rate: {forget_rate:.3f}")
+    run(args, partial(weigh, args, forget_rate), networks=("_a", "_b"), selects=True)
+
+
+if __name__ == "__main__":
+    command_line(main)
