@@ -1,21 +1,26 @@
 """Networks: `build_model` gives a module that maps images (B, 3, H, W) to logits (B, C, H, W) at any H, W.
 
+While training, PointRend and OCRNet give a dict: these logits and what else they learn from (see utils/losses.py).
+
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 """
 
+from models.ocrnet import build_ocrnet
+from models.pointrend import build_pointrend
 from models.smp import build_smp
 from models.unet import UNet
 
-NAMES = ("unet", "smp_unet", "deeplabv3plus")
+NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
 
 
 def build_model(name, encoder="resnet34", encoder_weights=None, num_classes=2, width=64):
     """Build a network by name.
 
     Args:
-        name: `unet`, the classic U-Net, no encoder; `smp_unet` or `deeplabv3plus`, any encoder of
+        name: `unet`, the classic U-Net, no encoder; `smp_unet`, `deeplabv3plus`, `pointrend` or `ocrnet`, any encoder of
             segmentation-models-pytorch.
-        encoder: name of the encoder (e.g. `resnet34`, `mobilenet_v2`, `tu-<timm name>`).
+        encoder: name of the encoder (e.g. `resnet34`, `mobilenet_v2`, `tu-<timm name>`; the paper's OCRNet has an HRNet,
+            e.g. `tu-hrnet_w48`).
         encoder_weights: None, `imagenet` (fetched from the hub), or a .safetensors/.pth file of the encoder.
         num_classes: classes of the task, background included; >= 2.
         width: channels of the classic U-Net's first level; the published network has 64.
@@ -28,6 +33,10 @@ def build_model(name, encoder="resnet34", encoder_weights=None, num_classes=2, w
         if encoder_weights:
             raise ValueError("the classic unet has no encoder to load weights into; use smp_unet")
         return UNet(channels, width)
+    if name == "pointrend":
+        return build_pointrend(encoder, encoder_weights, channels)
+    if name == "ocrnet":
+        return build_ocrnet(encoder, encoder_weights, channels)
     if name in NAMES:
         return build_smp(name, encoder, encoder_weights, channels)
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NAMES)}")

@@ -12,6 +12,12 @@ DECODERS = {"smp_unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
 STRIDE = 32  # the deepest feature map of an encoder
 
 
+def pad_to_stride(x):
+    """Images (B, 3, H, W), continued at the right and at the bottom to multiples of the encoder's stride."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+
+
 class AnySize(nn.Module):
     """Pads the input to a multiple of the encoder's stride and crops the logits back."""
 
@@ -20,16 +26,27 @@ class AnySize(nn.Module):
         self.network = network
 
     def forward(self, x):
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        return self.network(x)[..., :height, :width]
+        return self.network(pad_to_stride(x))[..., :x.shape[-2], :x.shape[-1]]
 
 
 def build_smp(name, encoder, encoder_weights, channels):
     """See `models.build_model`."""
+    def make(weights):
+        return DECODERS[name](encoder, encoder_weights=weights, classes=channels)
+
+    return AnySize(build_with_encoder(make, encoder, encoder_weights))
+
+
+def build_with_encoder(make, encoder, encoder_weights):
+    """Build a network and load its encoder's weights.
+
+    Args:
+        make: function of `imagenet` (fetch from the hub) or None that gives a module with an `encoder`.
+        encoder, encoder_weights: see `models.build_model`.
+    """
     from_hub = encoder_weights == "imagenet"
     try:
-        network = DECODERS[name](encoder, encoder_weights="imagenet" if from_hub else None, classes=channels)
+        network = make("imagenet" if from_hub else None)
     except KeyError as error:
         raise ValueError(f"encoder {encoder!r}: {error.args[0]}") from None
     except Exception as error:
@@ -39,7 +56,7 @@ def build_smp(name, encoder, encoder_weights, channels):
                          "pass --encoder-weights FILE or none") from error
     if encoder_weights and not from_hub:
         load_encoder(network.encoder, encoder_weights)
-    return AnySize(network)
+    return network
 
 
 def load_encoder(encoder, file):

@@ -16,7 +16,7 @@ import torch
 from data.dataset import pseudo_label_names, read_rows
 from data.files import read_image, read_mask
 from tests.conftest import ROOT, run_script
-from train_teacher import assign_folds
+from utils.folds import assign_folds
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
 

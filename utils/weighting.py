@@ -51,13 +51,13 @@ def dropped_worst(weights, drop):
     Returns:
         float32 (rows,) of 0 and 1.
     """
-    weights = torch.tensor(list(weights))
+    weights = torch.tensor(list(weights), dtype=torch.float32)
     return keep_best(weights, (len(weights) - round(drop * len(weights))) / len(weights))
 
 
 def shuffled(weights, seed):
     """The weights (rows,) in a random order, float32."""
-    weights = torch.tensor(list(weights))
+    weights = torch.tensor(list(weights), dtype=torch.float32)
     return weights[torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))]
 
 
