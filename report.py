@@ -4,6 +4,9 @@
         --weights runs/photos/csv/train_noisy_weight_bmscore.csv --noisy-csv runs/photos/csv/train_noisy.csv \\
         --pred-dir runs/photos/teacher/pseudo
 
+Runs of one name in different folders are seeds of one method: their mean and standard deviation are tabulated. With more than
+two classes there is a table of classes too, and the examples have a legend (--classes).
+
 writes to --out: table.md and table.json (test scores of every run), learning_curves.png, and, from weight CSVs,
 weights.png (how the weights of clean and of noisy annotations spread) and examples.png (the annotations with the lowest and
 the highest weights; the paper's Figure 3). Runs of different test rows are not put into one table.
@@ -12,16 +15,16 @@ the highest weights; the paper's Figure 3). Runs of different test rows are not 
 import json
 from pathlib import Path
 
-import cv2
 import matplotlib
 import numpy as np
 
 from data.command_line import command_line, positive_int, tool_parser
 from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, atomic_path, read_image, read_json, read_mask, resize_image, resize_labels, write_json
+from data.legend import Legend, read_legend
 from utils.get_weight import summarise
-from utils.metrics import named_scores, score_table
-from utils.options import add_class_flag
+from utils.metrics import class_table, grouped_scores, score_table
+from utils.options import add_legend_flag
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
@@ -44,25 +47,30 @@ def collect(runs):
     for name, result in results.items():
         if not result["test"]:
             raise UserError(f"{name}: was run without --test_csv, there is nothing to tabulate")
-        for flag in ("test_csv", "size", "theta"):
+        for flag in ("test_csv", "size", "theta", "num_classes"):
             if result["args"][flag] != first[flag]:
                 raise UserError(f"{name}: tested with --{flag} {result['args'][flag]}, the first run with {first[flag]}; "
                                 "tabulate them apart")
     return results
 
 
-def result_tables(results):
+def result_tables(results, legend=None):
     """The test scores of all runs as text: at the best epoch by validation, and at the last one.
+
+    Args:
+        results: dict of run -> content of result.json.
+        legend: names the classes where there are more than two.
 
     Both, since annotations that are coarse in validation too may choose an early epoch.
     """
-    images = next(iter(results.values()))["test"][0]["images"]
+    first = next(iter(results.values()))
+    images, num_classes = first["test"][0]["images"], first["args"]["num_classes"]
     parts = []
     for which, title in (("test", "Best epoch by validation"), ("test_last", "Last epoch")):
-        rows = {}
-        for name, result in results.items():
-            rows.update(named_scores(name, result, which))
+        rows = grouped_scores(results, which)
         parts.append(f"{title} ({images} test images, percent):\n\n{score_table(rows)}\n")
+        if num_classes > 2:
+            parts.append(f"{title}, by class:\n\n{class_table(rows, (legend or Legend(num_classes)).names)}\n")
     return "\n".join(parts)
 
 
@@ -70,23 +78,29 @@ def save_figure(figure, path):
     """Write a figure, whole or not at all."""
     figure.tight_layout()
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
 def plot_learning_curves(runs, path):
-    """Validation mIoU and BF over the epochs, a line per run."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    """Validation mIoU and BF over the epochs: a line per run name, the mean over its seeds, and a band from worst to best."""
+    curves = {}  # name -> list of (epochs, 2), a seed each
     for run in runs:
         lines = (Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        entries = [entry for entry in map(json.loads, lines) if entry["valid"]]
-        for axis, score in zip(axes, ("miou", "bf")):
-            axis.plot([entry["epoch"] + 1 for entry in entries], [100 * entry["valid"][0][score] for entry in entries],
-                      label=Path(run).name, marker=".")
+        scores = [entry["valid"][0] for entry in map(json.loads, lines) if entry["valid"]]
+        if scores:
+            curves.setdefault(Path(run).name, []).append([[100 * each[key] for key in ("miou", "bf")] for each in scores])
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    for name, seeds in curves.items():
+        length = min(map(len, seeds))
+        values, epochs = np.array([each[:length] for each in seeds]), range(1, length + 1)  # (seeds, epochs, 2)
+        for k, axis in enumerate(axes):
+            line, = axis.plot(epochs, values[..., k].mean(0), label=name, marker=".")
+            axis.fill_between(epochs, values[..., k].min(0), values[..., k].max(0), color=line.get_color(), alpha=0.15)
     for axis, title in zip(axes, ("mIoU", "BF")):
         axis.set(xlabel="epoch", ylabel=f"{title} on the validation annotations, %")
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     save_figure(figure, path)
 
 
@@ -142,11 +156,11 @@ def plot_weights(tables, summaries, path):
     save_figure(figure, path)
 
 
-def plot_examples(rows, pred_dir, num_classes, count, path):
+def plot_examples(rows, pred_dir, legend, count, path):
     """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3)."""
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")
     chosen = np.concatenate([order[:count], order[-count:]])
-    names = pseudo_label_names(rows)
+    names, num_classes = pseudo_label_names(rows), len(legend.names)
     figure, axes = plt.subplots(3, 2 * count, figsize=(1.7 * 2 * count, 6.2), squeeze=False)
     for column, index in enumerate(chosen):
         row = rows.iloc[index]
@@ -154,7 +168,8 @@ def plot_examples(rows, pred_dir, num_classes, count, path):
         image = resize_image(image, (240, max(1, round(240 * image.shape[1] / image.shape[0]))))
         axes[0, column].imshow(image)
         for line, mask in ((1, row["mask"]), (2, Path(pred_dir) / names[index])):
-            axes[line, column].imshow(overlay(image, read_mask(mask, num_classes), num_classes))
+            labels = resize_labels(read_mask(mask, num_classes), image.shape[:2])
+            axes[line, column].imshow(legend.overlay(image, labels, strength=0.25 if num_classes == 2 else 0.6))
         known = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
         axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
                                   color="tab:red" if column < count else "tab:green")
@@ -163,21 +178,11 @@ def plot_examples(rows, pred_dir, num_classes, count, path):
     for line, label in enumerate(("image", "annotation", "pseudo-label")):
         axes[line, 0].set_ylabel(label)
     figure.suptitle(f"{count} lowest weights (left) and {count} highest (right)", fontsize=10)
+    if num_classes > 2:
+        patches = [matplotlib.patches.Patch(color=colour / 255, label=name)
+                   for name, colour in zip(legend.names, legend.colours)]
+        figure.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=min(len(patches), 10), fontsize=8)
     save_figure(figure, path)
-
-
-def overlay(image, labels, num_classes):
-    """The picture tinted by its labels, outlines drawn; uint8 (H, W, 3)."""
-    labels = resize_labels(labels, image.shape[:2])
-    palette = (plt.get_cmap("tab20")(np.arange(256) % 20)[:, :3] * 255).astype(np.uint8)
-    tinted = image.copy()
-    for c in range(1 if num_classes == 2 else 0, num_classes):
-        inside = (labels == c).astype(np.uint8)
-        colour = palette[2 * c].tolist()
-        tinted[inside > 0] = (0.75 * tinted[inside > 0] + 0.25 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(tinted, outlines, -1, colour, 2)
-    return tinted
 
 
 def main():
@@ -188,11 +193,12 @@ def main():
     parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows with `iterations`: tells noisy from untouched")
     parser.add_argument("--pred-dir", help="pseudo-labels, for the examples")
     parser.add_argument("--examples", type=positive_int, default=5, help="annotations shown at each end")
-    add_class_flag(parser)
+    add_legend_flag(parser)
     args = parser.parse_args()
 
     results, out = collect(args.runs), Path(args.out)
-    text = result_tables(results)
+    legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
+    text = result_tables(results, legend)
     content = {"runs": results}
     plot_learning_curves(args.runs, out / "learning_curves.png")
     if args.weights:
@@ -202,7 +208,7 @@ def main():
         plot_weights(tables, summaries, out / "weights.png")
         if args.pred_dir:
             rows = list(tables.values())[-1]
-            plot_examples(rows, args.pred_dir, args.num_classes, min(args.examples, max(1, len(rows) // 2)),
+            plot_examples(rows, args.pred_dir, legend, min(args.examples, max(1, len(rows) // 2)),
                           out / "examples.png")
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -2,13 +2,15 @@
 # One door to everything:
 #   bash run.sh                      set up, then the main job on the built-in sample set (about 6 minutes on 2 cores)
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks
+#   bash run.sh methods DIR [flags]  all six methods, rivals and controls, by several teachers and seeds, in one table
 #   bash run.sh test [pytest flags]  set up, then the tests
 #   bash run.sh setup                set up only
 #
 # The main job: split -> noise on 60 % of train and valid -> out-of-fold teachers -> weights -> train without weight, with
 # the teacher's weight, with KD weight, and on clean masks -> a table and figures in runs/NAME/report.
-# Flags of the main job: --name N  --folds K  --ratio R  --limit N  --seed S; any other flag goes to every training
-# (e.g. --epochs 20 --size 256 256 --encoder resnet50 --encoder-weights imagenet).
+# Flags of quick and methods: --name N  --folds K  --ratio R  --limit N  --seed S (methods: --seeds "0 1 2"  --teachers
+# "pointrend ocrnet"  --encoder E  --encoder-weights W); any other flag goes to every training (e.g. --epochs 20
+# --size 256 256 --precision bf16-mixed).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=.venv/bin/python
@@ -28,34 +30,49 @@ setup() {  # .venv with requirements.txt; skipped while requirements.txt is the 
 step() { printf '\n+ python %s\n' "$*"; "$python" "$@"; }              # show a command, run it
 once() { local result=$1; shift; [ -e "$result" ] || step "$@"; }      # run it unless its result is there
 
-main_job() {  # main_job PHOTOS [flags]
-    local photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 train=() size=(--size 160 160) theta=(--theta 3)
+needs_photos() {  # needs_photos JOB DIR
+    [ -n "${2:-}" ] || fail "$1 needs a folder with images/ and masks/: bash run.sh $1 DIR"
+    [ -d "$2/images" ] && [ -d "$2/masks" ] || fail "$2: images/ and masks/ are needed in it"
+}
+
+parse_flags() {  # parse_flags PHOTOS [flags]: the flags of a job, as variables; what is left goes to every training
+    photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 seeds="0 1" teachers="pointrend ocrnet"
+    encoder=mobilenet_v2 encoder_weights=imagenet train=() size=(--size 160 160) theta=(--theta 3)
     shift
     while [ $# -gt 0 ]; do
         case $1 in
-            --name) name=$2; shift 2 ;;
-            --folds) folds=$2; shift 2 ;;
-            --ratio) ratio=$2; shift 2 ;;
-            --limit) limit=$2; shift 2 ;;
-            --seed) seed=$2; shift 2 ;;
+            --name|--folds|--ratio|--limit|--seed|--seeds|--teachers|--encoder) printf -v "${1#--}" %s "$2"; shift 2 ;;
+            --encoder-weights) encoder_weights=$2; shift 2 ;;
             --size) size=(--size "$2" "$3"); shift 3 ;;
             --theta) theta=(--theta "$2"); shift 2 ;;
             *) train+=("$1"); shift ;;
         esac
     done
-    local out=runs/$name csv=runs/$name/csv metric
-    local job="photos $photos folds $folds ratio $ratio limit $limit seed $seed ${size[*]} ${theta[*]} ${train[*]}"
-    if [ -e "$out/job.txt" ] && [ "$(cat "$out/job.txt")" != "$job" ]; then
-        fail "$out holds the job '$(cat "$out/job.txt")'; pass --name for another one, or remove $out"
+}
+
+begin_job() {  # begin_job OUT DESCRIPTION: refuse a folder that holds another job
+    if [ -e "$1/job.txt" ] && [ "$(cat "$1/job.txt")" != "$2" ]; then
+        fail "$1 holds the job '$(cat "$1/job.txt")'; pass --name for another one, or remove $1"
     fi
-    mkdir -p "$csv" && echo "$job" > "$out/job.txt"
+    mkdir -p "$1/csv" && echo "$2" > "$1/job.txt"
+}
+
+noise() {  # noise FROM TO SEED: noisy copies of FROM/{train,valid}.csv in TO
+    for split in train valid; do
+        once "$2/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$1/$split.csv" --out "$2/${split}_noisy.csv" \
+            --ratio "$ratio" --seed "$3" --overwrite
+    done
+}
+
+main_job() {  # main_job PHOTOS [flags]
+    parse_flags "$@"
+    train+=(--encoder "$encoder" --encoder-weights "$encoder_weights")
+    local out=runs/$name csv=runs/$name/csv metric
+    begin_job "$out" "photos $photos folds $folds ratio $ratio limit $limit seed $seed ${size[*]} ${theta[*]} ${train[*]}"
 
     say "1/5 split and noise"
     once "$csv/test.csv" data/prepare_folder.py "$photos" --out "$csv" --seed "$seed" --overwrite ${limit:+--limit "$limit"}
-    for split in train valid; do
-        once "$csv/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$csv/$split.csv" --out "$csv/${split}_noisy.csv" \
-            --ratio "$ratio" --seed "$seed" --overwrite
-    done
+    noise "$csv" "$csv" "$seed"
 
     # the same for every training; --resume makes a finished one return at once and a broken one go on
     local flags=("${size[@]}" "${theta[@]}" --seed "$seed" --cache --out-dir "$out" --resume --valid_csv "$csv/valid_noisy.csv" "${train[@]}")
@@ -81,6 +98,60 @@ main_job() {  # main_job PHOTOS [flags]
         --noisy-csv "$csv/train_noisy.csv" --pred-dir "$out/teacher/pseudo"
 }
 
+methods_job() {  # methods_job PHOTOS [flags]
+    parse_flags "$@"
+    local out=runs/$name teacher seed here noisy kind
+    begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${train[*]}"
+    local one=(--model smp_unet --encoder "$encoder" --encoder-weights "$encoder_weights")
+    local two=(--model-a smp_unet --encoder-a "$encoder" --encoder-weights-a "$encoder_weights"
+               --model-b deeplabv3plus --encoder-b "$encoder" --encoder-weights-b "$encoder_weights")
+    say "split"
+    once "$out/csv/test.csv" data/prepare_folder.py "$photos" --out "$out/csv" --overwrite ${limit:+--limit "$limit"}
+    for kind in methods controls; do
+        for seed in $seeds; do
+            here=$out/seed$seed noisy=$out/seed$seed/csv/train_noisy
+            noise "$out/csv" "$here/csv" "$seed"
+            local all=("${size[@]}" "${theta[@]}" --seed "$seed" --cache --out-dir "$here" --resume "${train[@]}")
+            local teach=("${all[@]}" --valid_csv "$here/csv/valid_noisy.csv")
+            local flags=("${teach[@]}" --test_csv "$out/csv/test.csv")
+            say "$kind, seed $seed"
+            if [ $kind = methods ]; then
+                step train_without_weight.py --train_csv "$noisy.csv" --name noisy "${flags[@]}" "${one[@]}"
+                step train_without_weight.py --train_csv "$out/csv/train.csv" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$out/csv/valid.csv"
+            fi
+            for teacher in $teachers; do
+                local weights=${noisy}_${teacher}_weight_bmscore.csv
+                if [ $kind = methods ]; then
+                    step train_teacher.py --train_csv "$noisy.csv" --name "$teacher" --folds "$folds" "${teach[@]}" "${one[@]}" --model "$teacher"
+                    for metric in miou bf bm; do
+                        once "${weights/bmscore/${metric}score}" utils/get_weight.py --csv "$noisy.csv" --pred-dir "$here/$teacher/pseudo" \
+                            --metric $metric --out "${weights/bmscore/${metric}score}" "${size[@]}" "${theta[@]}"
+                    done
+                    step train_with_Teacher_weight.py --train_csv "$weights" --name "${teacher}_teacher" "${flags[@]}" "${one[@]}"
+                    step train_with_KDweight.py --train_csv "$weights" --name "${teacher}_kd" --lambda-warmup 2 "${flags[@]}" "${one[@]}"
+                else
+                    step train_without_weight.py --train_csv "$weights" --drop-worst 0.2 --name "${teacher}_drop_worst" "${flags[@]}" "${one[@]}"
+                    step train_with_Teacher_weight.py --train_csv "$weights" --shuffle-weights --name "${teacher}_shuffled" "${flags[@]}" "${one[@]}"
+                fi
+            done
+            if [ $kind = methods ]; then
+                step train_decoupling.py --train_csv "$noisy.csv" --name decoupling "${flags[@]}" "${two[@]}"
+                step train_co_teaching.py --train_csv "$noisy.csv" --name co_teaching --ramp-epochs 4 "${flags[@]}" "${two[@]}"
+                step train_co_teaching+.py --train_csv "$noisy.csv" --name co_teaching+ --ramp-epochs 4 "${flags[@]}" "${two[@]}"
+            fi
+        done
+    done
+    say "report"
+    local runs=() name
+    for name in noisy $(for teacher in $teachers; do echo "${teacher}"_{teacher,kd,drop_worst,shuffled}; done) decoupling co_teaching co_teaching+ clean; do
+        for seed in $seeds; do runs+=("$out/seed$seed/$name"); done
+    done
+    seed=${seeds%% *}
+    step report.py "${runs[@]}" --out "$out/report" --noisy-csv "$out/seed$seed/csv/train_noisy.csv" \
+        --weights $(for teacher in $teachers; do echo "$out/seed$seed/csv/train_noisy_${teacher}_weight_"{miou,bf,bm}score.csv; done) \
+        --pred-dir "$out/seed$seed/${teachers##* }/pseudo"
+}
+
 case ${1:-sample} in
     setup) setup; echo "ready: $python" ;;
     test) setup; shift; exec $python -m pytest "$@" ;;
@@ -88,13 +159,15 @@ case ${1:-sample} in
         setup
         once data/generated/sample data/make_sample.py --out data/generated/sample
         main_job data/generated/sample --model unet --width 16 --size 96 96 --theta 2 --epochs 12 --batch-size 8 \
-            --optimizer adamw --learning-rate 0.002 --lr-step 4 "${@:2}" ;;
+            --optimizer adamw --learning-rate 0.002 --lr-step 4 --encoder-weights none "${@:2}" ;;
     quick)
-        [ -n "${2:-}" ] || fail "quick needs a folder with images/ and masks/: bash run.sh quick DIR"
-        [ -d "$2/images" ] && [ -d "$2/masks" ] || fail "$2: images/ and masks/ are needed in it"
+        needs_photos "$@"
         setup
-        main_job "$2" --name "$(basename "$2")" --model smp_unet --encoder mobilenet_v2 --encoder-weights imagenet \
-            --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    -h|--help|help) sed -n '2,13s/^# \{0,1\}//p' "$0" ;;
+        main_job "$2" --name "$(basename "$2")" --model smp_unet --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
+    methods)
+        needs_photos "$@"
+        setup
+        methods_job "$2" --name "$(basename "$2")_methods" --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
+    -h|--help|help) sed -n '2,15s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

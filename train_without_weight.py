@@ -32,7 +32,7 @@ def weigh_kept(kept, logits, batch, epoch):
 
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="of the rows, those of the lowest `weight`, not trained on")
+    parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="of the rows, those of the lowest weight, dropped")
     args = parser.parse_args()
     if args.drop_worst is None:
         run(args, weigh)

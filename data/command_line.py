@@ -60,6 +60,14 @@ share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
 class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
 
 
+class_number = _checked(int, lambda v: 0 <= v < 255, "a class number in 0..254")
+
+
+def class_or_none(text):
+    """`none` -> None, else a class number."""
+    return None if text.lower() == "none" else class_number(text)
+
+
 def none_or_str(text):
     """`none` -> None."""
     return None if text.lower() == "none" else text

@@ -210,7 +210,13 @@ def resize_labels(labels, size):
 
 
 def write_rows(path, rows, third=None):
-    """Write rows as a CSV that every tool here reads: `img,filename[,iterations|weight]`.
+    """Write rows as a CSV that every tool here reads, whole or not at all; see `csv_text`."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(csv_text(rows, third), encoding="utf-8")
+
+
+def csv_text(rows, third=None):
+    """Rows as a CSV: `img,filename[,iterations|weight]`.
 
     Args:
         rows: DataFrame with columns `image`, `mask` and, where asked for, `third`.
@@ -221,8 +227,7 @@ def write_rows(path, rows, third=None):
     table = pd.DataFrame({"img": rows["image"].map(_portable), "filename": rows["mask"].map(_portable)})
     if third:
         table[third] = rows[third].to_numpy()
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
+    return table.to_csv(index=False)
 
 
 def _portable(path):

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from models.smp import build_with_encoder, pad_to_stride
 
-COARSE_STRIDE = 4  # of the coarse logits; two doublings lead back to the picture
-
 
 def build_pointrend(encoder, encoder_weights, channels):
     """See `models.build_model`."""
@@ -84,7 +82,7 @@ class PointHead(nn.Module):
 
 
 def uncertainty(logits):
-    """How close a pixel or point is to changing its label: float (B, ...) from (B, C, ...), 0 = on the fence, below 0 = surer."""
+    """How close a pixel or point is to changing its label: float (B, ...) from (B, C, ...), 0 = undecided, below 0 = surer."""
     if logits.shape[1] == 1:
         return -logits[:, 0].abs()
     best = logits.topk(2, dim=1).values
@@ -117,13 +115,14 @@ def draw_points(logits, count, inside, oversampling=3, uncertain_share=0.75):
     return torch.cat([drawn.gather(1, chosen[..., None].expand(-1, -1, 2)), uniform], dim=1)
 
 
-def subdivide(logits, point_logits, share, steps=COARSE_STRIDE.bit_length() - 1):
+def subdivide(logits, point_logits, share, steps=2):
     """Double a map `steps` times; each time correct its least certain pixels (Kirillov et al., section 3.2).
 
     Args:
         logits: (B, C, h, w).
         point_logits: function of points (B, N, 2) in 0..1 -> logits (B, C, N).
         share: N as a share of the pixels of the doubled map.
+        steps: two lead from a quarter of the size back to the picture.
 
     Returns:
         (B, C, h * 2**steps, w * 2**steps)

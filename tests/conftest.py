@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.files import write_image, write_mask, write_rows  # noqa: E402
 from data.make_sample import draw_portrait  # noqa: E402
-from data.prepare_folder import pair_folder, split_rows  # noqa: E402
+from data.splits import pair_folder, split_rows  # noqa: E402
 
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 

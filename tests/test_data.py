@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.dataset import SegmentationDataset, check_rows, pseudo_label_names, read_rows
 from data.files import UserError, atomic_path, read_image, read_mask, resize_labels, write_image, write_mask, write_rows
-from data.prepare_folder import pair_folder, split_rows
+from data.splits import pair_folder, split_rows
 
 
 @pytest.fixture

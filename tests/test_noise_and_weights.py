@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, read_mask, resize_labels, write_mask, write_rows
-from data.prepare_folder import pair_folder
+from data.splits import pair_folder
 from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
@@ -23,9 +23,9 @@ def square(low, high, size=21):
 
 
 def test_noise_moves_each_edge_by_its_level():
-    assert np.array_equal(add_noise(square(8, 13), 3, erode=False), square(5, 16))
-    assert np.array_equal(add_noise(square(5, 16), 3, erode=True), square(8, 13))
-    assert np.array_equal(add_noise(square(5, 16), 0, erode=True), square(5, 16))
+    assert np.array_equal(add_noise(square(8, 13), 3, inward=False), square(5, 16))
+    assert np.array_equal(add_noise(square(5, 16), 3, inward=True), square(8, 13))
+    assert np.array_equal(add_noise(square(5, 16), 0, inward=True), square(5, 16))
 
 
 def test_the_frame_does_not_erode_a_region_that_it_cuts():
@@ -33,7 +33,7 @@ def test_the_frame_does_not_erode_a_region_that_it_cuts():
     labels[:, 4:] = 1
     expected = np.zeros_like(labels)
     expected[:, 6:] = 1
-    assert np.array_equal(add_noise(labels, 2, erode=True), expected)
+    assert np.array_equal(add_noise(labels, 2, inward=True), expected)
 
 
 def test_the_coin_is_fair_and_seeded():
@@ -45,12 +45,12 @@ def test_the_coin_is_fair_and_seeded():
 def test_multi_class_regions_are_painted_over_each_other_and_ignored_pixels_stay():
     labels = np.zeros((9, 12), np.uint8)
     labels[:, 3:6], labels[:, 6:9], labels[0, :] = 1, 2, 255
-    results = {add_noise(labels, 1, np.random.default_rng(seed), erode=False)[4].tobytes() for seed in range(20)}
+    results = {add_noise(labels, 1, np.random.default_rng(seed), inward=False)[4].tobytes() for seed in range(20)}
     later_2 = bytes([0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 0, 0])
     later_1 = bytes([0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 0, 0])
     assert results == {later_2, later_1}
-    assert (add_noise(labels, 1, erode=False)[0] == 255).all()
-    eroded = add_noise(labels, 1, np.random.default_rng(0), erode=True)
+    assert (add_noise(labels, 1, inward=False)[0] == 255).all()
+    eroded = add_noise(labels, 1, np.random.default_rng(0), inward=True)
     assert eroded[4].tolist() == [0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0]
 
 
@@ -82,7 +82,7 @@ def planted(photos, tmp_path):
         labels = read_mask(row.mask)
         write_mask(tmp_path / "pseudo" / f"{row.image.rsplit('/', 1)[1].rsplit('.', 1)[0]}.png", labels)
         masks.append(str(tmp_path / "masks" / f"{number}.png"))
-        write_mask(masks[-1], add_noise(labels, 6, erode=True) if number == 5 else labels)
+        write_mask(masks[-1], add_noise(labels, 6, inward=True) if number == 5 else labels)
     rows["mask"], rows["iterations"] = masks, [0, 0, 0, 0, 0, 6, 0, 0]
     write_rows(tmp_path / "train.csv", rows, "iterations")
     return tmp_path

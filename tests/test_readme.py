@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from data.files import read_image, resize_image, write_image
-from data.prepare_folder import pair_folder
+from data.splits import pair_folder
 from report import result_tables
 from tests.conftest import ROOT, run_script
 

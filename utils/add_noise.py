@@ -1,10 +1,19 @@
-"""Coarse-annotation noise: masks grown or shrunk at their edges.
+"""Coarse-annotation noise: masks whose outlines are grown, shrunk, redrawn in a hurry, or left to wander.
 
     python utils/add_noise.py mask.png --out noisy.png --iterations 8
-    python utils/add_noise.py masks/ --out noisy/ --iterations 8 --sheet levels.png
+    python utils/add_noise.py masks/ --out noisy/ --iterations 8 --noise polygon
+    python utils/add_noise.py masks/ --sheet levels.png --table levels.json
 
-A fair coin picks erosion or dilation with a 3x3 square, repeated --iterations times (paper, section 4, "manual coarse").
---sheet draws the first mask at several levels, both ways, as one picture.
+The level (--iterations) is in pixels, and what it means depends on --noise:
+
+    morphology  a fair coin picks erosion or dilation with a 3x3 square, as often as the level says (paper, section 4,
+                "manual coarse")
+    polygon     outlines redrawn with as few vertices as stay within the level of them (Douglas-Peucker), the way coarse
+                polygons are clicked; regions too small for a polygon are missed
+    markov      outlines wander: a random walk along each, smoothed, drawn back to half the level outside or inside (a fair
+                coin), with a standard deviation of about half the level; near points move alike
+
+--sheet draws the first mask at several levels by all kinds, --table scores noisy masks against their own originals.
 """
 
 import sys
@@ -12,67 +21,154 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import lfilter
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
 from data.command_line import command_line, nonnegative_int, tool_parser
-from data.files import IMAGE_SUFFIXES, UserError, read_mask, refuse_existing, resize_labels, write_image, write_mask
-from utils.options import add_class_flag
+from data.files import (
+    IMAGE_SUFFIXES,
+    UserError,
+    progress,
+    read_checked_mask,
+    refuse_existing,
+    resize_labels,
+    write_image,
+    write_json,
+    write_mask,
+)
+from data.legend import read_legend
+from utils.agreement import bf, miou
+from utils.options import add_class_flag, add_legend_flag, add_noise_flags
 
 SQUARE = np.ones((3, 3), np.uint8)
-SHEET_LEVELS = (0, 2, 4, 6, 8, 10)
+LEVELS = (0, 2, 4, 6, 8, 10)
+REFERENCE_SIZE = 321  # longer side, px, that the paper's levels speak of
 
 
-def add_noise(labels, iterations, rng=None, erode=None):
+def add_noise(labels, level, rng=None, kind="morphology", background=0, inward=None):
     """A coarser copy of a label map.
 
-    Each region of classes 1, 2, ... is grown or shrunk and painted onto class 0, in random order, later regions on top; a
-    pixel that no region keeps is class 0. For a binary mask that is the erosion or dilation of its foreground. One coin is
-    thrown per mask. Ignored pixels (255) stay ignored. The picture's frame does not erode a region that it cuts.
+    The region of each class but the background is made coarser by itself; regions are painted in random order, later ones on
+    top (paper, section 4). One coin is thrown per mask. What no region keeps becomes background. Without a background, as
+    in street scenes where every pixel is something, it goes to the regions beside it, in the same order. Ignored pixels
+    (255) stay ignored. The picture's frame moves no outline.
 
     Args:
         labels: uint8 (H, W), 0..C-1 or 255.
-        iterations: times the 3x3 square is applied, i.e. pixels that an edge moves; 0 leaves the mask as it is.
-        rng: numpy Generator, for the coin and the order.
-        erode: True or False instead of the coin.
+        level: px that an outline moves, see the head of this module; 0 leaves the mask as it is.
+        rng: numpy Generator, for coin, order and walk.
+        kind: a key of KINDS.
+        background: its class, or None.
+        inward: True (erosion) or False (dilation) instead of the coin; polygons have no such choice.
 
     Returns:
         uint8 (H, W).
     """
     rng = rng if rng is not None else np.random.default_rng()
-    if erode is None:
-        erode = rng.random() < 0.5
-    if iterations == 0:
+    inward = rng.random() < 0.5 if inward is None else inward
+    if level == 0:
         return labels.copy()
-    morph = cv2.erode if erode else cv2.dilate
-    noisy = np.zeros_like(labels)
-    classes = [c for c in np.unique(labels) if c not in (0, IGNORE_INDEX)]
-    for c in rng.permutation(np.array(classes, dtype=np.uint8)):
-        region = (labels == c).astype(np.uint8)
-        noisy[morph(region, SQUARE, iterations=int(iterations)) > 0] = c
+    classes = np.array([c for c in np.unique(labels) if c not in (background, IGNORE_INDEX)], dtype=np.uint8)
+    regions = {c: KINDS[kind]((labels == c).astype(np.uint8), int(level), rng, inward) for c in rng.permutation(classes)}
+    noisy = np.full_like(labels, IGNORE_INDEX if background is None else background)
+    for c, region in regions.items():
+        noisy[region > 0] = c
+    if background is None:
+        _fill(noisy, regions, 2 * int(level) + 1)
+        noisy = np.where(noisy == IGNORE_INDEX, labels, noisy)
     noisy[labels == IGNORE_INDEX] = IGNORE_INDEX
     return noisy
 
 
-def scaled_level(level, shape, reference_size):
-    """Iterations that do to a mask of `shape` what `level` does to one of `reference_size` px: in proportion to the longer
+def _fill(noisy, regions, reach):
+    """Give pixels that no region kept to the regions within `reach` px, later ones on top."""
+    gap = noisy == IGNORE_INDEX
+    for c, region in regions.items():
+        noisy[(cv2.dilate(region, SQUARE, iterations=reach) > 0) & gap] = c
+
+
+# --- one region: uint8 (H, W) of 0 and 1 in, the same out ---------------------------------------------------------
+
+
+def morphology(region, level, rng, inward):
+    """Erode or dilate by `level` steps of a 3x3 square."""
+    return (cv2.erode if inward else cv2.dilate)(region, SQUARE, iterations=level)
+
+
+def polygon(region, level, rng, inward):
+    """Redraw each outline, that of holes too, by a polygon that stays within `level` px of it."""
+    height, width = region.shape
+    outlines = []
+    for value, part in ((1, region), (0, 1 - region)):
+        found, tree = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        for outline, (_, _, _, parent) in zip(found, tree[0] if found else []):
+            x, y, w, h = cv2.boundingRect(outline)
+            at_frame = x == 0 or y == 0 or x + w == width or y + h == height
+            if parent >= 0 or value == 0 and at_frame:
+                continue  # a hole is drawn as an outer outline of what is not the region
+            outlines.append((cv2.contourArea(outline), value, cv2.approxPolyDP(outline, level, closed=True)))
+    redrawn = np.zeros_like(region)
+    for _, value, vertices in sorted(outlines, key=lambda each: -each[0]):  # what lies inside is smaller
+        if len(vertices) > 2:
+            cv2.fillPoly(redrawn, [vertices], value)
+    return redrawn
+
+
+def markov(region, level, rng, inward):
+    """Move each outline by a random walk that a spring holds at half the level outside (or inside)."""
+    if region.all() or not region.any():
+        return region
+    offsets = np.zeros(region.shape)
+    edge = np.zeros(region.shape, bool)
+    for outline in cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]:
+        x, y = outline[:, 0].T
+        offsets[y, x] = _closed_walk(len(outline), 4 * level, level / 2, rng) + (-level / 2 if inward else level / 2)
+        edge[y, x] = True
+    _, nearest = cv2.distanceTransformWithLabels((~edge).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    of_label = np.zeros(nearest.max() + 1)
+    of_label[nearest[edge]] = offsets[edge]
+    outside = cv2.distanceTransform(1 - region, cv2.DIST_L2, 5)
+    inside = cv2.distanceTransform(region, cv2.DIST_L2, 5)
+    signed = np.where(region > 0, 0.5 - inside, outside - 0.5)  # px beyond the line between region and rest
+    return (signed <= of_label[nearest]).astype(np.uint8)
+
+
+def _closed_walk(count, length, deviation, rng):
+    """An autoregressive walk of `count` steps that ends where it began: mean 0, correlated over `length` steps, smooth over a
+    quarter of that (a hand does not shake at every pixel)."""
+    keep = 1 - 1 / max(2, length)
+    steps = rng.normal(0, deviation * np.sqrt(1 - keep**2), count)
+    walk, _ = lfilter([1], [1, -keep], steps, zi=[keep * rng.normal(0, deviation)])
+    return gaussian_filter1d(walk - np.linspace(0, walk[-1] - walk[0], count), length / 8, mode="wrap")
+
+
+KINDS = {"morphology": morphology, "polygon": polygon, "markov": markov}
+
+
+# --- levels, pictures, tables -------------------------------------------------------------------------------------
+
+
+def scaled_level(level, shape, reference_size=REFERENCE_SIZE):
+    """The level that does to a mask of `shape` what `level` does to one of `reference_size` px: in proportion to the longer
     side, and at least 1 for a level above 0."""
     return max(1, round(level * max(shape[:2]) / reference_size)) if level else 0
 
 
-def contact_sheet(labels, levels=SHEET_LEVELS, height=160):
-    """A picture of the mask at several levels: dilated above, eroded below, RGB uint8."""
+def contact_sheet(labels, legend, background=0, levels=LEVELS, height=160):
+    """A picture of a label map at several levels, a line per kind of noise, RGB uint8."""
     labels = resize_labels(labels, (height, max(1, round(labels.shape[1] * height / labels.shape[0]))))
-    spread = max(1, 255 // max(1, int(labels[labels != IGNORE_INDEX].max(initial=1))))
     lines = []
-    for erode, word in ((False, "dilated"), (True, "eroded")):
+    for kind, inward, word in (("morphology", False, "dilated"), ("morphology", True, "eroded"), ("polygon", None, "polygon"),
+                               ("markov", False, "markov, out"), ("markov", True, "markov, in")):
         tiles = []
         for level in levels:
-            noisy = add_noise(labels, scaled_level(level, labels.shape, 321), np.random.default_rng(0), erode)
-            tile = cv2.cvtColor(noisy * np.uint8(spread), cv2.COLOR_GRAY2RGB)
-            tile = cv2.copyMakeBorder(tile, 22, 4, 4, 4, cv2.BORDER_CONSTANT, value=(70, 70, 70))
+            noisy = add_noise(labels, scaled_level(level, labels.shape), np.random.default_rng(0), kind, background, inward)
+            tile = cv2.copyMakeBorder(legend.paint(noisy), 22, 4, 4, 4, cv2.BORDER_CONSTANT, value=(90, 90, 90))
             cv2.putText(tile, f"{word} {level}" if level else "as it is", (6, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
                         (255, 255, 255), 1, cv2.LINE_AA)
             tiles.append(tile)
@@ -80,36 +176,89 @@ def contact_sheet(labels, levels=SHEET_LEVELS, height=160):
     return np.vstack(lines)
 
 
+def score_levels(masks, num_classes, background, theta, seed, levels=LEVELS[1:]):
+    """How far noise takes masks from their originals.
+
+    Returns:
+        dict of kind -> dict of level (px at 321) -> {"miou", "bf"}, means over the masks, 0..1.
+    """
+    maps = [read_checked_mask(mask, num_classes) for mask in masks]
+    scores = {}
+    for kind in KINDS:
+        for level in progress(levels, kind, unit="level"):
+            rng, pairs = np.random.default_rng(seed), []
+            for labels in maps:
+                noisy = add_noise(labels, scaled_level(level, labels.shape), rng, kind, background)
+                pair = torch.from_numpy(noisy)[None], torch.from_numpy(labels)[None]
+                pairs.append((miou(*pair, num_classes).item(), bf(*pair, num_classes, theta).item()))
+            mean = np.mean(pairs, axis=0)
+            scores.setdefault(kind, {})[str(level)] = {"miou": float(mean[0]), "bf": float(mean[1])}
+    return scores
+
+
+def level_table(scores):
+    """A text table of `score_levels`: mIoU / BF in percent."""
+    levels = list(next(iter(scores.values())))
+    lines = ["| noise, mIoU / BF | " + " | ".join(f"level {level}" for level in levels) + " |",
+             "|---" * (len(levels) + 1) + "|"]
+    for kind, by_level in scores.items():
+        cells = [f"{100 * each['miou']:.1f} / {100 * each['bf']:.1f}" for each in by_level.values()]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def masks_of(source):
+    """The mask itself, or all masks in a folder, sorted.
+
+    Raises:
+        UserError: nothing there.
+    """
+    if not source.is_dir():
+        return [source]
+    masks = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not masks:
+        raise UserError(f"{source}: no masks ({', '.join(IMAGE_SUFFIXES)}) in it")
+    return masks
+
+
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("mask", help="a mask, or a folder of masks")
     parser.add_argument("--out", help="noisy mask (.png), or folder of noisy masks of the same stems")
-    parser.add_argument("--iterations", type=nonnegative_int, default=8, help="px that an edge moves")
-    parser.add_argument("--sheet", metavar="PNG", help="draw the first mask at several levels (for 321 px) there")
+    parser.add_argument("--iterations", "--level", type=nonnegative_int, default=8, help="px that an outline moves")
+    parser.add_argument("--sheet", metavar="PNG", help=f"draw the first mask at several levels (for {REFERENCE_SIZE} px) there")
+    parser.add_argument("--table", metavar="JSON", help=f"score noisy masks at several levels (for {REFERENCE_SIZE} px)")
+    parser.add_argument("--theta", type=float, default=3.0, help="boundary tolerance of --table's BF, px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_noise_flags(parser)
     add_class_flag(parser)
+    add_legend_flag(parser)
     args = parser.parse_args()
-    if not args.out and not args.sheet:
-        raise UserError("nothing to do: pass --out, --sheet or both")
+    if not (args.out or args.sheet or args.table):
+        raise UserError("nothing to do: pass --out, --sheet or --table")
 
-    source = Path(args.mask)
-    masks = [source]
-    if source.is_dir():
-        masks = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not masks:
-            raise UserError(f"{source}: no masks ({', '.join(IMAGE_SUFFIXES)}) in it")
+    source, background = Path(args.mask), args.background
+    masks = masks_of(source)
+    for path in (args.sheet, args.table):
+        if path:
+            refuse_existing(path, args.overwrite)
     if args.sheet:
-        refuse_existing(args.sheet, args.overwrite)
-        write_image(args.sheet, contact_sheet(read_mask(masks[0], args.num_classes)))
+        legend = read_legend(args.classes, args.num_classes)
+        write_image(args.sheet, contact_sheet(read_checked_mask(masks[0], args.num_classes), legend, background))
         print(args.sheet)
+    if args.table:
+        scores = score_levels(masks, args.num_classes, background, args.theta, args.seed)
+        write_json(args.table, {"masks": len(masks), "theta": args.theta, "seed": args.seed, "levels": scores})
+        print(level_table(scores))
     if args.out:
         targets = [Path(args.out) / f"{mask.stem}.png" if source.is_dir() else Path(args.out) for mask in masks]
         for target in targets:
             refuse_existing(target, args.overwrite)
         rng = np.random.default_rng(args.seed)
         for mask, target in zip(masks, targets):
-            write_mask(target, add_noise(read_mask(mask, args.num_classes), args.iterations, rng), args.num_classes)
+            noisy = add_noise(read_checked_mask(mask, args.num_classes), args.iterations, rng, args.noise, background)
+            write_mask(target, noisy, args.num_classes)
         print(f"{len(masks)} noisy masks: {args.out}")
 
 

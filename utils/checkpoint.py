@@ -74,7 +74,7 @@ def load_network(path, index=0):
 def _network_of(path, index):
     networks = load(path)["networks"]
     if index >= len(networks):
-        raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}, number {index} (from 0) is not in it")
+        raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}; there is no number {index}")
     return networks[index]
 
 

@@ -5,6 +5,7 @@
 draws a share --ratio of the rows, spreads them evenly over the noise levels --levels LOW HIGH, writes their noisy masks to a
 folder beside the CSV (--mask-dir), and writes the CSV with a third column `iterations` (the level, 0 = untouched). A level
 is in px at --reference-size; masks of another size are changed in proportion to their longer side (defaults: paper, section 4).
+--noise chooses how: see utils/add_noise.py.
 """
 
 import sys
@@ -18,8 +19,8 @@ if __name__ == "__main__":
 from data.command_line import command_line, positive_int, share, tool_parser
 from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, progress, read_checked_mask, refuse_existing, write_mask, write_rows
-from utils.add_noise import add_noise, scaled_level
-from utils.options import add_class_flag
+from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
+from utils.options import add_class_flag, add_noise_flags
 
 
 def draw_levels(count, ratio, low, high, rng):
@@ -38,9 +39,11 @@ def main():
     parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
     parser.add_argument("--levels", type=positive_int, nargs=2, default=[6, 10], metavar=("LOW", "HIGH"),
                         help="noise levels, px at --reference-size")
-    parser.add_argument("--reference-size", type=positive_int, default=321, help="longer side that --levels speak of, px")
+    parser.add_argument("--reference-size", type=positive_int, default=REFERENCE_SIZE,
+                        help="longer side that --levels speak of, px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_noise_flags(parser)
     add_class_flag(parser)
     args = parser.parse_args()
     low, high = args.levels
@@ -58,7 +61,7 @@ def main():
         labels = read_checked_mask(sources[position], args.num_classes)
         level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
         refuse_existing(targets[position], args.overwrite)
-        write_mask(targets[position], add_noise(labels, level, rng), args.num_classes)
+        write_mask(targets[position], add_noise(labels, level, rng, args.noise, args.background), args.num_classes)
         rows.iloc[position, rows.columns.get_loc("mask")] = targets[position]
     write_rows(args.out, rows, "iterations")
     print(f"{args.out}: {(rows['iterations'] > 0).sum()} of {len(rows)} masks are noisy, in {folder}")

@@ -5,9 +5,13 @@
 
     python utils/get_weight.py --mix A_weight_bmscore.csv B_weight_bmscore.csv --out AB_weight_bmscore.csv
 
+    python utils/get_weight.py --csv data/csv/faces/train.csv --pred-dir runs/teacher/pseudo --num-classes 6 --metric bf \\
+        --truth data/csv/faces/train_truth.csv --out data/csv/faces/train_weight_bfscore.csv
+
 scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row. Where
 the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones: AUROC, 1 =
-every clean mask weighs more than every noisy one, 0.5 = the weights know nothing.
+every clean mask weighs more than every noisy one, 0.5 = the weights know nothing. Where better masks of the same images exist
+(--truth), it says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
 """
 
 import sys
@@ -15,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, spearmanr
 from torch.utils.data import DataLoader
 
 if __name__ == "__main__":
@@ -68,7 +72,16 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0)
     if missing:
         raise UserError(f"--pred-dir {pred_dir}: {len(missing)} of {len(rows)} pseudo-labels are missing, first "
                         f"{Path(missing[0]).name}; write them with predict.py --csv on the same CSV")
-    pairs = Pairs(rows["mask"].tolist(), predictions, num_classes, metric, theta, size)
+    return score_pairs(rows["mask"].tolist(), predictions, num_classes, metric, theta, size, workers)
+
+
+def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0):
+    """Agreement of two label map files each, float (pairs,) in 0..1; the files are read in order, --workers at a time.
+
+    Raises:
+        UserError: one is not a label map.
+    """
+    pairs = Pairs(masks, others, num_classes, metric, theta, size)
     loader = DataLoader(pairs, batch_size=None, num_workers=workers)
     scores = list(progress(loader, f"scoring by {metric}", len(pairs), "mask"))
     for score in scores:
@@ -115,11 +128,26 @@ def summarise(rows):
     return summary, text
 
 
+def rank_correlation(args, rows):
+    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, -1..1.
+
+    Raises:
+        UserError: --truth holds other images than the rows, or another order.
+    """
+    truth = read_rows(args.truth)
+    if truth["image"].tolist() != rows["image"].tolist():
+        raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
+    true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
+                       args.workers)
+    return float(spearmanr(rows["weight"], true).statistic)
+
+
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", help="the teacher's pseudo-labels, named as predict.py names them")
     parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
+    parser.add_argument("--truth", metavar="CSV", help="the same rows with better masks, to see how well the weights rank")
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
@@ -140,6 +168,9 @@ def main():
         rows["weight"] = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers)
     write_rows(args.out, rows, "weight")
     summary, text = summarise(rows)
+    if args.truth:
+        summary["spearman"] = rank_correlation(args, rows)
+        text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
     write_json(Path(args.out).with_suffix(".json"), {"out": args.out, **vars(args), **summary})
     print(f"{args.out}: weights of {len(rows)} rows\n{text}")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.command_line import (
     class_count,
+    class_or_none,
     none_or_str,
     nonnegative_float,
     nonnegative_int,
@@ -87,8 +88,8 @@ def add_selection_flags(parser):
     group.add_argument("--select-by", choices=("loss", *METRICS), default="loss",
                        help="a network trusts the samples of the smallest loss, or of the highest score against the annotation")
     group.add_argument("--forget-rate", type=share, metavar="SHARE",
-                       help="of each batch that is dropped in the end (default: the share of noisy rows if the training CSV has "
-                            "`iterations`, else 0.2)")
+                       help="of each batch that is dropped in the end (default: the share of noisy rows if the training CSV "
+                            "has `iterations`, else 0.2)")
     group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs until that much is dropped")
 
 
@@ -101,6 +102,19 @@ def add_disagreement_flag(parser):
 def add_class_flag(parser):
     """--num-classes."""
     parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
+
+
+def add_legend_flag(parser):
+    """--classes."""
+    parser.add_argument("--classes", metavar="JSON", help="names and colours of the classes, as the prepare scripts write them")
+
+
+def add_noise_flags(parser):
+    """--noise, --background."""
+    parser.add_argument("--noise", choices=("morphology", "polygon", "markov"), default="morphology",
+                        help="how outlines go wrong, see utils/add_noise.py")
+    parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none",
+                        help="what takes the place of shrunken regions; none where every class is a thing (street scenes)")
 
 
 def add_score_flags(parser):

@@ -1,0 +1,68 @@
+"""Names and colours of classes, for pictures and tables.
+
+A data set's names stand in `classes.json`, which the prepare scripts write beside the CSVs:
+
+    {"names": ["sky", "building", ...], "colours": [[128, 128, 128], ...]}          colours may be left out
+"""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from data import IGNORE_INDEX
+from data.files import UserError, read_json, write_json
+
+FILE_NAME = "classes.json"
+
+
+class Legend:
+    """Names (list of str, C of them) and colours (uint8 (C, 3), RGB) of classes."""
+
+    def __init__(self, num_classes, names=None, colours=None):
+        self.names = names or (["background", "foreground"] if num_classes == 2 else [f"class {c}" for c in range(num_classes)])
+        self.colours = np.array(colours or _distinct_colours(num_classes), dtype=np.uint8)
+
+    def paint(self, labels):
+        """A label map (H, W) as a picture: uint8 (H, W, 3); ignored pixels are white."""
+        table = np.full((256, 3), 255, np.uint8)
+        table[:len(self.colours)] = self.colours
+        return table[labels]
+
+    def overlay(self, image, labels, strength=0.25):
+        """The picture (H, W, 3), tinted by its labels (H, W), outlines drawn; a binary map's background is left alone."""
+        tinted = image.copy()
+        for c in range(1 if len(self.names) == 2 else 0, len(self.names)):
+            inside = (labels == c).astype(np.uint8)
+            colour = self.colours[c].astype(float)
+            tinted[inside > 0] = ((1 - strength) * tinted[inside > 0] + strength * colour).astype(np.uint8)
+            outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(tinted, outlines, -1, self.colours[c].tolist(), 2)
+        tinted[labels == IGNORE_INDEX] //= 2
+        return tinted
+
+
+def read_legend(path, num_classes):
+    """The legend of a classes.json, or, with None, numbered names and colours far apart.
+
+    Raises:
+        UserError: no such file, or it names another number of classes.
+    """
+    if path is None:
+        return Legend(num_classes)
+    content = read_json(path)
+    names = content.get("names", []) if isinstance(content, dict) else []
+    if len(names) != num_classes or len(content.get("colours", names)) != num_classes:
+        raise UserError(f"{path}: names {len(names)} classes, --num-classes is {num_classes}")
+    return Legend(num_classes, names, content.get("colours"))
+
+
+def write_legend(folder, names, colours=None):
+    """Write classes.json to a folder."""
+    write_json(folder / FILE_NAME, {"names": list(names), **({"colours": [list(c) for c in colours]} if colours else {})})
+
+
+def _distinct_colours(count):
+    """The background dark, then hues a golden angle apart, every other one darker."""
+    hues = [colorsys.hsv_to_rgb((0.58 + 0.618034 * c) % 1, 0.85, 1.0 if c % 2 else 0.75) for c in range(count)]
+    return [[40, 40, 40]] + [[round(255 * part) for part in hue] for hue in hues[1:]]

@@ -1,0 +1,61 @@
+"""CamVid, 11 classes -> CSVs and classes.json.
+
+    python data/prepare_camvid.py CamVid --out data/csv/camvid
+
+reads train/, val/, test/ with their label maps in trainannot/, valannot/, testannot/ (the layout most tutorials share, 11 =
+void), or train/images/ and train/labels/ and so on; 11 becomes 255. Every pixel of a street is something: make noise with
+utils/generate_noisy_label.py --num-classes 11 --background none.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data import IGNORE_INDEX
+from data.command_line import command_line, tool_parser
+from data.files import read_mask
+from data.legend import write_legend
+from data.splits import convert_masks, open_output, pair_by_stem, require, write_splits
+
+SPLITS = {"train": "train", "valid": "val", "test": "test"}
+VOID = 11
+NAMES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+COLOURS = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
+           (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192))  # the data set's own
+
+
+def convert(path):
+    """A label file as a label map: 0..10, 255 = void."""
+    labels = read_mask(path, len(NAMES))
+    return np.where(labels == VOID, IGNORE_INDEX, labels).astype(np.uint8)
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("folder", help="holds train/, val/, test/")
+    parser.add_argument("--out", required=True, help="folder of the CSVs and the label maps")
+    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    args = parser.parse_args()
+
+    root, out = Path(args.folder), Path(args.out)
+    nested = (root / "train" / "images").is_dir()
+    folders = {split: (root / name / "images", root / name / "labels") if nested else (root / name, root / f"{name}annot")
+               for split, name in SPLITS.items()}
+    require(*[folder for pair in folders.values() for folder in pair],
+            layout="train/ val/ test/ and trainannot/ valannot/ testannot/, or {train,val,test}/{images,labels}/")
+    splits = {split: pair_by_stem(*pair) for split, pair in folders.items()}
+    open_output(args)
+    for split, rows in splits.items():
+        targets = [str(out / "masks" / split / f"{Path(mask).stem}.png") for mask in rows["mask"]]
+        convert_masks(list(zip(rows["mask"], targets)), convert, len(NAMES), args.overwrite)
+        rows["mask"] = targets
+    write_legend(out, NAMES, COLOURS)
+    write_splits(out, splits, args.overwrite)
+
+
+if __name__ == "__main__":
+    command_line(main)

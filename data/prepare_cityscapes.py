@@ -1,0 +1,85 @@
+"""Cityscapes, 19 classes, fine or official coarse annotations -> masks, CSVs and classes.json.
+
+    python data/prepare_cityscapes.py cityscapes --annotations coarse --out data/csv/cityscapes_coarse
+
+reads leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and gtFine or gtCoarse/{train,val}/CITY/*_labelIds.png as the data set's
+site packs them. train is split into train and valid, with the annotations asked for; val, fine, is the test set. With coarse
+ones and gtFine/train at hand, train_truth.csv and valid_truth.csv hold the same rows with fine masks. Label ids become the 19
+train ids, all others 255. Every pixel of a street is something: make noise with utils/generate_noisy_label.py
+--num-classes 19 --background none.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data import IGNORE_INDEX
+from data.command_line import command_line, share, tool_parser
+from data.files import UserError, read_mask
+from data.legend import write_legend
+from data.splits import convert_masks, divide, open_output, require, write_splits
+
+CLASSES = (  # label id, name, colour; the train id is the position (the data set's own table)
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)), (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)), (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)), (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)), (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)))
+TRAIN_ID = np.full(256, IGNORE_INDEX, np.uint8)
+TRAIN_ID[[label for label, _, _ in CLASSES]] = range(len(CLASSES))
+
+
+def convert(path):
+    """A labelIds file as a label map: 0..18, 255."""
+    return TRAIN_ID[read_mask(path, 255)]
+
+
+def find(root, kind, split):
+    """Rows of a split: `image`, `source` (the labelIds file); images without one are an error.
+
+    Args:
+        kind: `gtFine` or `gtCoarse`.
+    """
+    layout = f"leftImg8bit/{split}/CITY/*_leftImg8bit.png with {kind}/{split}/CITY/*_{kind}_labelIds.png"
+    require(root / "leftImg8bit" / split, root / kind / split, layout=layout)
+    images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+    if not images:
+        raise UserError(f"{root / 'leftImg8bit' / split}: no images; this is the layout that is read: {layout}")
+    sources = [root / kind / split / image.parent.name / image.name.replace("leftImg8bit", f"{kind}_labelIds")
+               for image in images]
+    require(*sources, layout=layout)
+    return pd.DataFrame({"image": map(str, images), "source": map(str, sources)})
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("folder", help="holds leftImg8bit/, gtFine/ and, for coarse ones, gtCoarse/")
+    parser.add_argument("--annotations", choices=("fine", "coarse"), default="fine", help="of train and valid")
+    parser.add_argument("--out", required=True, help="folder of the masks and the CSVs")
+    parser.add_argument("--valid", type=share, default=0.1, help="share of train for validation")
+    parser.add_argument("--seed", type=int, default=0, help="of that split")
+    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    args = parser.parse_args()
+
+    root, out = Path(args.folder), Path(args.out)
+    train, valid = divide(find(root, f"gt{args.annotations.title()}", "train"), args.valid, args.seed)
+    splits = {"train": train, "valid": valid, "test": find(root, "gtFine", "val")}
+    if args.annotations == "coarse" and (root / "gtFine" / "train").is_dir():
+        fine = find(root, "gtFine", "train")
+        splits.update({f"{split}_truth": fine[fine["image"].isin(splits[split]["image"])] for split in ("train", "valid")})
+    open_output(args)
+    for split, rows in splits.items():
+        splits[split] = rows.assign(mask=[str(out / "masks" / Path(source).name) for source in rows["source"]])
+        convert_masks(list(zip(rows["source"], splits[split]["mask"])), convert, len(CLASSES), args.overwrite)
+    write_legend(out, [name for _, name, _ in CLASSES], [colour for _, _, colour in CLASSES])
+    write_splits(out, splits, args.overwrite)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,58 @@
+"""One set of images with coarse and with fine masks -> coarse CSVs to train on, fine ones to test on and to compare with.
+
+    python data/prepare_coarse_fine.py faces --coarse coarse --fine fine --out data/csv/faces --test-names "test_*"
+
+reads faces/images and the two mask folders, paired by stem, and writes
+
+    train.csv, valid.csv              coarse masks
+    test.csv                          fine masks
+    train_truth.csv, valid_truth.csv  the rows of train.csv and valid.csv with their fine masks: the upper bound, and the truth
+                                      for utils/get_weight.py --truth
+
+Test rows are those whose stem fits --test-names, else a random share --test. The files stay where they are.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.command_line import command_line, share, tool_parser
+from data.files import UserError
+from data.splits import divide, open_output, pair_folder, write_splits
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("folder", help="holds images/ and the two mask folders")
+    parser.add_argument("--coarse", default="coarse", help="folder of the coarse masks, in `folder`")
+    parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")
+    parser.add_argument("--out", required=True, help="folder of the CSVs")
+    parser.add_argument("--test-names", metavar="PATTERN", help="stems of the test images, e.g. 'test_*'")
+    parser.add_argument("--test", type=share, default=0.2, help="share for test, without --test-names")
+    parser.add_argument("--valid", type=share, default=0.15, help="share of the rest for validation")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing CSVs")
+    args = parser.parse_args()
+
+    rows = pair_folder(args.folder, args.coarse).merge(
+        pair_folder(args.folder, args.fine).rename(columns={"mask": "fine"}), on="image")
+    if rows.empty:
+        raise UserError(f"{args.folder}: no image has a mask in both {args.coarse} and {args.fine}")
+    if args.test_names:
+        chosen = rows["image"].map(lambda path: Path(Path(path).stem).match(args.test_names))
+        rest, test = rows[~chosen], rows[chosen]
+        if test.empty or rest.empty:
+            raise UserError(f"--test-names {args.test_names}: fits {len(test)} of {len(rows)} stems; both sides need some")
+    else:
+        rest, test = divide(rows, args.test, args.seed)
+    train, valid = divide(rest, args.valid, args.seed)
+    open_output(args)
+    fine = {name: part.assign(mask=part["fine"]) for name, part in (("train", train), ("valid", valid), ("test", test))}
+    write_splits(args.out, {"train": train, "valid": valid, "test": fine["test"], "train_truth": fine["train"],
+                            "valid_truth": fine["valid"]}, args.overwrite)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,138 @@
+"""A Supervisely export, e.g. "Supervisely Person" -> images and binary masks at one size, and CSVs.
+
+    python data/prepare_supervisely.py SuperviselyPerson --out data/csv/supervisely
+
+reads meta.json and, in every data set of the project, img/ and ann/*.json with bitmap objects (base64, zlib, PNG, with an
+origin) and polygon objects (exterior, interior), later objects on top. Images and masks are resized to --size (paper,
+section 4: 321 x 321) and written to --out. The default shares give 4500 train, 500 valid and 711 test rows for the paper's
+5711 portraits.
+"""
+
+import base64
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data import IGNORE_INDEX
+from data.command_line import command_line, positive_int, share, tool_parser
+from data.files import UserError, progress, read_image, resize_image, resize_labels, write_image, write_mask
+from data.splits import open_output, require, split_rows, write_splits
+
+LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
+LARGEST = 1 << 26  # bytes and pixels of one bitmap; more is a fault, or a trap
+
+
+def find(root):
+    """Rows of all data sets of a project: `image`, `annotation`, `name` (unique in the project).
+
+    Raises:
+        UserError: another layout, or an image without its annotation.
+    """
+    require(root / "meta.json", layout=LAYOUT)
+    found = []
+    for folder in sorted(path.parent for path in root.glob("*/ann")):
+        for image in sorted((folder / "img").glob("*")):
+            candidates = [folder / "ann" / f"{image.name}.json", folder / "ann" / f"{image.stem}.json"]  # new and old exports
+            annotation = next((path for path in candidates if path.exists()), None)
+            if annotation is None:
+                raise UserError(f"{candidates[0]}: no such annotation of {image}; this is the layout that is read: {LAYOUT}")
+            found.append((str(image), str(annotation), f"{folder.name}__{image.stem}"))
+    if not found:
+        raise UserError(f"{root}: no data set with img/ and ann/; this is the layout that is read: {LAYOUT}")
+    return pd.DataFrame(found, columns=["image", "annotation", "name"])
+
+
+def draw_annotation(path, foreground, ignored):
+    """The label map of an ann/*.json: uint8 (H, W) of 0, 1, 255.
+
+    Args:
+        foreground: titles of the classes that are 1; empty = all that are not ignored.
+        ignored: titles of the classes that are 255.
+
+    Raises:
+        UserError: not such a file, or an object that cannot be drawn.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        height, width = int(content["size"]["height"]), int(content["size"]["width"])
+        if not 0 < height * width <= LARGEST:
+            raise ValueError(f"a picture of {width} x {height} px")
+        labels = np.zeros((height, width), np.uint8)
+        for number, item in enumerate(content["objects"]):
+            title = item["classTitle"]
+            value = IGNORE_INDEX if title in ignored else int(not foreground or title in foreground)
+            if item.get("bitmap"):
+                _draw_bitmap(labels, item["bitmap"], value)
+            elif len(item.get("points", {}).get("exterior", [])) > 2:
+                _draw_polygon(labels, item["points"], value)
+            else:
+                raise ValueError(f"object {number} ({title}) is neither a bitmap nor a polygon")
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, cv2.error) as error:
+        raise UserError(f"{path}: not a Supervisely annotation ({type(error).__name__}: {str(error).strip()[:120]})") from None
+    return labels
+
+
+def _draw_bitmap(labels, bitmap, value):
+    """Paint a bitmap object; what lies outside the picture is cut off."""
+    unpacker = zlib.decompressobj()
+    png = unpacker.decompress(base64.b64decode(bitmap["data"]), LARGEST)
+    if unpacker.unconsumed_tail:
+        raise ValueError(f"a bitmap of more than {LARGEST} bytes")
+    if len(png) < 24 or int.from_bytes(png[16:20], "big") * int.from_bytes(png[20:24], "big") > LARGEST:
+        raise ValueError("a bitmap that is no PNG or has too many pixels")
+    drawn = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if drawn is None:
+        raise ValueError("a bitmap that is no PNG")
+    if drawn.ndim == 3:  # with an alpha channel that is the object's shape, else any colour but black
+        drawn = drawn[:, :, 3] if drawn.shape[2] == 4 else drawn.max(axis=2)
+    x, y = (int(v) for v in bitmap["origin"])
+    left, top = max(0, -x), max(0, -y)
+    drawn = drawn[top:max(top, labels.shape[0] - y), left:max(left, labels.shape[1] - x)]
+    labels[y + top:y + top + drawn.shape[0], x + left:x + left + drawn.shape[1]][drawn > 0] = value
+
+
+def _draw_polygon(labels, points, value):
+    """Paint a polygon object; its interiors keep what they were."""
+    inside = np.zeros_like(labels)
+    for outlines, fill in (([points["exterior"]], 1), (points.get("interior", []), 0)):
+        for outline in outlines:
+            cv2.fillPoly(inside, [np.array(outline, dtype=float).round().astype(np.int32)], fill)
+    labels[inside > 0] = value
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("folder", help="the project: holds meta.json")
+    parser.add_argument("--out", required=True, help="folder of the images, the masks and the CSVs")
+    parser.add_argument("--foreground", nargs="*", default=[], metavar="TITLE", help="foreground classes (default: all)")
+    parser.add_argument("--ignore", nargs="*", default=["neutral"], metavar="TITLE", help="classes that are ignored (255)")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"), help="px")
+    parser.add_argument("--valid", type=share, default=0.0876, help="share for validation")
+    parser.add_argument("--test", type=share, default=0.1245, help="share for test")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    args = parser.parse_args()
+
+    out, found = Path(args.out), find(Path(args.folder))
+    rows = pd.DataFrame({"image": [str(out / "images" / f"{name}.png") for name in found["name"]],
+                         "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
+    splits = split_rows(rows, args.valid, args.test, args.seed)
+    open_output(args)
+    for source, target in progress(zip(found.itertuples(), rows.itertuples()), "portraits", len(rows), "portrait"):
+        if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
+            labels = draw_annotation(source.annotation, args.foreground, args.ignore)
+            write_mask(target.mask, resize_labels(labels, args.size))
+            write_image(target.image, resize_image(read_image(source.image), args.size))
+    write_splits(out, splits, args.overwrite)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,57 @@
+"""PASCAL VOC 2012 segmentation, 21 classes -> CSVs and classes.json.
+
+    python data/prepare_voc.py data/generated/voc --out data/csv/voc --download
+
+reads VOCdevkit/VOC2012 in the folder, which --download fetches (torchvision, 2 GB). train is split into train and valid, val
+is the test set. The masks are read as they are: palette indices are the classes, the border (255) is ignored.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.command_line import command_line, share, tool_parser
+from data.legend import write_legend
+from data.splits import divide, download, open_output, require, write_splits
+
+NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+         "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+
+
+def read_list(home, split):
+    """Rows (`image`, `mask`) that ImageSets/Segmentation/SPLIT.txt names."""
+    stems = (home / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+    return pd.DataFrame({"image": [str(home / "JPEGImages" / f"{stem}.jpg") for stem in stems],
+                         "mask": [str(home / "SegmentationClass" / f"{stem}.png") for stem in stems]})
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("folder", help="holds VOCdevkit/VOC2012")
+    parser.add_argument("--out", required=True, help="folder of the CSVs")
+    parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
+    parser.add_argument("--valid", type=share, default=0.1, help="share of train for validation")
+    parser.add_argument("--seed", type=int, default=0, help="of that split")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing CSVs")
+    args = parser.parse_args()
+
+    home = Path(args.folder) / "VOCdevkit" / "VOC2012"
+    if args.download and not home.exists():
+        download("VOCSegmentation", args.folder, year="2012", image_set="trainval")
+    lists = home / "ImageSets" / "Segmentation"
+    require(lists / "train.txt", lists / "val.txt", home / "JPEGImages", home / "SegmentationClass",
+            layout="VOCdevkit/VOC2012 with JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/{train,val}.txt")
+    rest, test = read_list(home, "train"), read_list(home, "val")
+    require(*rest["image"], *rest["mask"], *test["image"], *test["mask"], layout="an image and a mask for each listed name")
+    train, valid = divide(rest, args.valid, args.seed)
+    open_output(args)
+    write_legend(Path(args.out), NAMES)
+    write_splits(args.out, {"train": train, "valid": valid, "test": test}, args.overwrite)
+
+
+if __name__ == "__main__":
+    command_line(main)

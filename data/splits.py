@@ -1,0 +1,151 @@
+"""What the prepare scripts share: pairing files, splitting rows, and outputs that a second call leaves as they are."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.files import IMAGE_SUFFIXES, UserError, atomic_path, csv_text, progress, read_json, write_json, write_mask
+
+SPLITS = ("train", "valid", "test")
+
+
+def files_by_stem(folder):
+    """dict of stem -> path of the images in a folder.
+
+    Raises:
+        UserError: no such folder, no images, or two files of one stem.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; images and masks are needed side by side, paired by stem")
+    found = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            found[path.stem].append(path)
+    if not found:
+        raise UserError(f"{folder}: no {', '.join(IMAGE_SUFFIXES)} in it")
+    for paths in found.values():
+        if len(paths) > 1:
+            raise UserError(f"{folder}: {paths[0].name} and {paths[1].name} share a stem; rename or remove one")
+    return {stem: paths[0] for stem, paths in found.items()}
+
+
+def pair_folder(folder, masks_in="masks"):
+    """`pair_by_stem` of the folders images/ and `masks_in` in `folder`."""
+    return pair_by_stem(Path(folder) / "images", Path(folder) / masks_in)
+
+
+def pair_by_stem(image_folder, mask_folder):
+    """Rows (`image`, `mask`) of all images that have a mask of the same stem, sorted by it; the rest is told on stderr.
+
+    Raises:
+        UserError: nothing pairs.
+    """
+    images, masks = files_by_stem(image_folder), files_by_stem(mask_folder)
+    for folder, lack, alone in ((image_folder, "mask", images.keys() - masks.keys()),
+                                (mask_folder, "image", masks.keys() - images.keys())):
+        if alone:
+            print(f"{folder}: {len(alone)} files have no {lack} and are left out, e.g. {min(alone)}", file=sys.stderr)
+    stems = sorted(images.keys() & masks.keys())
+    if not stems:
+        raise UserError(f"{image_folder} and {mask_folder}: no image and mask share a stem")
+    return pd.DataFrame({"image": [str(images[s]) for s in stems], "mask": [str(masks[s]) for s in stems]})
+
+
+def split_rows(rows, valid_share, test_share, seed, limit=None):
+    """Rows in random order, cut into train, valid and test, each with one row at least.
+
+    Args:
+        limit: take so many rows only.
+
+    Returns:
+        dict of split -> rows, each in the order of `rows`.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))[:limit]
+    valid, test = (max(1, round(len(order) * part)) for part in (valid_share, test_share))
+    if valid + test >= len(order):
+        raise UserError(f"{len(order)} pairs cannot be split into {valid} for validation, {test} for test and some to train on")
+    parts = np.split(order, [len(order) - valid - test, len(order) - test])
+    return {split: rows.iloc[np.sort(part)] for split, part in zip(SPLITS, parts)}
+
+
+def divide(rows, share_taken, seed):
+    """Rows, cut at random into (the rest, the share that is taken), both in their order and with one row at least.
+
+    Raises:
+        UserError: fewer than two rows.
+    """
+    taken = min(len(rows) - 1, max(1, round(share_taken * len(rows))))
+    if taken < 1:
+        raise UserError(f"{len(rows)} row cannot be split into training and validation")
+    chosen = np.zeros(len(rows), bool)
+    chosen[np.random.default_rng(seed).permutation(len(rows))[:taken]] = True
+    return rows[~chosen], rows[chosen]
+
+
+def require(*paths, layout):
+    """Raise a UserError that names what is missing and the layout that was looked for."""
+    for path in paths:
+        if not Path(path).exists():
+            raise UserError(f"{path}: not found; this is the layout that is read: {layout}")
+
+
+def download(name, folder, **choice):
+    """Fetch a data set by the torchvision class of that name.
+
+    Raises:
+        UserError: it could not be fetched.
+    """
+    from torchvision import datasets  # heavy, and not needed without --download
+
+    try:
+        getattr(datasets, name)(folder, download=True, **choice)
+    except Exception as error:  # whatever the network, the archive or the disk raise
+        raise UserError(f"--download: {name} could not be fetched into {folder} ({type(error).__name__}: {error}); fetch it by "
+                        "hand and pass its folder") from None
+
+
+def open_output(args):
+    """Make --out; refuse it if it holds what other flags made. A second call with the same flags goes on where one broke off.
+
+    Raises:
+        UserError: --out was made with other flags, and --overwrite is not given.
+    """
+    settings = {key: value for key, value in vars(args).items() if key not in ("out", "overwrite", "download")}
+    record = Path(args.out) / "prepared.json"
+    if record.exists() and read_json(record) != settings and not args.overwrite:
+        raise UserError(f"{args.out} was made with other flags ({record}); pass --overwrite to make it anew, or another --out")
+    write_json(record, settings)
+
+
+def convert_masks(jobs, convert, num_classes, overwrite):
+    """Write masks that are not there yet.
+
+    Args:
+        jobs: list of (source, target path).
+        convert: function of a source that gives its label map, uint8 (H, W).
+    """
+    for source, target in progress(jobs, "masks", unit="mask"):
+        if overwrite or not Path(target).exists():
+            write_mask(target, convert(source), num_classes)
+
+
+def write_splits(out, splits, overwrite):
+    """Write a CSV per split to a folder and say so; one that exists with the same content is left alone.
+
+    Args:
+        splits: dict of name -> rows (`image`, `mask`).
+
+    Raises:
+        UserError: a CSV exists with other content, and `overwrite` is not set; nothing is written then.
+    """
+    texts = {Path(out) / f"{split}.csv": csv_text(rows) for split, rows in splits.items()}
+    changed = [path for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]
+    if changed and not overwrite:
+        raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
+    for (path, text), rows in zip(texts.items(), splits.values()):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(f"{path}: {len(rows)} rows")
