@@ -8,9 +8,10 @@
 #
 # The main job: split -> noise on 60 % of train and valid -> out-of-fold teachers -> weights -> train without weight, with
 # the teacher's weight, with KD weight, and on clean masks -> a table and figures in runs/NAME/report.
-# Flags of quick and methods: --name N  --folds K  --ratio R  --limit N  --seed S (methods: --seeds "0 1 2"  --teachers
-# "pointrend ocrnet"  --encoder E  --encoder-weights W); any other flag goes to every training (e.g. --epochs 20
-# --size 256 256 --precision bf16-mixed).
+# DIR holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script.
+# Flags of quick and methods: --name N  --folds K  --ratio R  --limit N  --seed S  --num-classes C  --noise KIND  --background B
+# (methods: --seeds "0 1 2"  --teachers "pointrend ocrnet"  --encoder E  --encoder-weights W); any other flag goes to every
+# training (e.g. --epochs 20 --size 256 256 --precision bf16-mixed).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=.venv/bin/python
@@ -32,12 +33,13 @@ once() { local result=$1; shift; [ -e "$result" ] || step "$@"; }      # run it 
 
 needs_photos() {  # needs_photos JOB DIR
     [ -n "${2:-}" ] || fail "$1 needs a folder with images/ and masks/: bash run.sh $1 DIR"
-    [ -d "$2/images" ] && [ -d "$2/masks" ] || fail "$2: images/ and masks/ are needed in it"
+    [ -e "$2/train.csv" ] || { [ -d "$2/images" ] && [ -d "$2/masks" ]; } || fail "$2: images/ and masks/ (or train.csv) are needed in it"
 }
 
 parse_flags() {  # parse_flags PHOTOS [flags]: the flags of a job, as variables; what is left goes to every training
     photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 seeds="0 1" teachers="pointrend ocrnet"
     encoder=mobilenet_v2 encoder_weights=imagenet train=() size=(--size 160 160) theta=(--theta 3)
+    classes=(--num-classes 2) coarse=()
     shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -45,9 +47,21 @@ parse_flags() {  # parse_flags PHOTOS [flags]: the flags of a job, as variables;
             --encoder-weights) encoder_weights=$2; shift 2 ;;
             --size) size=(--size "$2" "$3"); shift 3 ;;
             --theta) theta=(--theta "$2"); shift 2 ;;
+            --num-classes) classes=(--num-classes "$2"); shift 2 ;;
+            --noise|--background) coarse+=("$1" "$2"); shift 2 ;;
             *) train+=("$1"); shift ;;
         esac
     done
+}
+
+split() {  # split OUT: sets splits to the folder of train.csv, valid.csv, test.csv
+    splits=$photos
+    if [ ! -e "$photos/train.csv" ]; then
+        splits=$1/csv
+        once "$splits/test.csv" data/prepare_folder.py "$photos" --out "$splits" --seed "$seed" ${limit:+--limit "$limit"}
+    fi
+    legend=()
+    if [ -e "$splits/classes.json" ]; then legend=(--classes "$splits/classes.json"); fi
 }
 
 begin_job() {  # begin_job OUT DESCRIPTION: refuse a folder that holds another job
@@ -57,10 +71,11 @@ begin_job() {  # begin_job OUT DESCRIPTION: refuse a folder that holds another j
     mkdir -p "$1/csv" && echo "$2" > "$1/job.txt"
 }
 
-noise() {  # noise FROM TO SEED: noisy copies of FROM/{train,valid}.csv in TO
+noise() {  # noise TO SEED: noisy copies of train.csv and valid.csv in TO
+    local split
     for split in train valid; do
-        once "$2/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$1/$split.csv" --out "$2/${split}_noisy.csv" \
-            --ratio "$ratio" --seed "$3" --overwrite
+        once "$1/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$splits/$split.csv" --out "$1/${split}_noisy.csv" \
+            --ratio "$ratio" --seed "$2" --overwrite "${classes[@]}" ${coarse[@]+"${coarse[@]}"}
     done
 }
 
@@ -68,14 +83,14 @@ main_job() {  # main_job PHOTOS [flags]
     parse_flags "$@"
     train+=(--encoder "$encoder" --encoder-weights "$encoder_weights")
     local out=runs/$name csv=runs/$name/csv metric
-    begin_job "$out" "photos $photos folds $folds ratio $ratio limit $limit seed $seed ${size[*]} ${theta[*]} ${train[*]}"
+    begin_job "$out" "photos $photos folds $folds ratio $ratio limit $limit seed $seed ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
 
     say "1/5 split and noise"
-    once "$csv/test.csv" data/prepare_folder.py "$photos" --out "$csv" --seed "$seed" --overwrite ${limit:+--limit "$limit"}
-    noise "$csv" "$csv" "$seed"
+    split "$out"
+    noise "$csv" "$seed"
 
     # the same for every training; --resume makes a finished one return at once and a broken one go on
-    local flags=("${size[@]}" "${theta[@]}" --seed "$seed" --cache --out-dir "$out" --resume --valid_csv "$csv/valid_noisy.csv" "${train[@]}")
+    local flags=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$out" --resume --valid_csv "$csv/valid_noisy.csv" "${train[@]}")
     say "2/5 teachers, $folds folds: each judges the masks it never saw"
     step train_teacher.py --train_csv "$csv/train_noisy.csv" --name teacher --folds "$folds" "${flags[@]}"
 
@@ -83,41 +98,41 @@ main_job() {  # main_job PHOTOS [flags]
     for metric in miou bf bm; do
         once "$csv/train_noisy_weight_${metric}score.csv" utils/get_weight.py --csv "$csv/train_noisy.csv" \
             --pred-dir "$out/teacher/pseudo" --metric $metric --out "$csv/train_noisy_weight_${metric}score.csv" \
-            "${size[@]}" "${theta[@]}" --workers 2
+            "${size[@]}" "${theta[@]}" "${classes[@]}" --workers 2
     done
 
     say "4/5 students"
-    flags+=(--test_csv "$csv/test.csv")
+    flags+=(--test_csv "$splits/test.csv")
     step train_without_weight.py --train_csv "$csv/train_noisy.csv" --name noisy "${flags[@]}"
     step train_with_Teacher_weight.py --train_csv "$csv/train_noisy_weight_bmscore.csv" --name teacher_bm "${flags[@]}"
     step train_with_KDweight.py --train_csv "$csv/train_noisy_weight_bmscore.csv" --name kd_bm "${flags[@]}" --lambda-warmup 2
-    step train_without_weight.py --train_csv "$csv/train.csv" --name clean "${flags[@]}" --valid_csv "$csv/valid.csv"
+    step train_without_weight.py --train_csv "$splits/train.csv" --name clean "${flags[@]}" --valid_csv "$splits/valid.csv"
 
     say "5/5 report"
     step report.py "$out"/{noisy,teacher_bm,kd_bm,clean} --out "$out/report" --weights "$csv"/train_noisy_weight_{miou,bf,bm}score.csv \
-        --noisy-csv "$csv/train_noisy.csv" --pred-dir "$out/teacher/pseudo"
+        --noisy-csv "$csv/train_noisy.csv" --pred-dir "$out/teacher/pseudo" ${legend[@]+"${legend[@]}"}
 }
 
 methods_job() {  # methods_job PHOTOS [flags]
     parse_flags "$@"
     local out=runs/$name teacher seed here noisy kind
-    begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${train[*]}"
+    begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
     local one=(--model smp_unet --encoder "$encoder" --encoder-weights "$encoder_weights")
     local two=(--model-a smp_unet --encoder-a "$encoder" --encoder-weights-a "$encoder_weights"
                --model-b deeplabv3plus --encoder-b "$encoder" --encoder-weights-b "$encoder_weights")
     say "split"
-    once "$out/csv/test.csv" data/prepare_folder.py "$photos" --out "$out/csv" --overwrite ${limit:+--limit "$limit"}
+    split "$out"
     for kind in methods controls; do
         for seed in $seeds; do
             here=$out/seed$seed noisy=$out/seed$seed/csv/train_noisy
-            noise "$out/csv" "$here/csv" "$seed"
-            local all=("${size[@]}" "${theta[@]}" --seed "$seed" --cache --out-dir "$here" --resume "${train[@]}")
+            noise "$here/csv" "$seed"
+            local all=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$here" --resume "${train[@]}")
             local teach=("${all[@]}" --valid_csv "$here/csv/valid_noisy.csv")
-            local flags=("${teach[@]}" --test_csv "$out/csv/test.csv")
+            local flags=("${teach[@]}" --test_csv "$splits/test.csv")
             say "$kind, seed $seed"
             if [ $kind = methods ]; then
                 step train_without_weight.py --train_csv "$noisy.csv" --name noisy "${flags[@]}" "${one[@]}"
-                step train_without_weight.py --train_csv "$out/csv/train.csv" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$out/csv/valid.csv"
+                step train_without_weight.py --train_csv "$splits/train.csv" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$splits/valid.csv"
             fi
             for teacher in $teachers; do
                 local weights=${noisy}_${teacher}_weight_bmscore.csv
@@ -125,7 +140,7 @@ methods_job() {  # methods_job PHOTOS [flags]
                     step train_teacher.py --train_csv "$noisy.csv" --name "$teacher" --folds "$folds" "${teach[@]}" "${one[@]}" --model "$teacher"
                     for metric in miou bf bm; do
                         once "${weights/bmscore/${metric}score}" utils/get_weight.py --csv "$noisy.csv" --pred-dir "$here/$teacher/pseudo" \
-                            --metric $metric --out "${weights/bmscore/${metric}score}" "${size[@]}" "${theta[@]}"
+                            --metric $metric --out "${weights/bmscore/${metric}score}" "${size[@]}" "${theta[@]}" "${classes[@]}"
                     done
                     step train_with_Teacher_weight.py --train_csv "$weights" --name "${teacher}_teacher" "${flags[@]}" "${one[@]}"
                     step train_with_KDweight.py --train_csv "$weights" --name "${teacher}_kd" --lambda-warmup 2 "${flags[@]}" "${one[@]}"
@@ -149,7 +164,7 @@ methods_job() {  # methods_job PHOTOS [flags]
     seed=${seeds%% *}
     step report.py "${runs[@]}" --out "$out/report" --noisy-csv "$out/seed$seed/csv/train_noisy.csv" \
         --weights $(for teacher in $teachers; do echo "$out/seed$seed/csv/train_noisy_${teacher}_weight_"{miou,bf,bm}score.csv; done) \
-        --pred-dir "$out/seed$seed/${teachers##* }/pseudo"
+        --pred-dir "$out/seed$seed/${teachers##* }/pseudo" ${legend[@]+"${legend[@]}"}
 }
 
 case ${1:-sample} in
@@ -168,6 +183,6 @@ case ${1:-sample} in
         needs_photos "$@"
         setup
         methods_job "$2" --name "$(basename "$2")_methods" --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    -h|--help|help) sed -n '2,15s/^# \{0,1\}//p' "$0" ;;
+    -h|--help|help) sed -n '2,16s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

@@ -203,7 +203,7 @@ def test_folder_is_paired_by_stem_and_split_without_overlap(pictures, tmp_path, 
         write_mask(tmp_path / "masks" / f"{name}.png", np.zeros((8, 8), np.uint8))
     rows = pair_folder(tmp_path)
     assert [p.rsplit("/", 1)[1] for p in rows["image"]] == ["a.png", "b.JPG", "c.jpeg"]
-    assert "1 images have no mask" in capsys.readouterr().err
+    assert "1 files have no mask" in capsys.readouterr().err
     rows = rows.loc[np.arange(60) % 3].reset_index(drop=True).assign(image=[f"{i}.png" for i in range(60)])
     parts, same, other = (split_rows(rows, 0.1, 0.2, seed) for seed in (1, 1, 2))
     assert [len(part) for part in parts.values()] == [42, 6, 12]

@@ -7,18 +7,22 @@ from safetensors.torch import save_file
 from models import build_model
 from models.smp import load_encoder
 from tests.conftest import ROOT
+from utils.losses import main_logits, training_losses
 
-KINDS = [("unet", 2), ("unet", 5), ("smp_unet", 2), ("smp_unet", 5), ("deeplabv3plus", 2), ("deeplabv3plus", 5)]
+KINDS = [("unet", 2), ("unet", 5), ("smp_unet", 2), ("smp_unet", 5), ("deeplabv3plus", 2), ("deeplabv3plus", 5),
+         ("pointrend", 2), ("pointrend", 5), ("ocrnet", 2), ("ocrnet", 5)]
 
 
 @pytest.mark.parametrize("name, num_classes", KINDS)
 @pytest.mark.parametrize("size", [(33, 47), (64, 64)])
 def test_logits_at_any_size_and_a_gradient_everywhere(name, num_classes, size):
     network = build_model(name, "mobilenet_v2", None, num_classes, width=4)
-    logits = network(torch.randn(2, 3, *size))
-    assert logits.shape == (2, 1 if num_classes == 2 else num_classes, *size)
-    logits.square().mean().backward()
+    output = network(torch.randn(2, 3, *size))
+    shape = (2, 1 if num_classes == 2 else num_classes, *size)
+    assert main_logits(output).shape == shape
+    training_losses(output, torch.randint(0, num_classes, (2, *size))).mean().backward()
     assert all(p.grad is not None for p in network.parameters())
+    assert network.eval()(torch.randn(1, 3, *size)).shape == (1, *shape[1:])
 
 
 def test_the_classic_unet_has_64_to_1024_channels():

@@ -150,3 +150,28 @@ def test_add_noise_on_the_command_line(photos, tmp_path):
     before, after = torch.from_numpy(read_mask(mask)), torch.from_numpy(read_mask(tmp_path / "n.png"))
     assert before.shape == after.shape and not torch.equal(before, after)
     assert (tmp_path / "s.png").stat().st_size > 1000
+
+
+def test_the_truth_tells_how_well_the_weights_rank(planted):
+    """Annotations at rising noise: a teacher that knows the truth ranks them, a reversed one ranks them the other way."""
+    rows = read_rows(planted / "train.csv")
+    names = pseudo_label_names(rows)
+    for number, (mask, name) in enumerate(zip(rows["mask"], names)):
+        write_mask(mask, add_noise(read_mask(planted / "pseudo" / name), number, inward=False))
+    truth = rows.assign(mask=[str(planted / "pseudo" / name) for name in names])
+    write_rows(planted / "truth.csv", truth)
+    command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf",
+               "--out", planted / "w.csv", "--overwrite", "--truth"]
+    done = run_script(*command, planted / "truth.csv")
+    assert "does: 1.000" in done.stdout
+    assert json.loads((planted / "w.json").read_text())["spearman"] == pytest.approx(1)
+    weights = np.array(read_rows(planted / "w.csv", needs_weights=True)["weight"])
+    # by another route: the weights are the truth's own scores here, so any other ranking must correlate less
+    for mask, name in zip(rows["mask"], names):
+        write_mask(planted / "pseudo2" / name, read_mask(mask))  # a teacher that imitates the annotations
+    done = run_script(*command[:4], planted / "pseudo2", *command[5:], planted / "truth.csv")
+    assert json.loads((planted / "w.json").read_text())["spearman"] != pytest.approx(1)
+    assert weights[0] == 1
+    write_rows(planted / "other.csv", truth.iloc[::-1])
+    wrong = run_script(*command, planted / "other.csv", check=False)
+    assert wrong.returncode == 2 and "holds other images" in wrong.stderr

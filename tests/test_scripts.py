@@ -20,7 +20,7 @@ from utils.folds import assign_folds
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
 
-# the spec's commands for the three weight scripts; {csv} stands for data/csv
+# the spec's ten commands; {csv} stands for data/csv
 SPLITS = '--valid_csv "{csv}/valid_noisy_60.csv" --test_csv "{csv}/test.csv" '
 RECIPE = "--epochs 100 --batch-size 4 --learning-rate 0.1"
 PUBLISHED = [
@@ -29,6 +29,8 @@ PUBLISHED = [
       + f"--name train_noisy_60_{m}weight_noKD " + RECIPE for m in ("miou", "bf", "bm")),
     *('train_with_KDweight.py --train_csv "{csv}/train_noisy_60_PointRend_weight_' + m + 'score.csv" ' + SPLITS
       + f"--name train_noisy_60_{m}weight_KD " + RECIPE for m in ("miou", "bf", "bm")),
+    *(f'"train_{m}.py" --train_csv "{{csv}}/train_noisy_60.csv" ' + SPLITS + f"--name train_{m} " + RECIPE
+      for m in ("decoupling", "co_teaching", "co_teaching+")),
 ]
 SHORT = ('train_with_KDweight.py -train "{csv}/train_noisy_60_PointRend_weight_bmscore.csv" -valid "{csv}/valid_noisy_60.csv" '
          '-test "{csv}/test.csv" -n short -e 100 -b 4 -l 0.1')
@@ -38,8 +40,8 @@ def words(command, csvs):
     return command.format(csv=csvs).replace('"', "").split()
 
 
-@pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6], SHORT],
-                         ids=["noweight", "teacher", "kd", "short"])
+@pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6], *PUBLISHED[7:], SHORT],
+                         ids=["noweight", "teacher", "kd", "decoupling", "co_teaching", "co_teaching+", "short"])
 def test_published_commands_run_verbatim(csvs, tmp_path, command):
     """Verbatim, then flags that only make it short and small."""
     done = run_script(*words(command, csvs), "--out-dir", tmp_path, *TINY, "--epochs", 2)
@@ -53,6 +55,18 @@ def test_published_commands_run_verbatim(csvs, tmp_path, command):
         assert "scored by bm" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PUBLISHED, ids=[command.split("--name ")[1].split()[0] for command in PUBLISHED])
+def test_published_commands_run_on_two_processes(csvs, tmp_path, command):
+    """By torchrun, on CPUs: every test sample counted once, both networks equal in both processes."""
+    done = run_script("-m", "torch.distributed.run", "--nproc_per_node", 2, *words(command, csvs), "--out-dir", tmp_path,
+                      *TINY, "--epochs", 1)
+    folder, = tmp_path.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["machine"]["processes"] == 2, done.stdout
+    assert all(scores["images"] == 4 for scores in result["test"]) and len(result["test"]) == len(result["parameters"])
+
+
 @pytest.mark.parametrize("command", PUBLISHED)
 def test_published_flags_are_all_known(csvs, command):
     """Every published command gets past its flags: the only complaint is about the CSV that was made missing."""
@@ -62,12 +76,15 @@ def test_published_flags_are_all_known(csvs, command):
 
 @pytest.mark.parametrize("script, train", [("train_without_weight.py", "train_noisy_60.csv"),
                                            ("train_with_Teacher_weight.py", "train_noisy_60_PointRend_weight_bfscore.csv"),
-                                           ("train_with_KDweight.py", "train_noisy_60_PointRend_weight_bmscore.csv")])
+                                           ("train_with_KDweight.py", "train_noisy_60_PointRend_weight_bmscore.csv"),
+                                           ("train_co_teaching.py", "train_noisy_60.csv")])
 def test_a_killed_run_resumes_to_the_same_bits(csvs, tmp_path, script, train):
     command = [script, "--train_csv", csvs / train, "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv",
                *TINY, "--epochs", 6, "--augment"]
     if "KD" in script:
         command += ["--lambda-warmup", 1]
+    if "co_teaching" in script:
+        command += ["--model-b", "unet"]
     run_script(*command, "--name", "run", "--out-dir", tmp_path / "whole")
     log = tmp_path / "broken" / "run" / "log.jsonl"
     started = subprocess.Popen([sys.executable, *map(str, command), "--name", "run", "--out-dir", str(tmp_path / "broken")],

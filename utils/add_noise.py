@@ -22,8 +22,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -139,12 +137,12 @@ def markov(region, level, rng, inward):
 
 
 def _closed_walk(count, length, deviation, rng):
-    """An autoregressive walk of `count` steps that ends where it began: mean 0, correlated over `length` steps, smooth over a
-    quarter of that (a hand does not shake at every pixel)."""
+    """A random walk of `count` steps that ends where it began: mean 0, held by a spring (an autoregressive process) that
+    forgets over `length` steps, smoothed over an eighth of that (a hand does not shake at every pixel)."""
     keep = 1 - 1 / max(2, length)
-    steps = rng.normal(0, deviation * np.sqrt(1 - keep**2), count)
-    walk, _ = lfilter([1], [1, -keep], steps, zi=[keep * rng.normal(0, deviation)])
-    return gaussian_filter1d(walk - np.linspace(0, walk[-1] - walk[0], count), length / 8, mode="wrap")
+    frequency = 2 * np.pi * np.fft.rfftfreq(count)
+    gain = np.sqrt(1 - keep**2) / np.abs(1 - keep * np.exp(-1j * frequency)) * np.exp(-(frequency * length / 8) ** 2 / 2)
+    return np.fft.irfft(np.fft.rfft(rng.normal(0, deviation, count)) * gain, count)  # a period of a periodic process
 
 
 KINDS = {"morphology": morphology, "polygon": polygon, "markov": markov}

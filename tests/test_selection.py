@@ -1,0 +1,208 @@
+"""Two-network methods by hand: who selects what for whom, how the loss is averaged, and what an empty selection does."""
+
+import importlib
+import json
+
+import pytest
+import torch
+
+import train_decoupling
+import train_without_weight
+from tests.conftest import run_script
+from tests.test_engine import arguments, epochs_of
+from utils import engine
+from utils.agreement import agreement
+from utils.losses import per_sample_loss, weighted_loss
+from utils.weighting import disagreement, dropped_worst, keep_best, keep_share, shuffled, trust
+
+co_teaching = importlib.import_module("train_co_teaching")
+co_teaching_plus = importlib.import_module("train_co_teaching+")
+
+
+class Flags:
+    """What `weigh` reads of the command line."""
+
+    num_classes, theta, ramp_epochs, select_by, disagree_below = 2, 3.0, 10, "loss", 0.9
+
+
+def logits_of(*foreground_rows):
+    """Logits (B, 1, 10, 10) that are sure of a foreground of so many rows, one number per sample."""
+    logits = torch.full((len(foreground_rows), 1, 10, 10), -4.0)
+    for sample, rows in enumerate(foreground_rows):
+        logits[sample, :, :rows] = 4.0
+    return logits
+
+
+def test_disagreement_by_hand():
+    a, b = logits_of(5, 5, 0, 10, 5), logits_of(5, 4, 0, 0, 0)
+    # miou: 1; (4/5 + 5/6) / 2; both empty = 1; 0; only background in common: (0 + 5/10) / 2
+    assert disagreement(a, b, 2, 0.9).tolist() == [0, 1, 0, 1, 1]
+    assert disagreement(a, b, 2, 0.8).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_keep_share_by_hand():
+    shares = [keep_share(epoch, 0.6, 10) for epoch in (0, 5, 9, 10, 99)]
+    assert shares == pytest.approx([1, 0.7, 0.46, 0.4, 0.4])
+
+
+@pytest.mark.parametrize("share, among, kept", [
+    (1.0, None, [1, 1, 1, 1]), (0.5, None, [0, 1, 1, 0]), (0.4, None, [0, 1, 1, 0]), (0.3, None, [0, 0, 1, 0]),
+    (0.0, None, [0, 0, 0, 0]), (0.5, [1, 1, 0, 1], [0, 1, 0, 1]), (1.0, [0, 1, 0, 0], [0, 1, 0, 0]),
+    (0.4, [0, 1, 0, 0], [0, 0, 0, 0]), (1.0, [0, 0, 0, 0], [0, 0, 0, 0])])
+def test_keep_best_by_hand(share, among, kept):
+    scores = torch.tensor([-0.9, -0.2, -0.1, -0.3])
+    among = None if among is None else torch.tensor(among, dtype=torch.float32)
+    assert keep_best(scores, share, among).tolist() == kept
+
+
+def test_trust_is_a_small_loss_or_a_high_score():
+    logits, mask = logits_of(5, 2), torch.zeros(2, 10, 10, dtype=torch.long)
+    mask[:, :5] = 1
+    assert torch.equal(trust(logits, mask, "loss", 2), -per_sample_loss(logits, mask))
+    by_score = trust(logits, mask, "bm", 2)
+    assert torch.equal(by_score, agreement((logits[:, 0] > 0).long(), mask, 2, "bm"))
+    assert by_score[0] == 1 > by_score[1]
+
+
+def planted():
+    """Annotations of 5 rows; A agrees with samples 0 and 1, B with 2 and 3; they disagree on all but sample 4."""
+    a, b = logits_of(5, 5, 1, 0, 3), logits_of(1, 0, 5, 5, 3)
+    mask = torch.zeros(5, 10, 10, dtype=torch.long)
+    mask[:, :5] = 1
+    return [a, b], {"mask": mask}
+
+
+@pytest.mark.parametrize("select_by", ["loss", "bm"])
+def test_co_teaching_hands_each_network_what_the_other_trusts(select_by):
+    flags = Flags()
+    flags.select_by = select_by
+    logits, batch = planted()
+    for_a, for_b = co_teaching.weigh(flags, 0.6, logits, batch, epoch=10)  # keeps 2 of 5
+    assert for_a.tolist() == [0, 0, 1, 1, 0] and for_b.tolist() == [1, 1, 0, 0, 0]
+    for_a, for_b = co_teaching.weigh(flags, 0.6, logits, batch, epoch=0)
+    assert for_a.tolist() == for_b.tolist() == [1] * 5
+
+
+def test_co_teaching_plus_selects_within_the_disagreement():
+    logits, batch = planted()
+    for_a, for_b = co_teaching_plus.weigh(Flags(), 0.5, logits, batch, epoch=10)  # 2 of the 4 they disagree on
+    assert for_a.tolist() == [0, 0, 1, 1, 0] and for_b.tolist() == [1, 1, 0, 0, 0]
+    for_a, for_b = co_teaching_plus.weigh(Flags(), 0.5, logits, batch, epoch=0)
+    assert for_a.tolist() == for_b.tolist() == [1, 1, 1, 1, 0]  # sample 4 is trusted, but agreed on
+    same = [logits[0], logits[0]]
+    assert [each.sum() for each in co_teaching_plus.weigh(Flags(), 0.5, same, batch, epoch=0)] == [0, 0]
+
+
+def test_decoupling_updates_both_on_the_disagreement():
+    logits, batch = planted()
+    assert [each.tolist() for each in train_decoupling.weigh(Flags(), logits, batch, 0)] == [[1, 1, 1, 1, 0]] * 2
+
+
+def test_the_worst_rows_are_dropped_and_shuffling_keeps_the_weights():
+    weights = [0.5, 0.1, 0.9, 0.3, 0.3]
+    assert dropped_worst(weights, 0.2).tolist() == [1, 0, 1, 1, 1]
+    assert dropped_worst(weights, 0.4).tolist() == [1, 0, 1, 1, 0]
+    assert dropped_worst(weights, 0).tolist() == [1] * 5
+    other = shuffled(weights, 3)
+    assert sorted(other.tolist()) == pytest.approx(sorted(weights)) and other.tolist() != pytest.approx(weights)
+    assert torch.equal(other, shuffled(weights, 3)) and not torch.equal(other, shuffled(weights, 4))
+
+
+class TwoProcesses:
+    """A fabric in which the other process kept `other` samples."""
+
+    world_size = 2
+
+    def __init__(self, other):
+        self.other = torch.tensor(other)
+
+    def all_reduce(self, kept, reduce_op):
+        assert reduce_op == "sum"
+        return kept + self.other
+
+
+def test_the_loss_is_averaged_over_the_samples_kept_in_all_processes():
+    losses = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    selections = [torch.tensor([1.0, 0, 1, 0]), torch.tensor([0.0, 0, 0, 0])]
+    scaled, kept = engine.averaged_over_kept(TwoProcesses([1.0, 0.0]), selections)
+    assert kept.tolist() == [3, 0]
+    # DDP takes the mean of both processes' gradients, so the other one's sample, of loss 3, adds 3 * 4 * 2 / 3 / 4 there
+    mine, other = weighted_loss(losses, scaled[0]), 3.0 * (4 * 2 / 3) / 4
+    assert ((mine + other) / 2).item() == pytest.approx((1 + 4 + 3) / 3)
+    assert weighted_loss(losses, scaled[1]) == 0
+
+
+def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
+    """Weight decay and momentum alone would move a network whose loss is 0."""
+    seen = []
+
+    def weigh(logits, batch, epoch):
+        seen.append([p.clone() for p in networks[0].parameters()])
+        return [torch.zeros_like(batch["weight"]) if len(seen) > 1 else torch.ones_like(batch["weight"])]
+
+    networks, build = [], engine.build_networks
+
+    def remember(*given):
+        networks.extend(build(*given))
+        return networks
+
+    args = arguments(csvs, tmp_path, "--optimizer", "adamw", "--weight-decay", "0.5", "-l", "0.1", "--epochs", "2")
+    engine.build_networks = remember
+    try:
+        engine.run(args, weigh, selects=True)
+    finally:
+        engine.build_networks = build
+    assert [entry["empty"] for entry in epochs_of(tmp_path)] == [[1], [2]]  # 2 steps an epoch, the first one kept all
+    assert [entry["weight"] for entry in epochs_of(tmp_path)] == [[0.5], [0.0]]
+    for before, after in zip(seen[1], networks[0].parameters()):
+        assert torch.equal(before, after)
+    assert any(not torch.equal(a, b) for a, b in zip(seen[0], seen[1]))
+
+
+def test_drop_worst_leaves_the_rows_of_the_lowest_weight_out(csvs, tmp_path):
+    kept = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    batch = {"weight": torch.ones(3), "index": torch.tensor([3, 1, 0])}
+    assert train_without_weight.weigh_kept(kept, None, batch, 0)[0].tolist() == [0, 1, 0]
+    tiny = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--out-dir", tmp_path, "--epochs", 1, "--batch-size", 12]
+    weights = csvs / "train_noisy_60_PointRend_weight_bfscore.csv"
+    run_script("train_without_weight.py", "--train_csv", weights, "--drop-worst", 0.25, "--name", "drop", *tiny)
+    run_script("train_with_Teacher_weight.py", "--train_csv", weights, "--shuffle-weights", "--name", "shuffled", *tiny)
+    run_script("train_with_Teacher_weight.py", "--train_csv", weights, "--name", "weights", *tiny)
+    entry = {name: json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("drop", "shuffled", "weights")}
+    assert entry["drop"]["weight"] == [0.75] and entry["drop"]["empty"] == [0]
+    assert entry["shuffled"]["weight"] == pytest.approx(entry["weights"]["weight"])  # the same weights, on other rows
+    assert entry["shuffled"]["loss"] != entry["weights"]["loss"]
+    done = run_script("train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--drop-worst", 0.2, *tiny,
+                      "--name", "no", check=False)
+    assert done.returncode == 2 and "needs a third column named `weight`" in done.stderr
+
+
+@pytest.mark.parametrize("flags, rate", [([], 8 / 12), (["--forget-rate", "0.35"], 0.35)])
+def test_the_forget_rate_is_the_csvs_noise_share_unless_given(csvs, tmp_path, flags, rate):
+    done = run_script("train_co_teaching.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "run", "--model-b", "unet",
+                      "--out-dir", tmp_path, "--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 2,
+                      "--ramp-epochs", 1, "--batch-size", 12, *flags)
+    assert f"forget rate: {rate:.3f}" in done.stdout
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert log[0]["weight"] == [1, 1] and log[1]["weight"] == pytest.approx([round(12 * (1 - rate)) / 12] * 2)
+
+
+def test_both_networks_are_kept_and_can_be_used(csvs, tmp_path):
+    common = ["--size", 48, 32, "--accelerator", "cpu"]
+    run_script("train_decoupling.py", "--train_csv", csvs / "train_noisy_60.csv", "--valid_csv", csvs / "valid_noisy_60.csv",
+               "--test_csv", csvs / "test.csv", "--name", "two", "--out-dir", tmp_path, *common, "--width", 4, "--epochs", 1,
+               "--encoder-b", "mobilenet_v2")
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert len(result["test"]) == len(result["valid"]) == len(result["parameters"]) == 2
+    for k in (0, 1):
+        run_script("evaluate.py", "--checkpoint", tmp_path / "two" / "best.ckpt", "--csv", csvs / "test.csv", "--network", k,
+                   "--json", tmp_path / f"{k}.json", "--accelerator", "cpu")
+        assert json.loads((tmp_path / f"{k}.json").read_text())["bf"] == pytest.approx(result["test"][k]["bf"], abs=1e-6)
+    run_script("report.py", tmp_path / "two", "--out", tmp_path / "report")
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert table.count("| two, epoch 1 of 1 |") == table.count("| two, epoch 1 of 1, network 2 |") == 2
+    run_script("train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "one", "--out-dir", tmp_path,
+               *common, "--width", 4, "--epochs", 1, "--load", tmp_path / "two" / "best.ckpt")
+    done = run_script("evaluate.py", "--checkpoint", tmp_path / "one" / "best.ckpt", "--csv", csvs / "test.csv", "--network", 1,
+                      "--accelerator", "cpu", check=False)
+    assert done.returncode == 2 and "holds 1 network; there is no number 1" in done.stderr
