@@ -126,13 +126,15 @@ def read_weights(csvs, noisy_csv=None):
 
 
 def weight_table(summaries):
-    """A text table of `get_weight.summarise` results: AUROC and the mean weight of each noise level."""
+    """A text table of `get_weight.summarise` results: AUROC where noise levels are known, Spearman's correlation where the
+    truth is, and the mean weight of each noise level."""
     levels = list(next(iter(summaries.values()))["levels"])
-    lines = ["| weights | AUROC | " + " | ".join(f"mean at level {level}" for level in levels) + " |",
-             "|---" * (len(levels) + 2) + "|"]
+    known = [key for key in ("auroc", "spearman") if any(summary.get(key) is not None for summary in summaries.values())]
+    titles = [{"auroc": "AUROC", "spearman": "Spearman"}[key] for key in known] + [f"mean at level {level}" for level in levels]
+    lines = ["| weights | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for name, summary in summaries.items():
-        area = "-" if summary.get("auroc") is None else f"{summary['auroc']:.3f}"
-        lines.append(f"| {name} | {area} | " + " | ".join(f"{summary['levels'][k]['mean']:.3f}" for k in levels) + " |")
+        values = [summary.get(key) for key in known] + [summary["levels"][level]["mean"] for level in levels]
+        lines.append(f"| {name} | " + " | ".join("-" if value is None else f"{value:.3f}" for value in values) + " |")
     return "\n".join(lines)
 
 
@@ -204,6 +206,10 @@ def main():
     if args.weights:
         tables = read_weights(args.weights, args.noisy_csv)
         content["weights"] = summaries = {name: summarise(rows)[0] for name, rows in tables.items()}
+        for csv, summary in zip(args.weights, summaries.values()):
+            beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
+            if beside.exists():
+                summary["spearman"] = read_json(beside).get("spearman")
         text += f"\n{weight_table(summaries)}\n"
         plot_weights(tables, summaries, out / "weights.png")
         if args.pred_dir:

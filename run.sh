@@ -8,7 +8,8 @@
 #
 # The main job: split -> noise on 60 % of train and valid -> out-of-fold teachers -> weights -> train without weight, with
 # the teacher's weight, with KD weight, and on clean masks -> a table and figures in runs/NAME/report.
-# DIR holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script.
+# DIR holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script; with train_truth.csv
+# beside them its masks are taken as coarse as they are, and no noise is added.
 # Flags of quick and methods: --name N  --folds K  --ratio R  --limit N  --seed S  --num-classes C  --noise KIND  --background B
 # (methods: --seeds "0 1 2"  --teachers "pointrend ocrnet"  --encoder E  --encoder-weights W); any other flag goes to every
 # training (e.g. --epochs 20 --size 256 256 --precision bf16-mixed).
@@ -71,51 +72,62 @@ begin_job() {  # begin_job OUT DESCRIPTION: refuse a folder that holds another j
     mkdir -p "$1/csv" && echo "$2" > "$1/job.txt"
 }
 
-noise() {  # noise TO SEED: noisy copies of train.csv and valid.csv in TO
+annotations() {  # annotations TO SEED: sets noisy and clean (train CSVs), their _valid, and what is known about them
     local split
-    for split in train valid; do
-        once "$1/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$splits/$split.csv" --out "$1/${split}_noisy.csv" \
-            --ratio "$ratio" --seed "$2" --overwrite "${classes[@]}" ${coarse[@]+"${coarse[@]}"}
+    if [ -e "$splits/train_truth.csv" ]; then  # really coarse, as they were drawn: no noise is needed
+        noisy=$splits/train.csv noisy_valid=$splits/valid.csv clean=$splits/train_truth.csv clean_valid=$splits/valid_truth.csv
+        truth=(--truth "$clean") known=()
+    else
+        for split in train valid; do
+            once "$1/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$splits/$split.csv" --out "$1/${split}_noisy.csv" \
+                --ratio "$ratio" --seed "$2" --overwrite "${classes[@]}" ${coarse[@]+"${coarse[@]}"}
+        done
+        noisy=$1/train_noisy.csv noisy_valid=$1/valid_noisy.csv clean=$splits/train.csv clean_valid=$splits/valid.csv
+        truth=() known=(--noisy-csv "$noisy")
+    fi
+}
+
+weigh() {  # weigh PSEUDO STEM: weight CSVs of the noisy annotations, STEM_weight_{miou,bf,bm}score.csv
+    local metric
+    for metric in miou bf bm; do
+        once "$2_weight_${metric}score.csv" utils/get_weight.py --csv "$noisy" --pred-dir "$1" --metric $metric --workers 2 \
+            --out "$2_weight_${metric}score.csv" "${size[@]}" "${theta[@]}" "${classes[@]}" ${truth[@]+"${truth[@]}"}
     done
 }
 
 main_job() {  # main_job PHOTOS [flags]
     parse_flags "$@"
     train+=(--encoder "$encoder" --encoder-weights "$encoder_weights")
-    local out=runs/$name csv=runs/$name/csv metric
+    local out=runs/$name stem=runs/$name/csv/train_noisy
     begin_job "$out" "photos $photos folds $folds ratio $ratio limit $limit seed $seed ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
 
     say "1/5 split and noise"
     split "$out"
-    noise "$csv" "$seed"
+    annotations "$out/csv" "$seed"
 
     # the same for every training; --resume makes a finished one return at once and a broken one go on
-    local flags=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$out" --resume --valid_csv "$csv/valid_noisy.csv" "${train[@]}")
+    local flags=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$out" --resume --valid_csv "$noisy_valid" "${train[@]}")
     say "2/5 teachers, $folds folds: each judges the masks it never saw"
-    step train_teacher.py --train_csv "$csv/train_noisy.csv" --name teacher --folds "$folds" "${flags[@]}"
+    step train_teacher.py --train_csv "$noisy" --name teacher --folds "$folds" "${flags[@]}"
 
     say "3/5 weights"
-    for metric in miou bf bm; do
-        once "$csv/train_noisy_weight_${metric}score.csv" utils/get_weight.py --csv "$csv/train_noisy.csv" \
-            --pred-dir "$out/teacher/pseudo" --metric $metric --out "$csv/train_noisy_weight_${metric}score.csv" \
-            "${size[@]}" "${theta[@]}" "${classes[@]}" --workers 2
-    done
+    weigh "$out/teacher/pseudo" "$stem"
 
     say "4/5 students"
     flags+=(--test_csv "$splits/test.csv")
-    step train_without_weight.py --train_csv "$csv/train_noisy.csv" --name noisy "${flags[@]}"
-    step train_with_Teacher_weight.py --train_csv "$csv/train_noisy_weight_bmscore.csv" --name teacher_bm "${flags[@]}"
-    step train_with_KDweight.py --train_csv "$csv/train_noisy_weight_bmscore.csv" --name kd_bm "${flags[@]}" --lambda-warmup 2
-    step train_without_weight.py --train_csv "$splits/train.csv" --name clean "${flags[@]}" --valid_csv "$splits/valid.csv"
+    step train_without_weight.py --train_csv "$noisy" --name noisy "${flags[@]}"
+    step train_with_Teacher_weight.py --train_csv "${stem}_weight_bmscore.csv" --name teacher_bm "${flags[@]}"
+    step train_with_KDweight.py --train_csv "${stem}_weight_bmscore.csv" --name kd_bm "${flags[@]}" --lambda-warmup 2
+    step train_without_weight.py --train_csv "$clean" --name clean "${flags[@]}" --valid_csv "$clean_valid"
 
     say "5/5 report"
-    step report.py "$out"/{noisy,teacher_bm,kd_bm,clean} --out "$out/report" --weights "$csv"/train_noisy_weight_{miou,bf,bm}score.csv \
-        --noisy-csv "$csv/train_noisy.csv" --pred-dir "$out/teacher/pseudo" ${legend[@]+"${legend[@]}"}
+    step report.py "$out"/{noisy,teacher_bm,kd_bm,clean} --out "$out/report" --weights "${stem}"_weight_{miou,bf,bm}score.csv \
+        --pred-dir "$out/teacher/pseudo" ${known[@]+"${known[@]}"} ${legend[@]+"${legend[@]}"}
 }
 
 methods_job() {  # methods_job PHOTOS [flags]
     parse_flags "$@"
-    local out=runs/$name teacher seed here noisy kind
+    local out=runs/$name teacher seed here kind
     begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
     local one=(--model smp_unet --encoder "$encoder" --encoder-weights "$encoder_weights")
     local two=(--model-a smp_unet --encoder-a "$encoder" --encoder-weights-a "$encoder_weights"
@@ -124,24 +136,21 @@ methods_job() {  # methods_job PHOTOS [flags]
     split "$out"
     for kind in methods controls; do
         for seed in $seeds; do
-            here=$out/seed$seed noisy=$out/seed$seed/csv/train_noisy
-            noise "$here/csv" "$seed"
+            here=$out/seed$seed
+            annotations "$here/csv" "$seed"
             local all=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$here" --resume "${train[@]}")
-            local teach=("${all[@]}" --valid_csv "$here/csv/valid_noisy.csv")
+            local teach=("${all[@]}" --valid_csv "$noisy_valid")
             local flags=("${teach[@]}" --test_csv "$splits/test.csv")
             say "$kind, seed $seed"
             if [ $kind = methods ]; then
-                step train_without_weight.py --train_csv "$noisy.csv" --name noisy "${flags[@]}" "${one[@]}"
-                step train_without_weight.py --train_csv "$splits/train.csv" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$splits/valid.csv"
+                step train_without_weight.py --train_csv "$noisy" --name noisy "${flags[@]}" "${one[@]}"
+                step train_without_weight.py --train_csv "$clean" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$clean_valid"
             fi
             for teacher in $teachers; do
-                local weights=${noisy}_${teacher}_weight_bmscore.csv
+                local stem=$here/csv/train_noisy_$teacher weights=$here/csv/train_noisy_${teacher}_weight_bmscore.csv
                 if [ $kind = methods ]; then
-                    step train_teacher.py --train_csv "$noisy.csv" --name "$teacher" --folds "$folds" "${teach[@]}" "${one[@]}" --model "$teacher"
-                    for metric in miou bf bm; do
-                        once "${weights/bmscore/${metric}score}" utils/get_weight.py --csv "$noisy.csv" --pred-dir "$here/$teacher/pseudo" \
-                            --metric $metric --out "${weights/bmscore/${metric}score}" "${size[@]}" "${theta[@]}" "${classes[@]}"
-                    done
+                    step train_teacher.py --train_csv "$noisy" --name "$teacher" --folds "$folds" "${teach[@]}" "${one[@]}" --model "$teacher"
+                    weigh "$here/$teacher/pseudo" "$stem"
                     step train_with_Teacher_weight.py --train_csv "$weights" --name "${teacher}_teacher" "${flags[@]}" "${one[@]}"
                     step train_with_KDweight.py --train_csv "$weights" --name "${teacher}_kd" --lambda-warmup 2 "${flags[@]}" "${one[@]}"
                 else
@@ -150,9 +159,9 @@ methods_job() {  # methods_job PHOTOS [flags]
                 fi
             done
             if [ $kind = methods ]; then
-                step train_decoupling.py --train_csv "$noisy.csv" --name decoupling "${flags[@]}" "${two[@]}"
-                step train_co_teaching.py --train_csv "$noisy.csv" --name co_teaching --ramp-epochs 4 "${flags[@]}" "${two[@]}"
-                step train_co_teaching+.py --train_csv "$noisy.csv" --name co_teaching+ --ramp-epochs 4 "${flags[@]}" "${two[@]}"
+                step train_decoupling.py --train_csv "$noisy" --name decoupling "${flags[@]}" "${two[@]}"
+                step train_co_teaching.py --train_csv "$noisy" --name co_teaching --ramp-epochs 4 "${flags[@]}" "${two[@]}"
+                step train_co_teaching+.py --train_csv "$noisy" --name co_teaching+ --ramp-epochs 4 "${flags[@]}" "${two[@]}"
             fi
         done
     done
@@ -162,7 +171,8 @@ methods_job() {  # methods_job PHOTOS [flags]
         for seed in $seeds; do runs+=("$out/seed$seed/$name"); done
     done
     seed=${seeds%% *}
-    step report.py "${runs[@]}" --out "$out/report" --noisy-csv "$out/seed$seed/csv/train_noisy.csv" \
+    annotations "$out/seed$seed/csv" "$seed"
+    step report.py "${runs[@]}" --out "$out/report" ${known[@]+"${known[@]}"} \
         --weights $(for teacher in $teachers; do echo "$out/seed$seed/csv/train_noisy_${teacher}_weight_"{miou,bf,bm}score.csv; done) \
         --pred-dir "$out/seed$seed/${teachers##* }/pseudo" ${legend[@]+"${legend[@]}"}
 }
@@ -183,6 +193,6 @@ case ${1:-sample} in
         needs_photos "$@"
         setup
         methods_job "$2" --name "$(basename "$2")_methods" --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    -h|--help|help) sed -n '2,16s/^# \{0,1\}//p' "$0" ;;
+    -h|--help|help) sed -n '2,17s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

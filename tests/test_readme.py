@@ -12,6 +12,7 @@ from data.files import read_image, resize_image, write_image
 from data.splits import pair_folder
 from report import result_tables
 from tests.conftest import ROOT, run_script
+from utils.add_noise import level_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
@@ -73,6 +74,12 @@ def test_figures_in_the_readme_come_from_the_committed_results(name):
     page = (ROOT / "docs" / "results" / f"{name}.md").read_text()
     assert best in README and last in README
     assert result_tables(runs) in page
+
+
+@pytest.mark.parametrize("name", ["people", "camvid"])
+def test_the_noise_tables_are_those_of_the_committed_scores(name):
+    scores = json.loads((ROOT / "docs" / "results" / f"noise_{name}.json").read_text())
+    assert level_table(scores["levels"]) in (ROOT / "docs" / "noise.md").read_text()
 
 
 def test_pictures_in_the_readme_exist():
