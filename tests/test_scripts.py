@@ -8,14 +8,16 @@ import sys
 import time
 from collections import defaultdict
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from data.dataset import pseudo_label_names, read_rows
-from data.files import read_image, read_mask
-from tests.conftest import ROOT, run_script
+from data.files import read_image, read_mask, write_image, write_mask, write_rows
+from data.legend import write_legend
+from tests.conftest import DATASETS, ROOT, run_script
 from utils.folds import assign_folds
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
@@ -185,39 +187,34 @@ def test_folds_are_even_seeded_and_keep_an_image_together():
     assert np.array_equal(assign_folds(pd.concat([images, images]), 3, seed=1), np.tile(folds, 2))
 
 
-@pytest.mark.slow
-def test_multi_class_real_annotations_end_to_end(real_datasets, tmp_path):
-    """Six classes of FASSEG: coarse masks as they were drawn, KD weights, per-class scores."""
-    faces = real_datasets / "faces"
-    lines = [f"{faces}/images/train_{i:02d}.jpg,{faces}/coarse/train_{i:02d}.png" for i in range(1, 9)]
-    (tmp_path / "train.csv").write_text("img,filename\n" + "\n".join(lines))
-    multi = ["--num-classes", 6, "--size", 48, 48, "--width", 4, "--accelerator", "cpu", "--optimizer", "adamw", "-l", 0.01]
-    run_script("train_teacher.py", "--train_csv", tmp_path / "train.csv", "--name", "t", "--out-dir", tmp_path, *multi, "-e", 2)
-    run_script("utils/get_weight.py", "--csv", tmp_path / "train.csv", "--pred-dir", tmp_path / "t" / "pseudo", "--metric",
-               "bf", "--num-classes", 6, "--out", tmp_path / "w_bfscore.csv")
-    run_script("train_with_KDweight.py", "--train_csv", tmp_path / "w_bfscore.csv", "--test_csv", tmp_path / "train.csv",
-               "--name", "kd", "--out-dir", tmp_path, *multi, "-e", 2, "--lambda-warmup", 0)
-    scores = json.loads((tmp_path / "kd" / "result.json").read_text())["test"][0]
-    assert len(scores["iou_per_class"]) == 6 and len(scores["bf_per_class"]) == 6
-
-
-@pytest.mark.slow
-def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, tmp_path):
-    """bash run.sh quick on a handful of photographs, from a copy of the project."""
-    project = tmp_path / "project"
-    project.mkdir()
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project, by links, whose `bash run.sh` uses this interpreter."""
+    folder = tmp_path / "project"
+    folder.mkdir()
     for item in ("data", "models", "utils", "run.sh", "requirements.txt", *(p.name for p in ROOT.glob("*.py"))):
-        (project / item).symlink_to(ROOT / item)
-    (project / ".venv" / "bin").mkdir(parents=True)
-    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (project / ".venv" / "installed.txt").write_text((ROOT / "requirements.txt").read_text())
-    # PYTHONPATH keeps this interpreter's packages visible through the link
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site-packages" in p)}
+        (folder / item).symlink_to(ROOT / item)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (folder / ".venv" / "installed.txt").write_text((ROOT / "requirements.txt").read_text())
+    return folder
 
+
+def run_job(project, *arguments):
+    """bash run.sh ARGUMENTS; returns the CompletedProcess."""
+    # PYTHONPATH keeps this interpreter's packages visible through the link
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site-packages" in p),
+                   "OMP_NUM_THREADS": "1"}
+    return subprocess.run(["bash", "run.sh", *map(str, arguments)], cwd=project, env=environment, text=True,
+                          capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, project):
+    """bash run.sh quick on a handful of photographs, from a copy of the project."""
     def quick(*flags):
-        return subprocess.run(["bash", "run.sh", "quick", str(photos), "--name", "job", "--limit", "20", "--size", "48", "32",
-                               "--model", "unet", "--width", "4", "--encoder-weights", "none", "--epochs", "1", *flags],
-                              cwd=project, env=environment, text=True, capture_output=True)
+        return run_job(project, "quick", photos, "--name", "job", "--limit", 20, "--size", 48, 32, "--model", "unet",
+                       "--width", 4, "--encoder-weights", "none", "--epochs", 1, *flags)
 
     done = quick()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -230,8 +227,74 @@ def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, tmp_p
     assert before == {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
     other = quick("--ratio", "0.3")
     assert other.returncode == 2 and "--name" in other.stderr
-    missing = subprocess.run(["bash", "run.sh", "quick", "nowhere"], cwd=project, text=True, capture_output=True)
+    missing = run_job(project, "quick", "nowhere")
     assert missing.returncode == 2 and "images/ and masks/" in missing.stderr
+
+
+def street_csvs(num_classes, folder):
+    """Prepared CSVs of a few street scenes: real ones of 11 classes where they are, else drawn stripes of `num_classes`."""
+    if num_classes == 11 and (DATASETS / "camvid").is_dir():
+        run_script("data/prepare_camvid.py", DATASETS / "camvid", "--out", folder)
+    else:
+        write_legend(folder, [f"thing {c}" for c in range(num_classes)])
+        for split, count in (("train", 8), ("valid", 3), ("test", 4)):
+            rows = []
+            for number in range(count):
+                generator = np.random.default_rng([count, number])
+                labels = np.sort(generator.integers(0, num_classes, (48, 64)), axis=1).astype(np.uint8)
+                labels[:3] = 255
+                image = cv2.applyColorMap(labels * (255 // num_classes), cv2.COLORMAP_HSV)
+                paths = folder / "images" / f"{split}{number}.png", folder / "masks" / f"{split}{number}.png"
+                write_image(paths[0], image)
+                write_mask(paths[1], labels, num_classes)
+                rows.append(paths)
+            write_rows(folder / f"{split}.csv", pd.DataFrame(rows, columns=["image", "mask"]).astype(str))
+    for split, count in (("train", 8), ("valid", 3), ("test", 4)):
+        write_rows(folder / f"{split}.csv", read_rows(folder / f"{split}.csv").iloc[:count])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes, kind", [(11, "markov"), (19, "polygon")])
+def test_many_classes_run_through_all_methods_to_a_report(project, tmp_path, monkeypatch, num_classes, kind):
+    """bash run.sh methods: noise, teacher, weights, six scripts, controls, tables of classes, pictures."""
+    street_csvs(num_classes, tmp_path / "csv")
+    done = run_job(project, "methods", tmp_path / "csv", "--name", "m", "--seeds", "0", "--teachers", "smp_unet",
+                   "--size", 48, 64, "--num-classes", num_classes, "--noise", kind, "--background", "none",
+                   "--encoder-weights", "none", "--epochs", 1, "--batch-size", 4)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = project / "runs" / "m"
+    monkeypatch.chdir(project)
+    noisy = read_rows(out / "seed0" / "csv" / "train_noisy.csv")
+    assert (noisy["iterations"] > 0).sum() == 5
+    for row in noisy.itertuples():
+        assert read_mask(row.mask, num_classes).max() == 255
+    content = json.loads((out / "report" / "table.json").read_text())["runs"]
+    names = {"noisy", "clean", "smp_unet_teacher", "smp_unet_kd", "smp_unet_drop_worst", "smp_unet_shuffled", "decoupling",
+             "co_teaching", "co_teaching+"}
+    assert {result["name"] for result in content.values()} == names and len(content) == 9
+    for result in content.values():
+        for scores in result["test"]:
+            assert len(scores["iou_per_class"]) == len(scores["bf_per_class"]) == num_classes
+    table = (out / "report" / "table.md").read_text()
+    legend = json.loads((tmp_path / "csv" / "classes.json").read_text())["names"]
+    assert all(f"| {name} |" in table for name in legend)
+    assert "| co_teaching+, epoch 1 of 1, network 2 |" in table
+    assert {"examples.png", "weights.png", "learning_curves.png"} <= {path.name for path in (out / "report").iterdir()}
+
+
+@pytest.mark.slow
+def test_really_coarse_annotations_need_no_noise(project, real_datasets, tmp_path):
+    """FASSEG's coarse and fine masks: bash run.sh quick on prepared CSVs, and how the weights rank the coarse masks."""
+    run_script("data/prepare_coarse_fine.py", real_datasets / "faces", "--out", tmp_path / "csv", "--test-names", "test_*")
+    done = run_job(project, "quick", tmp_path / "csv", "--name", "faces", "--num-classes", 6, "--size", 48, 48,
+                   "--model", "unet", "--width", 4, "--encoder-weights", "none", "--epochs", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list((project / "runs" / "faces" / "csv").glob("*noisy.csv"))
+    content = json.loads((project / "runs" / "faces" / "report" / "table.json").read_text())
+    assert content["runs"]["clean"]["args"]["train_csv"].endswith("train_truth.csv")
+    assert content["runs"]["noisy"]["args"]["train_csv"].endswith("csv/train.csv")
+    assert all(-1 <= summary["spearman"] <= 1 for summary in content["weights"].values())
+    assert "| weights | Spearman |" in (project / "runs" / "faces" / "report" / "table.md").read_text()
 
 
 # --- the shape --------------------------------------------------------------------------------------------------
