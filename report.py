@@ -201,7 +201,7 @@ def main():
     results, out = collect(args.runs), Path(args.out)
     legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
     text = result_tables(results, legend)
-    content = {"runs": results}
+    content = {"classes": legend.names, "runs": results}
     plot_learning_curves(args.runs, out / "learning_curves.png")
     if args.weights:
         tables = read_weights(args.weights, args.noisy_csv)

@@ -3,7 +3,7 @@
     w_i of A = 1 for the R(t) share of the disagreed samples that B trusts most, else 0; and the other way round
     R(t) = 1 - tau * min(t / T_k, 1)                                   (Yu et al. 2019; paper, Table 5)
 
-    python "train_co_teaching+.py" --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
+    python train_co_teaching+.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_co_teaching+ --epochs 100 --batch-size 4 --learning-rate 0.1
 
 A = U-Net is the one reported, B = DeepLabv3+. Flags are those of train_co_teaching.py and --disagree-below of
@@ -18,9 +18,9 @@ from utils.options import add_disagreement_flag, add_pair_flags, add_selection_f
 from utils.weighting import disagreement, keep_best, keep_share, trust
 
 
-def weigh(args, forget_rate, logits, batch, epoch):
+def weigh(args, logits, batch, epoch):
     """1 for what the peer trusts most where the two disagree, (B,), for A and for B."""
-    share = keep_share(epoch, forget_rate, args.ramp_epochs)
+    share = keep_share(epoch, args.forget_rate, args.ramp_epochs)
     differ = disagreement(*logits, args.num_classes, args.disagree_below)
     by_a, by_b = (trust(each, batch["mask"], args.select_by, args.num_classes, args.theta) for each in logits)
     return [keep_best(by_b, share, differ), keep_best(by_a, share, differ)]
@@ -31,9 +31,8 @@ def main():
     add_selection_flags(parser)
     add_disagreement_flag(parser)
     args = parser.parse_args()
-    forget_rate = forget_rate_of(args)
-    print(f"forget rate: {forget_rate:.3f}")
-    run(args, partial(weigh, args, forget_rate), networks=("_a", "_b"), selects=True)
+    args.forget_rate = forget_rate_of(args)
+    run(args, partial(weigh, args), networks=("_a", "_b"), selects=True)
 
 
 if __name__ == "__main__":

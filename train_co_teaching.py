@@ -18,9 +18,9 @@ from utils.options import add_pair_flags, add_selection_flags, forget_rate_of, t
 from utils.weighting import keep_best, keep_share, trust
 
 
-def weigh(args, forget_rate, logits, batch, epoch):
+def weigh(args, logits, batch, epoch):
     """1 for what the peer trusts most, (B,), for A and for B."""
-    share = keep_share(epoch, forget_rate, args.ramp_epochs)
+    share = keep_share(epoch, args.forget_rate, args.ramp_epochs)
     by_a, by_b = (trust(each, batch["mask"], args.select_by, args.num_classes, args.theta) for each in logits)
     return [keep_best(by_b, share), keep_best(by_a, share)]
 
@@ -29,9 +29,8 @@ def main():
     parser = train_parser(__doc__, add_pair_flags)
     add_selection_flags(parser)
     args = parser.parse_args()
-    forget_rate = forget_rate_of(args)
-    print(f"forget rate: {forget_rate:.3f}")
-    run(args, partial(weigh, args, forget_rate), networks=("_a", "_b"), selects=True)
+    args.forget_rate = forget_rate_of(args)
+    run(args, partial(weigh, args), networks=("_a", "_b"), selects=True)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, tool_parser
+from data.command_line import command_line
 from data.files import read_mask
 from data.legend import write_legend
-from data.splits import convert_masks, open_output, pair_by_stem, require, write_splits
+from data.splits import convert_masks, open_output, pair_by_stem, prepare_parser, require, write_splits
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 VOID = 11
@@ -35,10 +35,7 @@ def convert(path):
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds train/, val/, test/")
-    parser.add_argument("--out", required=True, help="folder of the CSVs and the label maps")
-    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    parser = prepare_parser(__doc__, "holds train/, val/, test/")
     args = parser.parse_args()
 
     root, out = Path(args.folder), Path(args.out)

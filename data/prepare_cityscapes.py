@@ -19,10 +19,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, share, tool_parser
+from data.command_line import command_line
 from data.files import UserError, read_mask
 from data.legend import write_legend
-from data.splits import convert_masks, divide, open_output, require, write_splits
+from data.splits import convert_masks, divide, open_output, prepare_parser, require, write_splits
 
 CLASSES = (  # label id, name, colour; the train id is the position (the data set's own table)
     (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
@@ -58,13 +58,8 @@ def find(root, kind, split):
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds leftImg8bit/, gtFine/ and, for coarse ones, gtCoarse/")
+    parser = prepare_parser(__doc__, "holds leftImg8bit/, gtFine/ and, for coarse ones, gtCoarse/", valid_of="train")
     parser.add_argument("--annotations", choices=("fine", "coarse"), default="fine", help="of train and valid")
-    parser.add_argument("--out", required=True, help="folder of the masks and the CSVs")
-    parser.add_argument("--valid", type=share, default=0.1, help="share of train for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of that split")
-    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
     args = parser.parse_args()
 
     root, out = Path(args.folder), Path(args.out)

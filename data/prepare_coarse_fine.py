@@ -18,22 +18,17 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, share, tool_parser
+from data.command_line import command_line, share
 from data.files import UserError
-from data.splits import divide, open_output, pair_folder, write_splits
+from data.splits import divide, open_output, pair_folder, prepare_parser, write_splits
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds images/ and the two mask folders")
+    parser = prepare_parser(__doc__, "holds images/ and the two mask folders", valid_of="what is not for test", valid=0.15)
     parser.add_argument("--coarse", default="coarse", help="folder of the coarse masks, in `folder`")
     parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")
-    parser.add_argument("--out", required=True, help="folder of the CSVs")
     parser.add_argument("--test-names", metavar="PATTERN", help="stems of the test images, e.g. 'test_*'")
     parser.add_argument("--test", type=share, default=0.2, help="share for test, without --test-names")
-    parser.add_argument("--valid", type=share, default=0.15, help="share of the rest for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing CSVs")
     args = parser.parse_args()
 
     rows = pair_folder(args.folder, args.coarse).merge(

@@ -12,20 +12,15 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, share, tool_parser
+from data.command_line import command_line, positive_int, share
 from data.files import image_size
-from data.splits import pair_folder, split_rows, write_splits
+from data.splits import pair_folder, prepare_parser, split_rows, write_splits
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds images/ and masks/")
-    parser.add_argument("--out", required=True, help="folder of the CSVs")
-    parser.add_argument("--valid", type=share, default=0.1, help="share for validation")
+    parser = prepare_parser(__doc__, "holds images/ and masks/", valid_of="all")
     parser.add_argument("--test", type=share, default=0.2, help="share for test")
     parser.add_argument("--limit", type=positive_int, help="take so many pairs only, at random")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing CSVs")
     args = parser.parse_args()
 
     rows = pair_folder(args.folder)

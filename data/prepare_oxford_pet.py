@@ -17,9 +17,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, share, tool_parser
+from data.command_line import command_line
 from data.files import read_checked_mask
-from data.splits import convert_masks, divide, download, open_output, require, write_splits
+from data.splits import convert_masks, divide, download, open_output, prepare_parser, require, write_splits
 
 LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap value; 0 does not occur
 
@@ -36,13 +36,8 @@ def read_list(home, split):
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds oxford-iiit-pet/")
-    parser.add_argument("--out", required=True, help="folder of the masks and the CSVs")
+    parser = prepare_parser(__doc__, "holds oxford-iiit-pet/", valid_of="trainval")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
-    parser.add_argument("--valid", type=share, default=0.1, help="share of trainval for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of that split")
-    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
     args = parser.parse_args()
 
     home, out = Path(args.folder) / "oxford-iiit-pet", Path(args.out)

@@ -22,9 +22,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, positive_int, share, tool_parser
+from data.command_line import command_line, positive_int, share
 from data.files import UserError, progress, read_image, resize_image, resize_labels, write_image, write_mask
-from data.splits import open_output, require, split_rows, write_splits
+from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
 LARGEST = 1 << 26  # bytes and pixels of one bitmap; more is a fault, or a trap
@@ -109,16 +109,11 @@ def _draw_polygon(labels, points, value):
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="the project: holds meta.json")
-    parser.add_argument("--out", required=True, help="folder of the images, the masks and the CSVs")
+    parser = prepare_parser(__doc__, "the project: holds meta.json", valid_of="all", valid=0.0876)
+    parser.add_argument("--test", type=share, default=0.1245, help="share of all for test")
     parser.add_argument("--foreground", nargs="*", default=[], metavar="TITLE", help="foreground classes (default: all)")
     parser.add_argument("--ignore", nargs="*", default=["neutral"], metavar="TITLE", help="classes that are ignored (255)")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"), help="px")
-    parser.add_argument("--valid", type=share, default=0.0876, help="share for validation")
-    parser.add_argument("--test", type=share, default=0.1245, help="share for test")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
     args = parser.parse_args()
 
     out, found = Path(args.out), find(Path(args.folder))

@@ -14,9 +14,9 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, share, tool_parser
+from data.command_line import command_line
 from data.legend import write_legend
-from data.splits import divide, download, open_output, require, write_splits
+from data.splits import divide, download, open_output, prepare_parser, require, write_splits
 
 NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
          "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -30,13 +30,8 @@ def read_list(home, split):
 
 
 def main():
-    parser = tool_parser(__doc__)
-    parser.add_argument("folder", help="holds VOCdevkit/VOC2012")
-    parser.add_argument("--out", required=True, help="folder of the CSVs")
+    parser = prepare_parser(__doc__, "holds VOCdevkit/VOC2012", valid_of="train")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
-    parser.add_argument("--valid", type=share, default=0.1, help="share of train for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of that split")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing CSVs")
     args = parser.parse_args()
 
     home = Path(args.folder) / "VOCdevkit" / "VOC2012"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.command_line import share, tool_parser
 from data.files import IMAGE_SUFFIXES, UserError, atomic_path, csv_text, progress, read_json, write_json, write_mask
 
 SPLITS = ("train", "valid", "test")
@@ -83,6 +84,24 @@ def divide(rows, share_taken, seed):
     chosen = np.zeros(len(rows), bool)
     chosen[np.random.default_rng(seed).permutation(len(rows))[:taken]] = True
     return rows[~chosen], rows[chosen]
+
+
+def prepare_parser(docstring, folder, valid_of=None, valid=0.1):
+    """The parser of a prepare script: the folder to read, --out, --overwrite and, where rows are split at random, --valid, --seed.
+
+    Args:
+        folder: help of the folder.
+        valid_of: what --valid is a share of; None = the data set has its own split.
+        valid: default of --valid.
+    """
+    parser = tool_parser(docstring)
+    parser.add_argument("folder", help=folder)
+    parser.add_argument("--out", required=True, help="folder of the CSVs and of what else is made")
+    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    if valid_of:
+        parser.add_argument("--valid", type=share, default=valid, help=f"share of {valid_of} for validation")
+        parser.add_argument("--seed", type=int, default=0, help="of the split")
+    return parser
 
 
 def require(*paths, layout):

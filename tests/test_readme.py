@@ -45,12 +45,22 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
 
 
 def test_the_papers_commands_know_their_flags():
-    commands = [line.strip() for line in README.splitlines() if line.startswith("    python train_")]
-    assert len(commands) == 3
+    commands = [line.strip() for line in README.splitlines() if line.startswith(("    python train_", '    python "train_'))]
+    assert len(commands) == 6
     for command in commands:
         script, *flags = shlex.split(command)[1:]
         done = run_script(script, *flags, check=False)
         assert done.returncode == 2 and "no such CSV" in done.stderr
+
+
+def test_the_prepare_commands_know_their_flags(tmp_path):
+    commands = re.findall(r"\| `(python data/prepare_.*?)` \|", README)
+    assert len(commands) == 6
+    for command in commands:
+        script, _, *flags = shlex.split(command)[1:]  # the second word is the data set's folder
+        flags = [flag for flag in flags if flag != "--download"]
+        done = run_script(script, tmp_path / "missing", *flags, check=False)
+        assert done.returncode == 2 and str(tmp_path / "missing") in done.stderr, done.stderr
 
 
 def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():

@@ -23,6 +23,7 @@ class Flags:
     """What `weigh` reads of the command line."""
 
     num_classes, theta, ramp_epochs, select_by, disagree_below = 2, 3.0, 10, "loss", 0.9
+    forget_rate = 0.6
 
 
 def logits_of(*foreground_rows):
@@ -77,20 +78,21 @@ def test_co_teaching_hands_each_network_what_the_other_trusts(select_by):
     flags = Flags()
     flags.select_by = select_by
     logits, batch = planted()
-    for_a, for_b = co_teaching.weigh(flags, 0.6, logits, batch, epoch=10)  # keeps 2 of 5
+    for_a, for_b = co_teaching.weigh(flags, logits, batch, epoch=10)  # keeps 2 of 5
     assert for_a.tolist() == [0, 0, 1, 1, 0] and for_b.tolist() == [1, 1, 0, 0, 0]
-    for_a, for_b = co_teaching.weigh(flags, 0.6, logits, batch, epoch=0)
+    for_a, for_b = co_teaching.weigh(flags, logits, batch, epoch=0)
     assert for_a.tolist() == for_b.tolist() == [1] * 5
 
 
 def test_co_teaching_plus_selects_within_the_disagreement():
-    logits, batch = planted()
-    for_a, for_b = co_teaching_plus.weigh(Flags(), 0.5, logits, batch, epoch=10)  # 2 of the 4 they disagree on
+    flags, (logits, batch) = Flags(), planted()
+    flags.forget_rate = 0.5
+    for_a, for_b = co_teaching_plus.weigh(flags, logits, batch, epoch=10)  # 2 of the 4 they disagree on
     assert for_a.tolist() == [0, 0, 1, 1, 0] and for_b.tolist() == [1, 1, 0, 0, 0]
-    for_a, for_b = co_teaching_plus.weigh(Flags(), 0.5, logits, batch, epoch=0)
+    for_a, for_b = co_teaching_plus.weigh(flags, logits, batch, epoch=0)
     assert for_a.tolist() == for_b.tolist() == [1, 1, 1, 1, 0]  # sample 4 is trusted, but agreed on
     same = [logits[0], logits[0]]
-    assert [each.sum() for each in co_teaching_plus.weigh(Flags(), 0.5, same, batch, epoch=0)] == [0, 0]
+    assert [each.sum() for each in co_teaching_plus.weigh(flags, same, batch, epoch=0)] == [0, 0]
 
 
 def test_decoupling_updates_both_on_the_disagreement():
@@ -182,7 +184,8 @@ def test_the_forget_rate_is_the_csvs_noise_share_unless_given(csvs, tmp_path, fl
     done = run_script("train_co_teaching.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "run", "--model-b", "unet",
                       "--out-dir", tmp_path, "--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 2,
                       "--ramp-epochs", 1, "--batch-size", 12, *flags)
-    assert f"forget rate: {rate:.3f}" in done.stdout
+    assert (f"forget rate: {rate:.3f}" in done.stdout) == (not flags)
+    assert json.loads((tmp_path / "run" / "args.json").read_text())["forget_rate"] == pytest.approx(rate)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
     assert log[0]["weight"] == [1, 1] and log[1]["weight"] == pytest.approx([round(12 * (1 - rate)) / 12] * 2)
 

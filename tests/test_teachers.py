@@ -173,4 +173,6 @@ def test_a_teacher_of_other_data_judges_these_rows(csvs, tmp_path, name):
 
 def test_an_hrnet_serves_ocrnet():
     network = build_model("ocrnet", "tu-hrnet_w18_small")
+    training_losses(network(torch.randn(2, 3, 64, 48)), torch.zeros(2, 64, 48, dtype=torch.long)).mean().backward()
+    assert all(p.grad is not None for p in network.parameters())  # DDP waits for each of them
     assert network.eval()(torch.randn(1, 3, 64, 48)).shape == (1, 1, 64, 48)

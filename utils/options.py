@@ -167,4 +167,6 @@ def forget_rate_of(args):
     if args.forget_rate is not None:
         return args.forget_rate
     rows = read_rows(args.train_csv)
-    return float((rows["iterations"] > 0).mean()) if "iterations" in rows else 0.2
+    rate = float((rows["iterations"] > 0).mean()) if "iterations" in rows else 0.2
+    print(f"forget rate: {rate:.3f}")
+    return rate
