@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 from data.command_line import command_line, share
 from data.files import UserError
+from data.legend import write_legend
 from data.splits import divide, open_output, pair_folder, prepare_parser, write_splits
 
 
@@ -29,6 +30,7 @@ def main():
     parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")
     parser.add_argument("--test-names", metavar="PATTERN", help="stems of the test images, e.g. 'test_*'")
     parser.add_argument("--test", type=share, default=0.2, help="share for test, without --test-names")
+    parser.add_argument("--class-names", nargs="*", default=[], metavar="NAME", help="class 0, 1, ...: written to classes.json")
     args = parser.parse_args()
 
     rows = pair_folder(args.folder, args.coarse).merge(
@@ -44,6 +46,8 @@ def main():
         rest, test = divide(rows, args.test, args.seed)
     train, valid = divide(rest, args.valid, args.seed)
     open_output(args)
+    if args.class_names:
+        write_legend(Path(args.out), args.class_names)
     fine = {name: part.assign(mask=part["fine"]) for name, part in (("train", train), ("valid", valid), ("test", test))}
     write_splits(args.out, {"train": train, "valid": valid, "test": fine["test"], "train_truth": fine["train"],
                             "valid_truth": fine["valid"]}, args.overwrite)

@@ -87,7 +87,7 @@ def divide(rows, share_taken, seed):
 
 
 def prepare_parser(docstring, folder, valid_of=None, valid=0.1):
-    """The parser of a prepare script: the folder to read, --out, --overwrite and, where rows are split at random, --valid, --seed.
+    """The parser of a prepare script: the folder to read, --out, --overwrite; where rows are split at random, --valid, --seed.
 
     Args:
         folder: help of the folder.

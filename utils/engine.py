@@ -215,13 +215,13 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
         for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
             loss = weighted_loss(training_losses(outputs[k], batch["mask"]), weights[k])
             optimizer.zero_grad()
-            fabric.backward(loss)
+            fabric.backward(loss)  # even if nothing is kept: DDP waits for it
+            if selects and kept[k] == 0:
+                empty[k] += 1  # momentum and weight decay would move the network even so
+                continue
             if args.clip:
                 fabric.clip_gradients(network, optimizer, clip_val=args.clip)
-            if selects and kept[k] == 0:
-                empty[k] += 1  # an optimizer's momentum and weight decay would move the network even so
-            else:
-                optimizer.step()
+            optimizer.step()
             sums[0, k] += loss.detach()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
