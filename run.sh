@@ -127,7 +127,7 @@ main_job() {  # main_job PHOTOS [flags]
 
 methods_job() {  # methods_job PHOTOS [flags]
     parse_flags "$@"
-    local out=runs/$name teacher seed here kind
+    local out=runs/$name teacher here kind
     begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
     local one=(--model smp_unet --encoder "$encoder" --encoder-weights "$encoder_weights")
     local two=(--model-a smp_unet --encoder-a "$encoder" --encoder-weights-a "$encoder_weights"
