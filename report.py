@@ -25,16 +25,22 @@ from data.legend import Legend, read_legend
 from utils.get_weight import summarise
 from utils.metrics import class_table, grouped_scores, score_table
 from utils.options import add_legend_flag
+from utils.run_folder import FREE_FLAGS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+
+# flags in which the seeds of one method may differ
+SEED_FLAGS = {"seed", "train_csv", "valid_csv", "out_dir", *FREE_FLAGS}
 
 
 def collect(runs):
     """dict of run -> result.json's content; runs go by the name of their folder, or by its path where names are equal.
 
     Raises:
-        UserError: a run is unfinished, or was tested on other rows, size or theta than the first.
+        UserError: a run is unfinished, was tested on other rows, size or theta than the first, or shares its name with one
+            that is not the same method.
     """
     results = {}
     short = len({Path(run).name for run in runs}) == len(runs)
@@ -51,6 +57,13 @@ def collect(runs):
             if result["args"][flag] != first[flag]:
                 raise UserError(f"{name}: tested with --{flag} {result['args'][flag]}, the first run with {first[flag]}; "
                                 "tabulate them apart")
+    seeds = {}
+    for run, result in results.items():
+        first = seeds.setdefault(result["name"], result)["args"]
+        for flag in sorted((result["args"].keys() | first.keys()) - SEED_FLAGS):
+            if result["args"].get(flag) != first.get(flag):
+                raise UserError(f"{run}: shares its name with a run of another --{flag.replace('_', '-')}, so they are not seeds "
+                                "of one method; tabulate them apart")
     return results
 
 

@@ -48,6 +48,14 @@ def test_runs_of_other_test_rows_are_not_tabulated_together(tmp_path, flag, valu
         collect([tmp_path / "a", tmp_path / "b"])
 
 
+def test_runs_of_one_name_must_be_one_method(tmp_path):
+    for folder, flags in (("a", {"seed": 0, "epochs": 5}), ("b", {"seed": 1, "epochs": 5}), ("c", {"seed": 1, "epochs": 9})):
+        write_json(tmp_path / folder / "kd" / "result.json", run_of("kd", 0.5, 0.5, **flags))
+    assert len(collect([tmp_path / "a" / "kd", tmp_path / "b" / "kd"])) == 2
+    with pytest.raises(UserError, match="--epochs.*not seeds of one method"):
+        collect([tmp_path / "a" / "kd", tmp_path / "c" / "kd"])
+
+
 def test_the_weight_table_shows_what_is_known():
     level = {"mean": 0.25}
     noise = weight_table({"w": {"auroc": 0.75, "levels": {"0": {"mean": 0.9}, "6": level}}})

@@ -129,7 +129,8 @@ def summarise(rows):
 
 
 def rank_correlation(args, rows):
-    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, -1..1.
+    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, -1..1; None if either
+    is the same for all.
 
     Raises:
         UserError: --truth holds other images than the rows, or another order.
@@ -139,7 +140,8 @@ def rank_correlation(args, rows):
         raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
     true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
                        args.workers)
-    return float(spearmanr(rows["weight"], true).statistic)
+    alike = rows["weight"].nunique() == 1 or len(set(true)) == 1  # then there is no order to compare
+    return None if alike else float(spearmanr(rows["weight"], true).statistic)
 
 
 def main():
@@ -170,7 +172,8 @@ def main():
     summary, text = summarise(rows)
     if args.truth:
         summary["spearman"] = rank_correlation(args, rows)
-        text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
+        if summary["spearman"] is not None:
+            text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
     write_json(Path(args.out).with_suffix(".json"), {"out": args.out, **vars(args), **summary})
     print(f"{args.out}: weights of {len(rows)} rows\n{text}")
 

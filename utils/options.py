@@ -61,7 +61,7 @@ def add_model_flags(parser):
 
 
 def add_pair_flags(parser):
-    """Two networks, --model-a, --model-b and so on (paper, section 4: A = U-Net, B = DeepLabv3+), and how one selects."""
+    """Two networks, --model-a, --model-b and so on (paper, section 4: A = U-Net, B = DeepLabv3+)."""
     group = parser.add_argument_group("networks: A, the one that is reported, and B")
     _add_network(group, "-a", "unet")
     _add_network(group, "-b", "deeplabv3plus")
