@@ -30,7 +30,6 @@ from utils.run_folder import FREE_FLAGS
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-
 # flags in which the seeds of one method may differ
 SEED_FLAGS = {"seed", "train_csv", "valid_csv", "out_dir", *FREE_FLAGS}
 
@@ -62,8 +61,8 @@ def collect(runs):
         first = seeds.setdefault(result["name"], result)["args"]
         for flag in sorted((result["args"].keys() | first.keys()) - SEED_FLAGS):
             if result["args"].get(flag) != first.get(flag):
-                raise UserError(f"{run}: shares its name with a run of another --{flag.replace('_', '-')}, so they are not seeds "
-                                "of one method; tabulate them apart")
+                raise UserError(f"{run}: shares its name with a run of another --{flag.replace('_', '-')}, so they are not "
+                                "seeds of one method; tabulate them apart")
     return results
 
 
