@@ -64,5 +64,5 @@ def write_legend(folder, names, colours=None):
 
 def _distinct_colours(count):
     """The background dark, then hues a golden angle apart, every other one darker."""
-    hues = [colorsys.hsv_to_rgb((0.58 + 0.618034 * c) % 1, 0.85, 1.0 if c % 2 else 0.75) for c in range(count)]
+    hues = [colorsys.hsv_to_rgb((0.46 + 0.618034 * c) % 1, 0.85, 1.0 if c % 2 else 0.75) for c in range(count)]
     return [[40, 40, 40]] + [[round(255 * part) for part in hue] for hue in hues[1:]]
