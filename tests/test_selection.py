@@ -39,6 +39,7 @@ def test_disagreement_by_hand():
     # miou: 1; (4/5 + 5/6) / 2; both empty = 1; 0; only background in common: (0 + 5/10) / 2
     assert disagreement(a, b, 2, 0.9).tolist() == [0, 1, 0, 1, 1]
     assert disagreement(a, b, 2, 0.8).tolist() == [0, 0, 0, 1, 1]
+    assert disagreement(a, a, 2, 1.0).sum() == 0  # strictly below
 
 
 def test_keep_share_by_hand():

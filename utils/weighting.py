@@ -114,4 +114,4 @@ def keep_best(scores, share, among=None):
     among = torch.ones_like(scores) if among is None else among
     order = scores.masked_fill(among == 0, -torch.inf).argsort(descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))  # 0 = best
-    return ((rank < (share * among.sum()).round()) & (among > 0)).float()
+    return (rank < (share * among.sum()).round()).float()
