@@ -153,25 +153,28 @@ def test_add_noise_on_the_command_line(photos, tmp_path):
 
 
 def test_the_truth_tells_how_well_the_weights_rank(planted):
-    """Annotations at rising noise: a teacher that knows the truth ranks them, a reversed one ranks them the other way."""
+    """Annotations grown by 0, 1, ... 7 px: a teacher that knows the truth ranks them rightly, one that is grown by 7 px itself
+    the other way round, and one that imitates them not at all."""
     rows = read_rows(planted / "train.csv")
     names = pseudo_label_names(rows)
     for number, (mask, name) in enumerate(zip(rows["mask"], names)):
-        write_mask(mask, add_noise(read_mask(planted / "pseudo" / name), number, inward=False))
-    truth = rows.assign(mask=[str(planted / "pseudo" / name) for name in names])
+        labels = resize_labels(read_mask(planted / "pseudo" / names[0]), (96, 64))
+        for path, level in ((mask, number), (planted / "pseudo" / name, 0), (planted / "grown" / name, 7),
+                            (planted / "imitated" / name, number)):
+            write_mask(path, add_noise(labels, level, inward=False))
+    truth = rows.assign(mask=[str(planted / "truth" / name) for name in names])
+    (planted / "pseudo").rename(planted / "truth")
     write_rows(planted / "truth.csv", truth)
-    command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf",
-               "--out", planted / "w.csv", "--overwrite", "--truth"]
-    done = run_script(*command, planted / "truth.csv")
-    assert "does: 1.000" in done.stdout
-    assert json.loads((planted / "w.json").read_text())["spearman"] == pytest.approx(1)
-    weights = np.array(read_rows(planted / "w.csv", needs_weights=True)["weight"])
-    # by another route: the weights are the truth's own scores here, so any other ranking must correlate less
-    for mask, name in zip(rows["mask"], names):
-        write_mask(planted / "pseudo2" / name, read_mask(mask))  # a teacher that imitates the annotations
-    done = run_script(*command[:4], planted / "pseudo2", *command[5:], planted / "truth.csv")
-    assert json.loads((planted / "w.json").read_text())["spearman"] != pytest.approx(1)
-    assert weights[0] == 1
+
+    def correlation(teacher, truth_csv="truth.csv", **options):
+        done = run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / teacher, "--metric",
+                          "miou", "--truth", planted / truth_csv, "--out", planted / "w.csv", "--overwrite", **options)
+        return done, json.loads((planted / "w.json").read_text())["spearman"]
+
+    done, right = correlation("truth")
+    assert right == pytest.approx(1) and "does: 1.000" in done.stdout
+    assert correlation("grown")[1] == pytest.approx(-1)
+    assert correlation("imitated")[1] is None
     write_rows(planted / "other.csv", truth.iloc[::-1])
-    wrong = run_script(*command, planted / "other.csv", check=False)
+    wrong, _ = correlation("truth", "other.csv", check=False)
     assert wrong.returncode == 2 and "holds other images" in wrong.stderr

@@ -175,7 +175,7 @@ def boundary(inside, valid):
 def dilate_disk(mask, radius):
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
 
-    A disk on the pixel grid is the union of the rectangles inscribed in it, and a rectangle is a max-pooling.
+    A disk on the pixel grid is the union of the rectangles inscribed in it.
 
     Args:
         mask: bool (B, H, W).
@@ -194,12 +194,21 @@ def dilate_disk(mask, radius):
 
 def _pool(mask, dy, dx):
     """Dilate a bool (B, H, W) by a rectangle of (2 dy + 1) x (2 dx + 1); outside the picture counts as False."""
-    values = mask[:, None].float()
-    if dx:
-        values = F.max_pool2d(values, (1, 2 * dx + 1), stride=1, padding=(0, dx))
-    if dy:
-        values = F.max_pool2d(values, (2 * dy + 1, 1), stride=1, padding=(dy, 0))
-    return values[:, 0] > 0
+    return _spread(_spread(mask, dx, -1), dy, -2)
+
+
+def _spread(mask, radius, axis):
+    """Dilate a bool tensor by `radius` pixels along one axis: shifted copies, or-ed; the reach triples each time."""
+    reach = 0
+    while reach < radius:
+        step = min(2 * reach + 1, radius - reach)
+        rest = mask.shape[axis] - step
+        spread = mask.clone()
+        if rest > 0:
+            spread.narrow(axis, step, rest).bitwise_or_(mask.narrow(axis, 0, rest))
+            spread.narrow(axis, 0, rest).bitwise_or_(mask.narrow(axis, step, rest))
+        mask, reach = spread, reach + step
+    return mask
 
 
 def _inner_band(inside, width):
