@@ -152,6 +152,7 @@ def test_add_noise_on_the_command_line(photos, tmp_path):
     assert (tmp_path / "s.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_truth_tells_how_well_the_weights_rank(planted):
     """Annotations grown by 0, 1, ... 7 px: a teacher that knows the truth ranks them rightly, one that is grown by 7 px itself
     the other way round, and one that imitates them not at all."""

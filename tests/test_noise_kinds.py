@@ -125,6 +125,7 @@ def test_erosion_without_a_background_hands_the_edge_to_a_neighbour_and_loses_th
     assert {int((row == 2).sum()) for row in thick} == {0, 3 + 4}  # wider, or painted over from both sides
 
 
+@pytest.mark.slow
 def test_noise_of_street_scenes(real_datasets, tmp_path):
     labels = sorted((real_datasets / "camvid" / "train" / "labels").iterdir())[0]
     out = tmp_path / "noisy.png"
@@ -137,6 +138,7 @@ def test_noise_of_street_scenes(real_datasets, tmp_path):
         assert 0.005 < share < 0.3, (kind, share)
 
 
+@pytest.mark.slow
 def test_levels_are_scored_and_drawn_on_the_command_line(photos, tmp_path):
     folder = tmp_path / "masks"
     folder.mkdir()

@@ -162,6 +162,7 @@ def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(seen[0], seen[1]))
 
 
+@pytest.mark.slow
 def test_drop_worst_leaves_the_rows_of_the_lowest_weight_out(csvs, tmp_path):
     kept = torch.tensor([0.0, 1.0, 1.0, 0.0])
     batch = {"weight": torch.ones(3), "index": torch.tensor([3, 1, 0])}
@@ -191,6 +192,7 @@ def test_the_forget_rate_is_the_csvs_noise_share_unless_given(csvs, tmp_path, fl
     assert log[0]["weight"] == [1, 1] and log[1]["weight"] == pytest.approx([round(12 * (1 - rate)) / 12] * 2)
 
 
+@pytest.mark.slow
 def test_both_networks_are_kept_and_can_be_used(csvs, tmp_path):
     common = ["--size", 48, 32, "--accelerator", "cpu"]
     run_script("train_decoupling.py", "--train_csv", csvs / "train_noisy_60.csv", "--valid_csv", csvs / "valid_noisy_60.csv",

@@ -156,6 +156,7 @@ def test_a_second_round_learns_with_the_weights_of_the_first(csvs, tmp_path):
     assert done.returncode == 2 and "--rounds needs --folds 2" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pointrend", "ocrnet"])
 def test_a_teacher_of_other_data_judges_these_rows(csvs, tmp_path, name):
     """--folds 1: trained on clean rows of another CSV, exports by the code of predict.py."""
