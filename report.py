@@ -20,7 +20,17 @@ import numpy as np
 
 from data.command_line import command_line, positive_int, tool_parser
 from data.dataset import pseudo_label_names, read_rows
-from data.files import UserError, atomic_path, read_image, read_json, read_mask, resize_image, resize_labels, write_json
+from data.files import (
+    UserError,
+    atomic_path,
+    image_size,
+    read_image,
+    read_json,
+    read_mask,
+    resize_image,
+    resize_labels,
+    write_json,
+)
 from data.legend import Legend, read_legend
 from utils.get_weight import summarise
 from utils.metrics import class_table, grouped_scores, score_table
@@ -175,7 +185,8 @@ def plot_examples(rows, pred_dir, legend, count, path):
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")
     chosen = np.concatenate([order[:count], order[-count:]])
     names, num_classes = pseudo_label_names(rows), len(legend.names)
-    figure, axes = plt.subplots(3, 2 * count, figsize=(1.7 * 2 * count, 6.2), squeeze=False)
+    height, width = image_size(rows.iloc[chosen[0]]["image"])
+    figure, axes = plt.subplots(3, 2 * count, figsize=(1.7 * 2 * count, 3 * 1.7 * height / width + 1.2), squeeze=False)
     for column, index in enumerate(chosen):
         row = rows.iloc[index]
         image = read_image(row["image"])
