@@ -40,8 +40,8 @@ from utils.run_folder import FREE_FLAGS
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-# flags in which the seeds of one method may differ
-SEED_FLAGS = {"seed", "train_csv", "valid_csv", "out_dir", *FREE_FLAGS}
+# flags in which the seeds of one method may differ; the forget rate is by default each CSV's own share of noise
+SEED_FLAGS = {"seed", "train_csv", "valid_csv", "forget_rate", *FREE_FLAGS}
 
 
 def collect(runs):
