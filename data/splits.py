@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data.command_line import share, tool_parser
-from data.files import IMAGE_SUFFIXES, UserError, atomic_path, csv_text, progress, read_json, write_json, write_mask
+from data.files import IMAGE_SUFFIXES, UserError, csv_text, progress, read_json, write_json, write_mask, write_rows
 
 SPLITS = ("train", "valid", "test")
 
@@ -164,7 +164,6 @@ def write_splits(out, splits, overwrite):
     changed = [path for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]
     if changed and not overwrite:
         raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
-    for (path, text), rows in zip(texts.items(), splits.values()):
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    for path, rows in zip(texts, splits.values()):
+        write_rows(path, rows)
         print(f"{path}: {len(rows)} rows")

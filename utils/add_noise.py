@@ -41,7 +41,7 @@ from data.files import (
 )
 from data.legend import read_legend
 from utils.agreement import bf, miou
-from utils.options import add_class_flag, add_legend_flag, add_noise_flags
+from utils.options import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 
 SQUARE = np.ones((3, 3), np.uint8)
 LEVELS = (0, 2, 4, 6, 8, 10)
@@ -226,11 +226,11 @@ def main():
     parser.add_argument("--iterations", "--level", type=nonnegative_int, default=8, help="px that an outline moves")
     parser.add_argument("--sheet", metavar="PNG", help=f"draw the first mask at several levels (for {REFERENCE_SIZE} px) there")
     parser.add_argument("--table", metavar="JSON", help=f"score noisy masks at several levels (for {REFERENCE_SIZE} px)")
-    parser.add_argument("--theta", type=float, default=3.0, help="boundary tolerance of --table's BF, px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_noise_flags(parser)
     add_class_flag(parser)
+    add_score_flags(parser)
     add_legend_flag(parser)
     args = parser.parse_args()
     if not (args.out or args.sheet or args.table):
