@@ -289,7 +289,10 @@ def test_really_coarse_annotations_need_no_noise(project, real_datasets, tmp_pat
     content = json.loads((project / "runs" / "faces" / "report" / "table.json").read_text())
     assert content["runs"]["clean"]["args"]["train_csv"].endswith("train_truth.csv")
     assert content["runs"]["noisy"]["args"]["train_csv"].endswith("csv/train.csv")
-    assert all(-1 <= summary["spearman"] <= 1 for summary in content["weights"].values())
+    ranks = {name: summary["spearman"] for name, summary in content["weights"].items()}
+    assert len(ranks) == 3
+    for name, rank in ranks.items():  # a teacher of one epoch may find no outline at all: then every BF is 0, without a rank
+        assert (rank is None and "miou" not in name) or -1 <= rank <= 1
     assert "| weights | Spearman |" in (project / "runs" / "faces" / "report" / "table.md").read_text()
 
 
