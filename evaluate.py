@@ -6,11 +6,11 @@ Images and masks are scored at the size the network was trained at. mIoU comes f
 BF, Dice and Boundary IoU are means over its images.
 """
 
-from torch.utils.data import DataLoader
-
 from data.command_line import command_line, positive_float, positive_int, tool_parser
-from data.dataset import SegmentationDataset, check_rows, read_rows
+from data.dataset import SegmentationDataset, as_it_is
 from data.files import refuse_existing, write_json
+from data.lazy import torch
+from data.rows import check_rows, read_rows
 from utils.checkpoint import load_network
 from utils.engine import each_row_once, evaluate, start_fabric
 from utils.metrics import score_table
@@ -33,13 +33,14 @@ def main():
 
     if args.json:
         refuse_existing(args.json, args.overwrite)
-    network, config = load_network(args.checkpoint, args.network)
     rows = read_rows(args.csv)
+    network, config = load_network(args.checkpoint, args.network)
     check_rows(args.csv, rows, config["num_classes"])
     theta, size = args.theta or config["theta"], args.size or config["size"]
     fabric = start_fabric(args)
     dataset = SegmentationDataset(rows, size, config["num_classes"])
-    loader = DataLoader(dataset, args.batch_size, num_workers=args.workers, sampler=each_row_once(dataset, fabric))
+    loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=args.workers, collate_fn=as_it_is,
+                                         sampler=each_row_once(dataset, fabric))
     scores = evaluate(fabric, fabric.setup_module(network), loader, config["num_classes"], theta, "evaluating")
     if fabric.is_global_zero:
         print(score_table({args.csv: scores}))

@@ -9,8 +9,8 @@ before it where two images share a stem.
 from pathlib import Path
 
 from data.command_line import command_line, positive_int, tool_parser
-from data.dataset import pseudo_label_names, read_rows
 from data.files import refuse_existing
+from data.rows import pseudo_label_names, read_rows
 from utils.checkpoint import load_network
 from utils.engine import start_fabric
 from utils.options import add_device_flags

@@ -15,11 +15,9 @@ the highest weights; the paper's Figure 3). Runs of different test rows are not 
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from data.command_line import command_line, positive_int, tool_parser
-from data.dataset import pseudo_label_names, read_rows
 from data.files import (
     UserError,
     atomic_path,
@@ -31,14 +29,15 @@ from data.files import (
     resize_labels,
     write_json,
 )
+from data.lazy import LazyModule
 from data.legend import Legend, read_legend
+from data.rows import pseudo_label_names, read_rows
 from utils.get_weight import summarise
 from utils.metrics import class_table, grouped_scores, score_table
 from utils.options import add_legend_flag
 from utils.run_folder import FREE_FLAGS
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+plt = LazyModule("matplotlib.pyplot")
 
 # flags in which the seeds of one method may differ; the forget rate is by default each CSV's own share of noise
 SEED_FLAGS = {"seed", "train_csv", "valid_csv", "forget_rate", *FREE_FLAGS}
@@ -204,7 +203,7 @@ def plot_examples(rows, pred_dir, legend, count, path):
         axes[line, 0].set_ylabel(label)
     figure.suptitle(f"{count} lowest weights (left) and {count} highest (right)", fontsize=10)
     if num_classes > 2:
-        patches = [matplotlib.patches.Patch(color=colour / 255, label=name)
+        patches = [plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=name)
                    for name, colour in zip(legend.names, legend.colours)]
         figure.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=min(len(patches), 10), fontsize=8)
     save_figure(figure, path)
@@ -221,6 +220,7 @@ def main():
     add_legend_flag(parser)
     args = parser.parse_args()
 
+    plt.switch_backend("agg")
     results, out = collect(args.runs), Path(args.out)
     legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
     text = result_tables(results, legend)

@@ -18,8 +18,8 @@ teacher trained on other data).
 from pathlib import Path
 
 from data.command_line import command_line, positive_int
-from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, write_json
+from data.rows import pseudo_label_names, read_rows
 from utils import run_folder
 from utils.agreement import METRICS
 from utils.engine import start_fabric

@@ -15,7 +15,7 @@ The metric is read from the CSV's name (miou, bf, bm) or given by --metric. Vali
 from functools import partial
 
 from data.command_line import command_line, nonnegative_int, share
-from data.dataset import read_rows
+from data.rows import read_header
 from utils.agreement import METRICS, agreement, hard_labels
 from utils.engine import run
 from utils.options import metric_of, train_parser
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--lambda-max", type=share, default=0.5, help="the student's share in the last epoch")
     parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
     args = parser.parse_args()
-    read_rows(args.train_csv, needs_weights=True)  # a CSV without weights is refused before its metric is asked for
+    read_header(args.train_csv, needs_weights=True)  # a CSV without weights is refused before its metric is asked for
     args.metric = metric_of(args)
     print(f"the student is scored by {args.metric}, as {args.train_csv} was")
     run(args, partial(weigh, args), needs_weights=True)

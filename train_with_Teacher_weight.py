@@ -13,7 +13,6 @@ weight of another one, at random by --seed: a control that must not help, or the
 from functools import partial
 
 from data.command_line import command_line, share
-from data.dataset import read_rows
 from utils.engine import run
 from utils.options import train_parser
 from utils.weighting import floored, shuffled
@@ -24,25 +23,13 @@ def weigh(args, logits, batch, epoch):
     return [floored(batch["weight"], args.min_weight)]
 
 
-def weigh_shuffled(args, weights, logits, batch, epoch):
-    """w_i of another row, (B,), none below --min-weight.
-
-    Args:
-        weights: float (rows,), the CSV's in another order.
-    """
-    return [floored(weights.to(batch["weight"].device)[batch["index"]], args.min_weight)]
-
-
 def main():
     parser = train_parser(__doc__)
     parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
     parser.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
     args = parser.parse_args()
-    method = partial(weigh, args)
-    if args.shuffle_weights:
-        weights = shuffled(read_rows(args.train_csv, needs_weights=True)["weight"], args.seed)
-        method = partial(weigh_shuffled, args, weights)
-    run(args, method, needs_weights=True)
+    reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else None
+    run(args, partial(weigh, args), needs_weights=True, reweigh=reweigh)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@
 from functools import partial
 
 from data.command_line import command_line, share
-from data.dataset import read_rows
 from utils.engine import run
 from utils.options import train_parser
 from utils.weighting import dropped_worst, uniform
@@ -21,13 +20,9 @@ def weigh(logits, batch, epoch):
     return [uniform(batch["weight"])]
 
 
-def weigh_kept(kept, logits, batch, epoch):
-    """w_i = 1 for the rows that are kept, else 0, (B,).
-
-    Args:
-        kept: float (rows,) of 0 and 1.
-    """
-    return [kept.to(batch["weight"].device)[batch["index"]]]
+def weigh_kept(logits, batch, epoch):
+    """w_i = 1 for the rows that are kept, else 0, (B,); `dropped_worst` has made the weights so."""
+    return [batch["weight"]]
 
 
 def main():
@@ -37,8 +32,7 @@ def main():
     if args.drop_worst is None:
         run(args, weigh)
     else:
-        kept = dropped_worst(read_rows(args.train_csv, needs_weights=True)["weight"], args.drop_worst)
-        run(args, partial(weigh_kept, kept), needs_weights=True, selects=True)
+        run(args, weigh_kept, needs_weights=True, selects=True, reweigh=partial(dropped_worst, drop=args.drop_worst))
 
 
 if __name__ == "__main__":

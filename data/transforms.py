@@ -1,36 +1,51 @@
-"""Joint transforms of an image and its mask, after both have been resized to the training size.
+"""What happens to an image and its mask after both have been resized to the training size: augmentation and normalisation.
 
 torchvision's v2 transforms move a `tv_tensors.Mask` with its image and always sample it by the nearest pixel, so
 labels are never blurred. Pixels that a transform brings in from outside the picture are labelled 255 (ignored).
 """
 
-import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+import functools
 
 from data import IGNORE_INDEX
+from data.lazy import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def build_transforms(augment):
-    """A function (image uint8 (3, H, W), mask uint8 (H, W)) -> (float32 (3, H, W), int64 (H, W)).
+def build_augmentation():
+    """A function (image uint8 (3, H, W), mask uint8 (H, W)) -> the same, changed at random: horizontal flip, scale in
+    0.75..1.25, colour jitter. Off in the paper (section 4)."""
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    outside = {tv_tensors.Image: [round(255 * m) for m in IMAGENET_MEAN], tv_tensors.Mask: IGNORE_INDEX}
+    joint = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(degrees=0, scale=(0.75, 1.25), fill=outside),
+                        v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)])
+
+    def augment(image, mask):
+        image, mask = joint(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+    return augment
+
+
+def normalised(images):
+    """Images as an encoder of ImageNet wants them.
+
+    On the device, after the copy: a byte travels four times faster than a float, and a GPU normalises in no time.
 
     Args:
-        augment: horizontal flip, scale in 0.75..1.25, colour jitter; off in the paper (section 4).
+        images: uint8 (B, 3, H, W).
+
+    Returns:
+        float32 (B, 3, H, W), channels last in memory.
     """
-    steps = []
-    if augment:
-        outside = {tv_tensors.Image: [round(255 * m) for m in IMAGENET_MEAN], tv_tensors.Mask: IGNORE_INDEX}
-        steps = [v2.RandomHorizontalFlip(), v2.RandomAffine(degrees=0, scale=(0.75, 1.25), fill=outside),
-                 v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)]
-    steps += [v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-              v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    joint = v2.Compose(steps)
+    mean, std = _statistics(images.device)
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
-    def apply(image, mask):
-        image, mask = joint(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor).long()
 
-    return apply
+@functools.lru_cache
+def _statistics(device):
+    """Mean and standard deviation of ImageNet's bytes, (3, 1, 1), kept on the device: copying them would stop it."""
+    return [255 * torch.tensor(each, device=device).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD)]

@@ -5,11 +5,6 @@ While training, PointRend and OCRNet give a dict: these logits and what else the
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 """
 
-from models.ocrnet import build_ocrnet
-from models.pointrend import build_pointrend
-from models.smp import build_smp
-from models.unet import UNet
-
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
 
 
@@ -32,11 +27,19 @@ def build_model(name, encoder="resnet34", encoder_weights=None, num_classes=2, w
     if name == "unet":
         if encoder_weights:
             raise ValueError("the classic unet has no encoder to load weights into; use smp_unet")
+        from models.unet import UNet  # each network loads only the libraries that it needs, and none for --help
+
         return UNet(channels, width)
     if name == "pointrend":
+        from models.pointrend import build_pointrend
+
         return build_pointrend(encoder, encoder_weights, channels)
     if name == "ocrnet":
+        from models.ocrnet import build_ocrnet
+
         return build_ocrnet(encoder, encoder_weights, channels)
     if name in NAMES:
+        from models.smp import build_smp
+
         return build_smp(name, encoder, encoder_weights, channels)
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NAMES)}")

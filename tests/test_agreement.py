@@ -6,6 +6,9 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from data.files import read_mask, resize_labels
+from data.splits import pair_folder
+from utils import agreement_cpu
 from utils.agreement import (
     agreement,
     bf,
@@ -19,6 +22,7 @@ from utils.agreement import (
 )
 
 IGNORE = 255
+THETAS = (1, 2.5, 3.0, 7, 0.12)
 
 
 def tensor(*maps):
@@ -108,6 +112,16 @@ def test_theta_3_is_the_published_5x5_window():
     assert torch.equal(dilate_disk(point, 3.0), window)
 
 
+@pytest.mark.parametrize("radius", [1, 2.5, 4.2, 5, 9.06, 12])
+def test_a_disk_is_whole_at_the_frame_too(radius):
+    rows, columns = np.mgrid[:14, :17]
+    for y, x in ((0, 0), (13, 16), (0, 9), (6, 16), (7, 8)):
+        point = torch.zeros(1, 14, 17, dtype=torch.bool)
+        point[0, y, x] = True
+        expected = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        assert np.array_equal(dilate_disk(point, radius)[0].numpy(), expected), (y, x)
+
+
 def test_bf_by_hand():
     # a 4x4 square (12 boundary pixels) and the same moved 3 px right: of a's boundary, the 3 right columns' 8 pixels
     # are closer than 3 px to b's; by symmetry the same share of b's
@@ -154,8 +168,8 @@ def test_boundary_iou_by_hand():
     assert boundary_iou(tensor(full), tensor(full), 2).item() == 1
 
 
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_boundary_iou_equals_repeated_erosion(num_classes):
+@pytest.mark.parametrize("num_classes, width", [(2, 2), (4, 2), (2, 4), (3, 7)])
+def test_boundary_iou_equals_repeated_erosion(num_classes, width):
     """The reference's own route: erode with a 3x3 square on a padded mask, once per pixel of width."""
     rng = np.random.default_rng(3)
     for _ in range(20):
@@ -165,11 +179,11 @@ def test_boundary_iou_equals_repeated_erosion(num_classes):
             bands = []
             for labels in pair:
                 inside = np.pad((labels == c).astype(np.uint8), 1)
-                bands.append((inside - cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=2)) > 0)  # 2 % of 100 px
+                bands.append((inside - cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=width)) > 0)
             if (bands[0] | bands[1]).any():
                 scores.append((bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum())
         expected = np.mean(scores) if scores else 1.0
-        assert boundary_iou(tensor(pair[0]), tensor(pair[1]), num_classes).item() == pytest.approx(expected, abs=1e-6)
+        assert boundary_iou(*map(tensor, pair), num_classes, width / 100).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_iou_of_an_absent_class_is_nan():
@@ -206,3 +220,45 @@ def test_cpu_and_gpu_agree():
     rng = np.random.default_rng(1)
     a, b = tensor(*[random_map(rng, 4) for _ in range(16)]), tensor(*[random_map(rng, 4) for _ in range(16)])
     torch.testing.assert_close(agreement(a.cuda(), b.cuda(), 4, "bm").cpu(), agreement(a, b, 4, "bm"))
+
+
+# --- the offline route ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 11])
+@pytest.mark.parametrize("theta", THETAS)
+def test_offline_scores_are_the_tensors_scores(num_classes, theta):
+    """200 pairs each, 3,000 in all, half of them of two similar maps, at sizes with and without a remainder of 64."""
+    rng = np.random.default_rng([num_classes, int(100 * theta)])
+    pairs = []
+    for number in range(200):
+        height, width = ((23, 29), (40, 64))[number % 2]
+        a, b = (random_map(rng, num_classes, height, width) for _ in range(2))
+        if number % 4 < 2:
+            b = np.where(b == IGNORE, b, np.roll(a, rng.integers(-3, 4), axis=number % 2)).astype(np.uint8)
+        pairs.append((a.astype(np.uint8), b.astype(np.uint8)))
+    for size in ((23, 29), (40, 64)):
+        some = [pair for pair in pairs if pair[0].shape == size]
+        for metric in ("miou", "bf", "bm"):
+            expected = agreement(*(tensor(*maps) for maps in zip(*some)), num_classes, metric, theta)
+            found = [agreement_cpu.agreement(a, b, num_classes, metric, theta) for a, b in some]
+            np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=metric)
+
+
+def test_offline_scores_of_real_masks(photos):
+    rows = pair_folder(photos).iloc[:20]
+    masks = [read_mask(path) for path in rows["mask"]]
+    for mask, other in zip(masks, masks[1:]):
+        other = resize_labels(other, mask.shape)
+        for b in (other, cv2.dilate(mask, np.ones((5, 5), np.uint8))):
+            expected = agreement(tensor(mask), tensor(b), 2, "bm", 3.0).item()
+            assert agreement_cpu.agreement(mask, b, 2, "bm", 3.0) == pytest.approx(expected, abs=1e-6)
+
+
+def test_offline_scores_refuse_what_is_not_a_label_map():
+    square = np.zeros((4, 4), np.uint8)
+    for a, b in ((square, square[:3]), (square.astype(float), square), (square[None], square[None])):
+        with pytest.raises(ValueError, match="uint8 label maps"):
+            agreement_cpu.agreement(a, b, 2)
+    with pytest.raises(ValueError, match="unknown metric"):
+        agreement_cpu.agreement(square, square, 2, "iou")

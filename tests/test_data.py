@@ -6,9 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data.dataset import SegmentationDataset, check_rows, pseudo_label_names, read_rows
+from data.dataset import SegmentationDataset
 from data.files import UserError, atomic_path, read_image, read_mask, resize_labels, write_image, write_mask, write_rows
+from data.rows import check_rows, pseudo_label_names, read_rows
 from data.splits import pair_folder, split_rows
+from data.transforms import normalised
 
 
 @pytest.fixture
@@ -129,18 +131,18 @@ def test_mask_and_image_stay_aligned_when_resized():
 
 def test_dataset_items(pictures):
     rows = rows_of(pictures, "img,filename,weight", "a/0.png,a/m0.png,0.25", "a/1.png,a/m1.png,1")
-    plain = SegmentationDataset(rows, (24, 18), 2)
-    item = plain[0]
-    assert item["image"].shape == (3, 24, 18) and item["mask"].shape == (24, 18)
-    assert item["mask"].dtype == torch.int64 and set(item["mask"].unique().tolist()) <= {0, 1}
-    assert item["weight"] == 0.25 and item["index"] == 0
-    cached = SegmentationDataset(rows, (24, 18), 2, cache=True)
-    for a, b in ((plain[i], cached[i]) for i in range(2)):
-        assert all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
+    plain = SegmentationDataset(rows, (24, 18), 2).__getitems__([1, 0])
+    assert plain["image"].shape == (2, 3, 24, 18) and plain["mask"].shape == (2, 24, 18)
+    assert plain["image"].dtype == plain["mask"].dtype == torch.uint8 and set(plain["mask"].unique().tolist()) <= {0, 1}
+    assert plain["image"].is_contiguous(memory_format=torch.channels_last)
+    assert plain["weight"].tolist() == [1, 0.25] and plain["index"].tolist() == [1, 0]
+    cached = SegmentationDataset(rows, (24, 18), 2, cache=True).__getitems__([1, 0])
+    assert all(torch.equal(plain[key], cached[key]) for key in plain)
     # normalised as ImageNet's encoders want it: red (255, 0, 0)
     write_image(pictures / "a" / "0.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
-    red = SegmentationDataset(rows, (4, 4), 2)[0]["image"][:, 0, 0]
-    torch.testing.assert_close(red, torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
+    red = normalised(SegmentationDataset(rows, (4, 4), 2).__getitems__([0])["image"])
+    assert red.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(red[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
 
 
 def test_augmentation_moves_image_and_mask_together(tmp_path):
@@ -154,8 +156,8 @@ def test_augmentation_moves_image_and_mask_together(tmp_path):
     torch.manual_seed(0)
     flipped = 0
     for _ in range(12):
-        item = dataset[0]
-        mask, bright = item["mask"], item["image"].mean(0)
+        batch = dataset.__getitems__([0])
+        mask, bright = batch["mask"][0], batch["image"][0].float().mean(0)
         bright = bright > (bright.max() + bright[mask != 255].min()) / 2
         assert set(mask.unique().tolist()) <= {0, 1, 255}
         assert (bright == (mask == 1))[mask != 255].float().mean() > 0.97

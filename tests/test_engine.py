@@ -11,8 +11,10 @@ from lightning_fabric.strategies import DataParallelStrategy
 
 import train_with_KDweight
 import train_with_Teacher_weight
-from data.dataset import SegmentationDataset, read_rows
+from data.dataset import SegmentationDataset
 from data.files import UserError
+from data.rows import read_rows
+from data.transforms import normalised
 from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils import engine
@@ -165,13 +167,10 @@ def test_split_scores_by_hand():
 def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_size):
     result = engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--batch-size", "4"), lambda lo, b, e: [b["weight"]])
     network, config = load_network(tmp_path / "run" / "best.ckpt")
-    dataset = SegmentationDataset(read_rows(csvs / "test.csv"), config["size"], 2)
-    predicted, truth = [], []
-    for item in dataset:
-        with torch.no_grad():
-            predicted.append((network(item["image"][None])[0, 0] > 0).numpy().astype(np.uint8))
-        truth.append(item["mask"].numpy().astype(np.uint8))
-    both = np.array(predicted), np.array(truth)
+    items = SegmentationDataset(read_rows(csvs / "test.csv"), config["size"], 2).__getitems__(range(4))
+    with torch.no_grad():
+        predicted = [(network(normalised(image[None]))[0, 0] > 0).numpy().astype(np.uint8) for image in items["image"]]
+    both = np.array(predicted), items["mask"].numpy()
     ious = [((both[0] == c) & (both[1] == c)).sum() / ((both[0] == c) | (both[1] == c)).sum() for c in range(2)]
     args = arguments(csvs, tmp_path, "--batch-size", str(batch_size))
     fabric = engine.start_fabric(args)
@@ -252,7 +251,7 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
         def seed_everything(self, *args, **kwargs):
             pass
 
-    monkeypatch.setattr(engine, "Fabric", Recorder)
+    monkeypatch.setattr(engine.lightning_fabric, "Fabric", Recorder)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     if torchrun:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.dataset import read_rows
 from data.files import UserError, read_mask, write_json
 from data.legend import Legend, read_legend, write_legend
+from data.rows import read_rows
 from data.splits import pair_folder
 from tests.conftest import run_script
 from utils.add_noise import KINDS, _closed_walk, add_noise, polygon, score_levels

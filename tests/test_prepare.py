@@ -11,10 +11,10 @@ import pytest
 import torchvision
 from PIL import Image
 
-from data.dataset import check_rows, read_rows
 from data.files import UserError, read_mask, write_image, write_mask
 from data.legend import read_legend
 from data.prepare_cityscapes import CLASSES, TRAIN_ID
+from data.rows import check_rows, read_rows
 from data.splits import download, split_rows
 from tests.conftest import run_script
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from data.dataset import pseudo_label_names, read_rows
 from data.files import read_image, read_mask, write_image, write_mask, write_rows
 from data.legend import write_legend
+from data.rows import pseudo_label_names, read_rows
 from tests.conftest import DATASETS, ROOT, run_script
 from utils.folds import assign_folds
 
@@ -341,3 +341,39 @@ def test_every_script_explains_itself_with_a_command():
         text = path.read_text()
         if "__main__" in text:
             assert f"python {path.relative_to(ROOT)}" in ast.get_docstring(ast.parse(text)), path
+
+
+# --- quick to answer --------------------------------------------------------------------------------------------
+
+HEAVY = {"torch", "torchvision", "lightning_fabric", "segmentation_models_pytorch", "timm", "matplotlib.pyplot", "scipy"}
+ANSWER = """
+import os, runpy, sys
+sys.argv, sys.path[0] = sys.argv[1:], os.path.dirname(sys.argv[1])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print("ended with", end.code)
+print("loaded", *sys.modules)
+"""
+
+
+def loaded_by(*command):
+    """The exit code of a command and the modules that it had loaded when it ended."""
+    *_, ended, loaded = run_script("-c", ANSWER, *command).stdout.splitlines()
+    return ended, set(loaded.split())
+
+
+@pytest.mark.parametrize("script", sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", "data", "benchmarks")
+                                          for path in (ROOT / folder).glob("*.py") if "__main__" in path.read_text()))
+def test_help_loads_nothing_heavy(script):
+    ended, loaded = loaded_by(ROOT / script, "--help")
+    assert ended == "ended with 0" and not loaded & HEAVY
+
+
+@pytest.mark.parametrize("script", ["train_without_weight.py", "train_with_KDweight.py", "train_co_teaching.py",
+                                    "train_teacher.py"])
+def test_a_faulty_csv_is_refused_before_anything_heavy_is_loaded(script, tmp_path):
+    csv = tmp_path / "train_bmscore.csv"
+    csv.write_text("img,filename,weight\n" + "".join(f"i{n}.jpg,m{n}.png,0.5\n" for n in range(100)))
+    ended, loaded = loaded_by(ROOT / script, "--train_csv", csv, "--name", "n", "--out-dir", tmp_path)
+    assert ended == "ended with 2" and not loaded & HEAVY

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data.dataset import SegmentationDataset, pseudo_label_names, read_rows
+from data.dataset import SegmentationDataset
+from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
+from data.transforms import normalised
 from models import build_model
 from models.ocrnet import gather_regions
 from models.pointrend import draw_points, sample_at, subdivide, uncertainty
@@ -117,8 +119,8 @@ def test_what_a_network_learns_from_adds_up():
 @pytest.mark.parametrize("name, steps", [("pointrend", 110), ("ocrnet", 140)])
 def test_a_teacher_overfits_four_photographs(photos, name, steps):
     torch.manual_seed(0)
-    items = list(SegmentationDataset(pair_folder(photos).iloc[:4], (96, 64), 2))
-    images, masks = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
+    items = SegmentationDataset(pair_folder(photos).iloc[:4], (96, 64), 2).__getitems__(range(4))
+    images, masks = normalised(items["image"]), items["mask"].long()
     network = build_model(name, "mobilenet_v2")
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.002)
     for _ in range(steps):

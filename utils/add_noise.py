@@ -21,7 +21,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -40,7 +39,7 @@ from data.files import (
     write_mask,
 )
 from data.legend import read_legend
-from utils.agreement import bf, miou
+from utils.agreement_cpu import agreement
 from utils.options import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 
 SQUARE = np.ones((3, 3), np.uint8)
@@ -187,8 +186,7 @@ def score_levels(masks, num_classes, background, theta, seed, levels=LEVELS[1:])
             rng, pairs = np.random.default_rng(seed), []
             for labels in maps:
                 noisy = add_noise(labels, scaled_level(level, labels.shape), rng, kind, background)
-                pair = torch.from_numpy(noisy)[None], torch.from_numpy(labels)[None]
-                pairs.append((miou(*pair, num_classes).item(), bf(*pair, num_classes, theta).item()))
+                pairs.append([agreement(noisy, labels, num_classes, metric, theta) for metric in ("miou", "bf")])
             mean = np.mean(pairs, axis=0)
             scores.setdefault(kind, {})[str(level)] = {"miou": float(mean[0]), "bf": float(mean[1])}
     return scores

@@ -12,10 +12,8 @@ Sources: eq. 1-3 and 5 of the paper (BF, mIoU, their mean); Boundary IoU: Cheng 
 
 import math
 
-import torch
-from torch.nn import functional as F
-
 from data import IGNORE_INDEX
+from data.lazy import torch
 
 METRICS = ("miou", "bf", "bm")
 
@@ -175,21 +173,25 @@ def boundary(inside, valid):
 def dilate_disk(mask, radius):
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
 
-    A disk on the pixel grid is the union of the rectangles inscribed in it.
-
     Args:
         mask: bool (B, H, W).
         radius: pixels, > 0.
     """
     near = None
-    last = -1
+    for dy, dx in disk_rectangles(radius):
+        rectangle = _pool(mask, dy, dx)
+        near = rectangle if near is None else near | rectangle
+    return near
+
+
+def disk_rectangles(radius):
+    """A disk on the pixel grid is the union of the rectangles inscribed in it: list of (dy, dx), half their sides, px."""
+    found = []
     for dy in range(math.ceil(radius) - 1, -1, -1):
         dx = math.ceil(math.sqrt(radius**2 - dy**2)) - 1  # the largest whole number with dx^2 + dy^2 < radius^2
-        if dx > last:  # a wider rectangle than the taller ones before
-            rectangle = _pool(mask, dy, dx)
-            near = rectangle if near is None else near | rectangle
-            last = dx
-    return near
+        if not found or dx > found[-1][1]:  # a wider rectangle than the taller ones before
+            found.append((dy, dx))
+    return found
 
 
 def _pool(mask, dy, dx):
@@ -198,10 +200,13 @@ def _pool(mask, dy, dx):
 
 
 def _spread(mask, radius, axis):
-    """Dilate a bool tensor by `radius` pixels along one axis: shifted copies, or-ed; the reach triples each time."""
+    """Dilate a bool tensor by `radius` pixels along one axis: shifted copies, or-ed; the reach doubles each time.
+
+    A longer step would leave out pixels near the frame, where the copy that should fill them lies outside.
+    """
     reach = 0
     while reach < radius:
-        step = min(2 * reach + 1, radius - reach)
+        step = min(reach + 1, radius - reach)
         rest = mask.shape[axis] - step
         spread = mask.clone()
         if rest > 0:
@@ -213,7 +218,7 @@ def _spread(mask, radius, axis):
 
 def _inner_band(inside, width):
     """Pixels of a region at most `width` (chessboard) from its outside; the frame is outside."""
-    outside = F.pad(~inside, (1, 1, 1, 1), value=True)
+    outside = torch.nn.functional.pad(~inside, (1, 1, 1, 1), value=True)
     return inside & _pool(outside, width, width)[:, 1:-1, 1:-1]
 
 

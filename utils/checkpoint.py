@@ -6,9 +6,8 @@ refused. `networks` holds one entry per network: its `config` (arguments of `bui
 
 from pathlib import Path
 
-import torch
-
 from data.files import UserError, atomic_path
+from data.lazy import torch
 from models import build_model
 
 FORMAT = "nlkd-1"

@@ -23,20 +23,21 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from lightning_fabric import Fabric
-from torch.utils.data import DataLoader, DistributedSampler
-
-from data.dataset import SegmentationDataset, check_rows, read_rows
+from data.dataset import SegmentationDataset, as_it_is
 from data.files import UserError, progress, read_json, write_json
+from data.lazy import LazyModule, torch
+from data.rows import check_rows, read_rows
+from data.transforms import normalised
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.losses import main_logits, training_losses, weighted_loss
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
 
+lightning_fabric = LazyModule("lightning_fabric")
 
-def run(args, weigh, needs_weights=False, networks=("",), selects=False):
+
+def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None):
     """Train with `weigh`, choose the best epoch, test it, and leave the run's files.
 
     Args:
@@ -45,6 +46,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False):
         needs_weights: the training CSV must have a `weight` column.
         networks: suffix of each network's flags; default: one network, from --model, --encoder, --encoder-weights.
         selects: `weigh` gives selections, see the head of this module.
+        reweigh: changes the weights of the training rows, all at once, before `weigh` sees them: float (rows,) -> (rows,).
 
     Returns:
         the content of result.json.
@@ -57,7 +59,9 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False):
     if args.resume and (folder / "result.json").exists():
         print(f"{folder}: finished already, nothing to do")
         return read_json(folder / "result.json")
-    splits = read_splits(args, needs_weights)
+    splits = read_splits(args, needs_weights)  # what is wrong with the rows is found before PyTorch is even loaded
+    if reweigh:
+        splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
     fabric.seed_everything(args.seed, verbose=False)
@@ -104,8 +108,8 @@ def start_fabric(args):
     if devices == "auto" and args.accelerator == "cpu":
         devices = 1
     try:
-        fabric = Fabric(accelerator=args.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
-                        precision=args.precision)
+        fabric = lightning_fabric.Fabric(accelerator=args.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
+                                         precision=args.precision)
         fabric.launch()
     except (RuntimeError, ValueError) as error:  # Lightning's misconfiguration errors are ValueErrors
         raise UserError(f"--accelerator {args.accelerator} --devices {args.devices}: {error}") from None
@@ -143,10 +147,10 @@ def build_loaders(args, splits, fabric):
     for split, rows in splits.items():
         training = split == "train"
         dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache)
-        sampler = (DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
+        sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
                    else each_row_once(dataset, fabric))
-        loaders[split] = DataLoader(
-            dataset, batch, sampler=sampler, num_workers=0 if args.cache else args.workers,
+        loaders[split] = torch.utils.data.DataLoader(
+            dataset, batch, sampler=sampler, collate_fn=as_it_is, num_workers=0 if args.cache else args.workers,
             drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
@@ -205,7 +209,7 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
     empty = [0] * len(state.networks)
     bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
     for step, batch in enumerate(bar, 1):
-        batch = fabric.to_device(batch)
+        batch = on_device(fabric, batch)
         outputs = [network(batch["image"]) for network in state.networks]
         with torch.no_grad():
             weights = weigh([main_logits(output).detach() for output in outputs], batch, epoch)  # each (B,)
@@ -227,6 +231,12 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
             bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
     means = over_processes(fabric, sums / len(loader), "mean").tolist()
     return {"loss": means[0], "weight": means[1], **({"empty": empty} if selects else {})}
+
+
+def on_device(fabric, batch):
+    """A loader's batch on the device, as networks and losses want it: images normalised, masks int64."""
+    batch = fabric.to_device(batch)
+    return {**batch, "image": normalised(batch["image"]), "mask": batch["mask"].long()}
 
 
 def averaged_over_kept(fabric, selections):
@@ -258,7 +268,6 @@ def evaluate_all(fabric, state, loader, args):
     return [evaluate(fabric, network, loader, args.num_classes, args.theta) for network in state.networks]
 
 
-@torch.no_grad()
 def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
     """Scores of one network over a whole split, every sample counted once: see `SplitScores.compute`."""
     network.eval()
@@ -266,8 +275,8 @@ def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
     forward = network.module if fabric.world_size > 1 else network
     scores = SplitScores(num_classes, theta, fabric.device)
     for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
-        batch = fabric.to_device(batch)
-        with fabric.autocast():
+        batch = on_device(fabric, batch)
+        with torch.no_grad(), fabric.autocast():
             logits = forward(batch["image"])  # (B, C, H, W)
         scores.update(hard_labels(logits), batch["mask"])
     scores.reduce(fabric)

@@ -14,51 +14,25 @@ every clean mask weighs more than every noisy one, 0.5 = the weights know nothin
 (--truth), it says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
 """
 
+import functools
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
-import torch
-from scipy.stats import mannwhitneyu, spearmanr
-from torch.utils.data import DataLoader
+import pandas as pd
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, nonnegative_int, positive_int, tool_parser
-from data.dataset import pseudo_label_names, read_rows
 from data.files import UserError, progress, read_checked_mask, refuse_existing, resize_labels, write_json, write_rows
-from utils.agreement import METRICS, agreement
+from data.rows import pseudo_label_names, read_rows
+from utils.agreement import METRICS
+from utils.agreement_cpu import agreement
 from utils.options import add_class_flag, add_score_flags
-
-
-class Pairs(torch.utils.data.Dataset):
-    """Annotation and pseudo-label of each row, scored.
-
-    Args:
-        masks, predictions: paths.
-        size: (H, W) to score at, None = the annotation's own; the other one is resized to it, nearest pixel.
-    """
-
-    def __init__(self, masks, predictions, num_classes, metric, theta, size=None):
-        self.masks, self.predictions, self.size = masks, predictions, size
-        self.num_classes, self.metric, self.theta = num_classes, metric, theta
-
-    def __len__(self):
-        return len(self.masks)
-
-    def __getitem__(self, index):
-        """The score of row `index`, float; or what is wrong with its files, str (an error would lose its shape between
-        processes)."""
-        maps = []
-        for path in (self.masks[index], self.predictions[index]):
-            try:
-                labels = read_checked_mask(path, self.num_classes)
-            except UserError as error:
-                return str(error)
-            maps.append(resize_labels(labels, self.size or (maps[0] if maps else labels).shape))
-        annotation, predicted = (torch.from_numpy(labels)[None] for labels in maps)  # (1, H, W)
-        return agreement(predicted, annotation, self.num_classes, self.metric, self.theta).item()
 
 
 def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0):
@@ -67,8 +41,8 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0)
     Raises:
         UserError: a pseudo-label is missing or not a label map.
     """
-    predictions = [str(Path(pred_dir) / name) for name in pseudo_label_names(rows)]
-    missing = [path for path in predictions if not Path(path).is_file()]
+    predictions = [os.path.join(pred_dir, name) for name in pseudo_label_names(rows)]
+    missing = [path for path in predictions if not os.path.isfile(path)]
     if missing:
         raise UserError(f"--pred-dir {pred_dir}: {len(missing)} of {len(rows)} pseudo-labels are missing, first "
                         f"{Path(missing[0]).name}; write them with predict.py --csv on the same CSV")
@@ -76,18 +50,34 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0)
 
 
 def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0):
-    """Agreement of two label map files each, float (pairs,) in 0..1; the files are read in order, --workers at a time.
+    """Agreement of two label map files each, float (pairs,) in 0..1.
+
+    Args:
+        masks, others: paths.
+        size: (H, W) to score at, None = the mask's own; the other one is resized to it, nearest pixel.
+        workers: processes; 0 = this one alone.
 
     Raises:
         UserError: one is not a label map.
     """
-    pairs = Pairs(masks, others, num_classes, metric, theta, size)
-    loader = DataLoader(pairs, batch_size=None, num_workers=workers)
-    scores = list(progress(loader, f"scoring by {metric}", len(pairs), "mask"))
-    for score in scores:
-        if isinstance(score, str):
-            raise UserError(score)
-    return np.array(scores, dtype=float)
+    score = functools.partial(score_pair, num_classes=num_classes, metric=metric, theta=theta, size=size)
+    pairs = zip(masks, others)
+    if not workers:
+        return _collect(map(score, pairs), len(masks), metric)
+    with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        return _collect(pool.imap(score, pairs, chunksize=16), len(masks), metric)
+
+
+def _collect(scores, count, metric):
+    return np.fromiter(progress(scores, f"scoring by {metric}", count, "mask"), dtype=float, count=count)
+
+
+def score_pair(pair, num_classes, metric, theta, size):
+    """Agreement of the two label maps, see `score_pairs`."""
+    mask, other = (read_checked_mask(path, num_classes) for path in pair)
+    if size:
+        mask = resize_labels(mask, size)
+    return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta)
 
 
 def mixed_rows(csvs):
@@ -107,8 +97,9 @@ def auroc(weights, noisy):
     """Probability that a clean mask weighs more than a noisy one, ties counted half; None if there is only one kind."""
     if noisy.all() or not noisy.any():
         return None
-    wins = mannwhitneyu(weights[~noisy], weights[noisy]).statistic
-    return float(wins / (noisy.sum() * (~noisy).sum()))
+    ranks, clean = pd.Series(weights).rank().to_numpy(), int((~noisy).sum())  # equal weights share their mean rank
+    wins = ranks[~noisy].sum() - clean * (clean + 1) / 2  # Mann and Whitney's U
+    return float(wins / (clean * noisy.sum()))
 
 
 def summarise(rows):
@@ -140,8 +131,9 @@ def rank_correlation(args, rows):
         raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
     true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
                        args.workers)
-    alike = rows["weight"].nunique() == 1 or len(set(true)) == 1  # then there is no order to compare
-    return None if alike else float(spearmanr(rows["weight"], true).statistic)
+    ranks = [pd.Series(values).rank().to_numpy() for values in (rows["weight"].to_numpy(), true)]
+    alike = min(np.ptp(each) for each in ranks) == 0  # then there is no order to compare
+    return None if alike else float(np.corrcoef(*ranks)[0, 1])
 
 
 def main():

@@ -8,10 +8,8 @@ What a network gives while training is its logits (B, C, H, W), or a dict of the
     points        (B, N, 2), where these lie: x, y in pixels of the picture, 0..W, 0..H
 """
 
-import torch
-from torch.nn import functional as F
-
 from data import IGNORE_INDEX
+from data.lazy import torch
 
 AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
 
@@ -69,9 +67,9 @@ def per_sample_loss(logits, mask):
     valid = mask != IGNORE_INDEX
     if logits.shape[1] == 1:
         target = (mask == 1).to(logits.dtype)
-        pixels = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")  # (B, H, W)
+        pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")  # (B, H, W)
     else:
-        pixels = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")  # (B, H, W)
+        pixels = torch.nn.functional.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")  # (B, H, W)
     return torch.where(valid, pixels, 0).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 

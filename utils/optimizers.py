@@ -2,7 +2,7 @@
 
 import warnings
 
-import torch
+from data.lazy import torch
 
 
 def build_optimizer(args, parameters):

@@ -14,8 +14,8 @@ from data.command_line import (
     share,
     tool_parser,
 )
-from data.dataset import read_rows
 from data.files import UserError
+from data.rows import read_rows
 from models import NAMES
 from utils.agreement import METRICS
 

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
-
-from data.dataset import ImageDataset
+from data.dataset import ImageDataset, as_it_is
 from data.files import progress, write_mask
+from data.lazy import torch
+from data.transforms import normalised
 from utils.agreement import hard_labels
 
 
-@torch.no_grad()
 def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers=0):
     """Write the pseudo-label of each row to `out_dir`.
 
@@ -24,10 +21,11 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
     they become labels, so that outlines stay smooth.
     """
     network = fabric.to_device(network).eval()
-    loader = DataLoader(ImageDataset(rows["image"].tolist(), config["size"]), batch_size, num_workers=workers)
+    images = ImageDataset(rows["image"].tolist(), config["size"])
+    loader = torch.utils.data.DataLoader(images, batch_size, num_workers=workers, collate_fn=as_it_is)
     for batch in progress(loader, "predicting", unit="batch"):
-        with fabric.autocast():
-            logits = network(fabric.to_device(batch["image"])).float()  # (B, C, H, W)
-        for one, index, size in zip(logits, batch["index"].tolist(), batch["own_size"].tolist()):
-            own = F.interpolate(one[None], size, mode="bilinear", align_corners=False)
+        with torch.no_grad(), fabric.autocast():
+            logits = network(normalised(fabric.to_device(batch["image"]))).float()  # (B, C, H, W)
+        for one, index, size in zip(logits, batch["index"], batch["own_size"]):
+            own = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
             write_mask(Path(out_dir) / names[index], hard_labels(own)[0].byte().cpu().numpy(), config["num_classes"])

@@ -7,10 +7,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from torch.utils.tensorboard import SummaryWriter
-
 from data.files import UserError, atomic_path, read_json, write_json
+from data.lazy import torch
 
 # flags that may change between a run and its resumption without changing its result
 FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
@@ -64,6 +62,8 @@ class EpochLog:
     """log.jsonl, TensorBoard and a printed line per epoch."""
 
     def __init__(self, folder, first_epoch):
+        from torch.utils.tensorboard import SummaryWriter
+
         self.path = folder / "log.jsonl"
         kept = self.path.read_text().splitlines() if self.path.exists() else []
         # an epoch that was logged but not saved will be trained, and logged, again

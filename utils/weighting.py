@@ -3,8 +3,9 @@
 A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
 """
 
-import torch
+import numpy as np
 
+from data.lazy import torch
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
 
@@ -38,27 +39,24 @@ def floored(weights, minimum):
     return weights.clamp(min=minimum)
 
 
-# --- rules over all rows of a CSV; a batch takes its part by its rows' positions, `batch["index"]` -----------------
+# --- rules over all rows of a CSV, before training: arrays of float (rows,) ----------------------------------------
 
 
 def dropped_worst(weights, drop):
     """1 for the rows that are kept, 0 for the share `drop` of them with the lowest weights; ties drop the later rows.
 
     Args:
-        weights: sequence of floats (rows,).
+        weights: float (rows,).
         drop: in 0..1.
-
-    Returns:
-        float32 (rows,) of 0 and 1.
     """
-    weights = torch.tensor(list(weights), dtype=torch.float32)
-    return keep_best(weights, (len(weights) - round(drop * len(weights))) / len(weights))
+    kept = np.zeros(len(weights))
+    kept[np.argsort(-weights, kind="stable")[:len(weights) - round(drop * len(weights))]] = 1
+    return kept
 
 
 def shuffled(weights, seed):
-    """The weights (rows,) in a random order, float32."""
-    weights = torch.tensor(list(weights), dtype=torch.float32)
-    return weights[torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))]
+    """The weights (rows,) in a random order."""
+    return np.random.default_rng(seed).permutation(weights)
 
 
 # --- selections of two-network methods (paper, section 4; each source stands at its rule) -------------------------

@@ -1,0 +1,138 @@
+"""CSV -> checked rows.
+
+A CSV has a header; column 0 is the image, column 1 its mask, and a later column is found by its name: `iterations`
+(noise level of that mask, 0 = untouched) or `weight` (trust in that mask). Published files are headed
+`img,filename,iterations`, `img,filename,weight`, or `,0` (two columns).
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.files import UserError, image_size, progress, read_checked_mask
+
+SHOWN_FAULTS = 10
+
+
+def read_rows(csv, needs_weights=False):
+    """Read a CSV into rows with resolved paths.
+
+    Args:
+        csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder.
+        needs_weights: demand a `weight` column.
+
+    Returns:
+        DataFrame with columns `image`, `mask` (paths, str), and `iterations` (int) and `weight` (float) where the
+        CSV has them; its index is the row number in the file (the header is row 1).
+
+    Raises:
+        UserError: unreadable, no rows, missing files, or third-column values out of range: all faults at once.
+    """
+    table = read_header(csv, needs_weights, rows=None)
+    folder = Path(csv).resolve().parent
+    faults = []
+    rows = pd.DataFrame(index=table.index)
+    for column, name in ((0, "image"), (1, "mask")):
+        rows[name] = [_resolve(path.strip(), folder) for path in table.iloc[:, column]]
+        faults += [(i, f"{name} {path!r}: no such file") for i, path in rows[name].items() if not os.path.isfile(path)]
+    for name, check in (("weight", _weight_fault), ("iterations", _iterations_fault)):
+        if name in table.columns:
+            rows[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+            faults += [(i, f"{name} {table[name][i]!r}: {fault}") for i, value in rows[name].items()
+                       if (fault := check(value))]
+    _raise_faults(csv, faults)
+    if "iterations" in rows:
+        rows["iterations"] = rows["iterations"].astype(int)
+    return rows
+
+
+def read_header(csv, needs_weights=False, rows=1):
+    """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
+    try:
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True,
+                            nrows=rows)
+    except FileNotFoundError:
+        raise UserError(f"{csv}: no such CSV") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{csv}: not a readable CSV ({str(error).strip()})") from None
+    if table.shape[1] < 2:
+        raise UserError(f"{csv}: needs two columns at least, image path and mask path; found {list(table.columns)}")
+    if Path(str(table.columns[0])).suffix.lower() in (".jpg", ".jpeg", ".png"):
+        raise UserError(f"{csv}: the first line is a row, not a header; put `img,filename` above it")
+    if table.empty:
+        raise UserError(f"{csv}: has a header but no rows")
+    if needs_weights and "weight" not in table.columns:
+        found = "`iterations` (a noise level, not a weight)" if "iterations" in table.columns else "none"
+        raise UserError(f"{csv}: this script needs a third column named `weight`, found {found}; "
+                        "make one with utils/get_weight.py")
+    table.index = np.arange(2, len(table) + 2)  # row numbers as a spreadsheet shows them
+    return table
+
+
+def _resolve(path, folder):
+    beside_csv = folder / path
+    return str(beside_csv) if not os.path.exists(path) and beside_csv.exists() else path
+
+
+def _weight_fault(value):
+    if not np.isfinite(value):
+        return "not a finite number; score that row again or remove it"
+    return None if 0 <= value <= 1 else "weights lie in 0..1"
+
+
+def _iterations_fault(value):
+    return None if value >= 0 and value == int(value) else "a whole number >= 0 is needed"
+
+
+def _raise_faults(csv, faults):
+    if faults:
+        shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
+        more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
+        raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
+
+
+def check_rows(csv, rows, num_classes):
+    """Open every file of the rows: image headers are readable and mask values are classes.
+
+    Raises:
+        UserError: one report of all faulty rows, the first 10 shown with their row numbers.
+    """
+    def fault(row):
+        try:
+            image_size(row.image)
+            read_checked_mask(row.mask, num_classes)
+        except UserError as error:
+            return str(error)
+
+    items = list(rows.itertuples())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(progress(pool.map(fault, items), f"checking {Path(csv).name}", len(items), "row"))
+    _raise_faults(csv, [(row.Index, message) for row, message in zip(items, found) if message])
+
+
+def pseudo_label_names(rows):
+    """One file name per row for its pseudo-label, the same for whoever writes and whoever reads it.
+
+    The image's stem + `.png`; where two rows share a stem, as many parent folders are put before it
+    (`folder__stem.png`) as tell all images apart. Rows of one and the same image share their pseudo-label.
+
+    Args:
+        rows: DataFrame with a column `image`.
+
+    Returns:
+        list of str, in the order of the rows.
+    """
+    paths = [os.path.splitext(os.path.abspath(image))[0] for image in rows["image"]]
+    distinct = set(paths)
+    for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
+        if len({_last_parts(path, depth) for path in distinct}) == len(distinct):
+            break
+    return [_last_parts(path, depth) + ".png" for path in paths]
+
+
+def _last_parts(path, depth):
+    """`a/b/c` -> `b__c` at depth 2."""
+    return "__".join(path.rsplit(os.sep, depth)[-depth:])

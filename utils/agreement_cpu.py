@@ -1,0 +1,173 @@
+"""The scores of utils/agreement.py for one pair of label maps on the CPU, many times faster there than by tensors.
+
+The definitions stand in utils/agreement.py; the tests hold the two modules to the same scores on thousands of maps. What
+differs is the way: on a GPU every class is dilated as a whole picture; here two binary maps are dilated by OpenCV in one
+call, and maps of many classes have only their boundary pixels looked at, all classes at once.
+
+Legend: C classes (2 = binary), H x W pixels; a label map is a uint8 array (H, W) of 0..C-1, 255 = ignored.
+"""
+
+import functools
+import math
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data import IGNORE_INDEX
+from utils.agreement import METRICS, disk_rectangles, pixels
+
+SQUARE = np.ones((3, 3), np.uint8)
+
+
+def agreement(a, b, num_classes, metric="bm", theta=3.0):
+    """The quality score of a mask (paper, eq. 5): `miou`, `bf`, or `bm`, their mean; in 0..1.
+
+    Args:
+        a, b: label maps.
+        theta: boundary tolerance, see `utils.agreement.pixels`.
+
+    Raises:
+        ValueError: unknown metric, or maps of different shape or not of uint8.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+    if a.shape != b.shape or a.ndim != 2 or a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise ValueError(f"uint8 label maps (H, W) of one shape are needed, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+    a, b = _common(a, b)
+    reach = pixels(theta, *a.shape)
+    regions, boundaries = _count_binary(a, b, reach) if num_classes == 2 else _count(a, b, num_classes, reach)
+    miou, bf = _miou(*regions), _bf(*boundaries)
+    if bf is None:  # no class has a boundary: two empty masks agree
+        bf = float(np.array_equal(a, b))
+    return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2}[metric]
+
+
+def _common(a, b):
+    """Both maps with 255 wherever either has it."""
+    if a.max(initial=0) < IGNORE_INDEX and b.max(initial=0) < IGNORE_INDEX:
+        return a, b
+    ignored = cv2.compare(np.maximum(a, b), IGNORE_INDEX, cv2.CMP_EQ)  # 255 where it holds
+    return a | ignored, b | ignored
+
+
+def _miou(intersections, unions):
+    """Mean IoU over the classes present in either map; 1 where no pixel is valid. Arguments: pixels of each class."""
+    scores = [intersection / union for intersection, union in zip(intersections, unions) if union]
+    return sum(scores) / len(scores) if scores else 1.0
+
+
+def _bf(counts_a, matched_a, counts_b, matched_b):
+    """Mean boundary F1 over the classes that have a boundary in either map (paper, eq. 1-3); None where no class has one.
+
+    Args: boundary pixels of each class in each map, and those that the other map matches.
+    """
+    scores = []
+    for count_a, found_a, count_b, found_b in zip(counts_a, matched_a, counts_b, matched_b):
+        if found_a and found_b:
+            share_a, share_b = found_a / count_a, found_b / count_b
+            scores.append(2 * share_a * share_b / (share_a + share_b))
+        elif count_a or count_b:
+            scores.append(0.0)
+    return sum(scores) / len(scores) if scores else None
+
+
+# --- binary: whole pictures -------------------------------------------------------------------------------------
+
+
+def _count_binary(a, b, reach):
+    """Arguments of `_miou` and `_bf`. The maps lie below one another in one picture, so that each step is one call."""
+    valid = a.size - (np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
+    a, b = _around_foreground(a, b)
+    height, width = a.shape
+    gap = math.ceil(reach)  # what is dilated in one map does not reach the other
+    labels = np.full((2 * height + gap, width + -width % 64), IGNORE_INDEX, np.uint8)  # OpenCV is quick with multiples of 64
+    labels[:height, :width], labels[-height:, :width] = a, b
+    inside = (labels == 1).view(np.uint8)
+    edge = np.greater(inside, cv2.erode(labels, SQUARE)).view(np.uint8)  # 255 is never the lowest beside a label
+    near = _dilate_disk(edge, reach)
+
+    def both(of_a, of_b):
+        return cv2.countNonZero(of_a[:height] & of_b[-height:])
+
+    size_a, size_b = cv2.countNonZero(inside[:height]), cv2.countNonZero(inside[-height:])
+    foreground = both(inside, inside)
+    either = size_a + size_b - foreground
+    count_a, count_b = cv2.countNonZero(edge[:height]), cv2.countNonZero(edge[-height:])
+    boundaries = [count_a], [both(edge, near)], [count_b], [both(near, edge)]
+    return ([valid - either, foreground], [valid - foreground, either]), boundaries
+
+
+def _around_foreground(a, b):
+    """Both maps, cut to where either is not background, and a pixel more on each side."""
+    left, top, width, height = cv2.boundingRect(a | b)
+    box = np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
+    return a[box], b[box]
+
+
+def _dilate_disk(mask, radius):
+    """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask."""
+    near = None
+    for dy, dx in disk_rectangles(radius):
+        rectangle = cv2.dilate(mask, _ones(2 * dy + 1, 2 * dx + 1))
+        near = rectangle if near is None else near | rectangle
+    return near
+
+
+@functools.lru_cache
+def _ones(height, width):
+    return np.ones((height, width), np.uint8)
+
+
+# --- many classes: boundary pixels alone --------------------------------------------------------------------------
+
+
+def _count(a, b, num_classes, reach):
+    """Arguments of `_miou` and `_bf`."""
+    differ = np.flatnonzero(a != b)
+    only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
+    sizes_a = np.array(Image.fromarray(a).histogram()[:num_classes])  # several times faster than bincount
+    outlines = [_outlines(labels, math.ceil(reach)) for labels in (a, b)]
+    offsets = _disk_offsets(reach, outlines[0].shape[1])
+    boundaries = [counts.tolist() for own, other in (outlines, outlines[::-1])
+                  for counts in _count_matched(own.ravel(), other.ravel(), offsets, num_classes)]
+    return ((sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()), boundaries
+
+
+def _outlines(labels, margin):
+    """The map with everything but its boundary pixels ignored, in a frame of ignored pixels, `margin` wide.
+
+    A boundary pixel's 3 x 3 square holds another label: its lowest one is not its highest one.
+    """
+    lowest = cv2.erode(labels, SQUARE)  # 255 is never the lowest beside a label
+    valid = labels
+    if labels.max(initial=0) == IGNORE_INDEX:
+        valid = np.where(labels == IGNORE_INDEX, np.uint8(0), labels)  # 0 is never the highest beside a label
+    uniform = cv2.compare(lowest, cv2.dilate(valid, SQUARE), cv2.CMP_EQ)  # 255 where it holds
+    return cv2.copyMakeBorder(labels | uniform, *[margin] * 4, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+
+
+def _count_matched(own, other, offsets, num_classes):
+    """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset.
+
+    Most match nearby and are done with after the first offsets.
+    """
+    places = np.flatnonzero(own != IGNORE_INDEX)
+    labels = own[places]
+    count = np.bincount(labels, minlength=num_classes)
+    for offset in offsets:
+        lonely = np.flatnonzero(other[places + offset] != labels)
+        places, labels = places[lonely], labels[lonely]
+        if not len(places):
+            break
+    return count, count - np.bincount(labels, minlength=num_classes)
+
+
+@functools.lru_cache
+def _disk_offsets(radius, width):
+    """Steps to the pixels closer than `radius` in a flattened picture of that width, nearest first."""
+    reach = math.ceil(radius)
+    dy, dx = np.mgrid[-reach:reach + 1, -reach:reach + 1].reshape(2, -1)
+    squared = dy**2 + dx**2
+    order = np.argsort(squared, kind="stable")
+    return (dy * width + dx)[order][squared[order] < radius**2].tolist()
