@@ -24,8 +24,8 @@ from utils import run_folder
 from utils.agreement import METRICS
 from utils.engine import start_fabric
 from utils.folds import assign_folds, train_round
-from utils.get_weight import score_rows
 from utils.options import train_parser
+from utils.scoring import score_rows
 
 
 def main():

@@ -63,6 +63,17 @@ class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..
 class_number = _checked(int, lambda v: 0 <= v < 255, "a class number in 0..254")
 
 
+def shard(text):
+    """`I/N` -> (I, N), the I-th of N parts."""
+    try:
+        number, count = map(int, text.split("/"))
+    except ValueError:
+        number = count = 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, part I of N, such as 3/8")
+    return number, count
+
+
 def class_or_none(text):
     """`none` -> None, else a class number."""
     return None if text.lower() == "none" else class_number(text)

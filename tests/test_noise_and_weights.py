@@ -13,7 +13,8 @@ from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
 from utils.generate_noisy_label import draw_levels
-from utils.get_weight import auroc, mixed_rows, score_rows
+from utils.get_weight import auroc, mixed_rows
+from utils.scoring import score_rows
 
 
 def square(low, high, size=21):
@@ -121,6 +122,36 @@ def test_get_weight_as_a_user_runs_it(planted):
     (planted / "pseudo").rename(planted / "gone")
     lost = run_script(*command, "--overwrite", check=False)
     assert lost.returncode == 2 and "8 of 8 pseudo-labels are missing" in lost.stderr
+
+
+def test_parts_scored_apart_join_to_one_whole_run(planted):
+    command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bm"]
+    run_script(*command, "--out", planted / "whole.csv")
+    join = ["utils/get_weight.py", "--join", "--out", planted / "apart.csv"]
+    for part in (2, 3):
+        run_script(*command, "--out", planted / "apart.csv", "--shard", f"{part}/3")
+    early = run_script(*join, check=False)
+    assert early.returncode == 2 and "1 of 3 parts are missing, first --shard 1/3" in early.stderr
+    run_script(*command[:-1], "miou", "--out", planted / "apart.csv", "--shard", "1/3")
+    unlike = run_script(*join, check=False)
+    assert unlike.returncode == 2 and "'metric': 'miou'" in unlike.stderr and not (planted / "apart.csv").exists()
+    run_script(*command, "--out", planted / "apart.csv", "--shard", "1/3", "--overwrite")
+    assert len(read_rows(planted / "apart.part3of3.csv")) == 2  # of 8 rows, the 3rd and the 6th
+    run_script(*join)
+    assert (planted / "apart.csv").read_bytes() == (planted / "whole.csv").read_bytes()
+    whole, apart = (json.loads((planted / f"{name}.json").read_text()) for name in ("whole", "apart"))
+    assert all(whole[key] == apart[key] for key in ("rows", "levels", "auroc", "metric", "csv", "pred_dir"))
+    for wrong in ("0/3", "4/3", "3", "a/b"):
+        assert "is not I/N" in run_script(*command, "--out", planted / "x.csv", "--shard", wrong, check=False).stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_torn_file_is_named_whoever_scores_it(planted, workers):
+    rows = read_rows(planted / "train.csv")
+    torn = planted / "pseudo" / pseudo_label_names(rows)[3]
+    torn.write_bytes(torn.read_bytes()[:60])
+    with pytest.raises(UserError, match=torn.name):
+        score_rows(rows, planted / "pseudo", 2, "bm", 3.0, workers=workers)
 
 
 def test_several_teachers_are_averaged_row_by_row(planted):

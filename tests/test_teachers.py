@@ -16,8 +16,8 @@ from models.ocrnet import gather_regions
 from models.pointrend import draw_points, sample_at, subdivide, uncertainty
 from tests.conftest import run_script
 from utils.agreement import bf, hard_labels
-from utils.get_weight import score_rows
 from utils.losses import AUXILIARY_SHARE, labels_at, per_sample_loss, training_losses
+from utils.scoring import score_rows
 
 # --- PointRend --------------------------------------------------------------------------------------------------
 

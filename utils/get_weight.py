@@ -12,72 +12,30 @@ scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the w
 the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones: AUROC, 1 =
 every clean mask weighs more than every noisy one, 0.5 = the weights know nothing. Where better masks of the same images exist
 (--truth), it says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
+
+Past one machine, each of N jobs scores a part, and a last one puts them together:
+
+    python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
+    python utils/get_weight.py --join --out weight.csv
 """
 
-import functools
-import multiprocessing
-import os
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, nonnegative_int, positive_int, tool_parser
-from data.files import UserError, progress, read_checked_mask, refuse_existing, resize_labels, write_json, write_rows
-from data.rows import pseudo_label_names, read_rows
+from data.command_line import command_line, nonnegative_int, positive_int, shard, tool_parser
+from data.files import UserError, read_json, refuse_existing, write_json, write_rows
+from data.rows import read_rows
 from utils.agreement import METRICS
-from utils.agreement_cpu import agreement
 from utils.options import add_class_flag, add_score_flags
+from utils.scoring import score_pairs, score_rows
 
-
-def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0):
-    """Weight of each row, float (rows,) in 0..1.
-
-    Raises:
-        UserError: a pseudo-label is missing or not a label map.
-    """
-    predictions = [os.path.join(pred_dir, name) for name in pseudo_label_names(rows)]
-    missing = [path for path in predictions if not os.path.isfile(path)]
-    if missing:
-        raise UserError(f"--pred-dir {pred_dir}: {len(missing)} of {len(rows)} pseudo-labels are missing, first "
-                        f"{Path(missing[0]).name}; write them with predict.py --csv on the same CSV")
-    return score_pairs(rows["mask"].tolist(), predictions, num_classes, metric, theta, size, workers)
-
-
-def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0):
-    """Agreement of two label map files each, float (pairs,) in 0..1.
-
-    Args:
-        masks, others: paths.
-        size: (H, W) to score at, None = the mask's own; the other one is resized to it, nearest pixel.
-        workers: processes; 0 = this one alone.
-
-    Raises:
-        UserError: one is not a label map.
-    """
-    score = functools.partial(score_pair, num_classes=num_classes, metric=metric, theta=theta, size=size)
-    pairs = zip(masks, others)
-    if not workers:
-        return _collect(map(score, pairs), len(masks), metric)
-    with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return _collect(pool.imap(score, pairs, chunksize=16), len(masks), metric)
-
-
-def _collect(scores, count, metric):
-    return np.fromiter(progress(scores, f"scoring by {metric}", count, "mask"), dtype=float, count=count)
-
-
-def score_pair(pair, num_classes, metric, theta, size):
-    """Agreement of the two label maps, see `score_pairs`."""
-    mask, other = (read_checked_mask(path, num_classes) for path in pair)
-    if size:
-        mask = resize_labels(mask, size)
-    return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta)
+SCORING = ("csv", "pred_dir", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
 
 
 def mixed_rows(csvs):
@@ -136,6 +94,54 @@ def rank_correlation(args, rows):
     return None if alike else float(np.corrcoef(*ranks)[0, 1])
 
 
+def part_path(out, number, count):
+    """File of the `number`-th of `count` parts: out.csv -> out.part2of8.csv."""
+    return Path(out).with_suffix(f".part{number}of{count}.csv")
+
+
+def joined_rows(args):
+    """Rows with their weights from the parts of --out that --shard left beside it; sets the flags they were scored with.
+
+    Raises:
+        UserError: parts are missing, were scored unlike, or hold other rows than their CSV.
+    """
+    out = Path(args.out)
+    parts = sorted(path for path in out.parent.glob(f"{out.stem}.part*of*.csv"))
+    counts = {path.stem.rpartition("of")[2] for path in parts}
+    if len(counts) != 1:
+        raise UserError(f"--join: {len(parts)} parts named {part_path(out, 'I', 'N')}"
+                        + (f", of {' and of '.join(sorted(counts))}; remove those of other jobs" if parts else ""))
+    count = int(counts.pop())
+    missing = [number for number in range(1, count + 1) if part_path(out, number, count) not in parts]
+    if missing:
+        raise UserError(f"--join: {len(missing)} of {count} parts are missing, first --shard {missing[0]}/{count}")
+    settings = [{flag: read_json(path.with_suffix(".json"))[flag] for flag in SCORING} for path in parts]
+    for path, other in zip(parts, settings):
+        if other != settings[0]:
+            raise UserError(f"{path}: scored with {other}, but {parts[0].name} with {settings[0]}")
+    vars(args).update(settings[0])
+    rows = read_rows(args.csv)
+    weights = np.empty(len(rows))
+    for number in range(1, count + 1):
+        part, scored = slice(number - 1, None, count), read_rows(part_path(out, number, count), needs_weights=True)
+        if scored[["image", "mask"]].to_numpy().tolist() != rows[["image", "mask"]][part].to_numpy().tolist():
+            raise UserError(f"{part_path(out, number, count)}: holds other rows than {args.csv}; score it again")
+        weights[part] = scored["weight"]
+    return rows.assign(weight=weights)
+
+
+def weighted_rows(args):
+    """Rows with their weights: mixed, joined or scored, as the flags say."""
+    if args.mix:
+        return mixed_rows(args.mix)
+    if args.join:
+        return joined_rows(args)
+    rows = read_rows(args.csv)
+    part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
+    weights = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers, part)
+    return rows[part].assign(weight=weights)
+
+
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
@@ -146,20 +152,22 @@ def main():
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
                         help="score at this size, px, as the student is at its training size (default: each annotation's own)")
-    parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes")
+    parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes; 0 = this one alone")
+    parser.add_argument("--shard", type=shard, metavar="I/N", help="score every N-th row from the I-th, into a part of --out")
+    parser.add_argument("--join", action="store_true", help="put the parts of --out together")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
-    if bool(args.mix) == bool(args.csv and args.pred_dir):
-        raise UserError("pass either --csv and --pred-dir (score) or --mix (average several weight CSVs)")
+    if [bool(args.mix), args.join, bool(args.csv and args.pred_dir)].count(True) != 1:
+        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs) or --join (parts of one)")
+    if args.shard:
+        if args.mix or args.join or args.truth:
+            raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
+        args.out = str(part_path(args.out, *args.shard))
 
     refuse_existing(args.out, args.overwrite)
-    if args.mix:
-        rows = mixed_rows(args.mix)
-    else:
-        rows = read_rows(args.csv)
-        rows["weight"] = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers)
+    rows = weighted_rows(args)
     write_rows(args.out, rows, "weight")
     summary, text = summarise(rows)
     if args.truth:
