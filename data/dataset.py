@@ -8,12 +8,34 @@ Legend: B samples, N rows, H x W pixels of the training size.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
 
 from data.files import progress, read_image, read_mask, resize_image, resize_labels
 from data.lazy import torch
 from data.transforms import build_augmentation
 
+CGROUP = "/sys/fs/cgroup"
 CACHE_BYTES_PER_PIXEL = 4  # three of the image, one of the mask
+
+
+def cache_bytes(samples, size):
+    """Memory that the cached samples of a size (H, W) take."""
+    return samples * size[0] * size[1] * CACHE_BYTES_PER_PIXEL
+
+
+def free_memory():
+    """Bytes that may still be taken: of the machine, or of the container where that allows less (cgroup v2)."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+    except OSError:
+        return free
+    if limit.strip() == "max":
+        return free
+    given_back = int(stat.partition("\ninactive_file ")[2].split()[0])  # files read a while ago, forgotten when need be
+    return min(free, int(limit) - int(used) + given_back)
 
 
 def as_it_is(batch):

@@ -1,9 +1,13 @@
 """The loop: weights are used as the equations say, steps are clipped, every sample is counted once, runs are kept."""
 
+import argparse
+import importlib
+import inspect
 import json
 from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -11,6 +15,8 @@ from lightning_fabric.strategies import DataParallelStrategy
 
 import train_with_KDweight
 import train_with_Teacher_weight
+import train_without_weight
+from data import dataset
 from data.dataset import SegmentationDataset
 from data.files import UserError
 from data.rows import read_rows
@@ -18,7 +24,8 @@ from data.transforms import normalised
 from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils import engine
-from utils.checkpoint import load, load_network
+from utils.checkpoint import load, load_network, model_config
+from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores
 from utils.optimizers import build_ranger, centralise_gradients
 from utils.options import metric_of, train_parser
@@ -288,3 +295,56 @@ def test_two_processes_by_torchrun(csvs, tmp_path):
     result = json.loads((tmp_path / "ddp" / "result.json").read_text())
     assert result["test"][0]["images"] == 4 and result["valid"][0]["images"] == 3, done.stdout
     assert result["machine"]["processes"] == 2
+
+
+# --- speed: what a GPU must not wait for, and what memory must hold ------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["train_without_weight", "train_with_Teacher_weight", "train_with_KDweight",
+                                    "train_decoupling", "train_co_teaching", "train_co_teaching+"])
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_weights_are_made_without_asking_the_device_for_a_value(script, num_classes):
+    """Tensors on the meta device have no values: asking for one, as a wait for a GPU would, raises."""
+    args = argparse.Namespace(num_classes=num_classes, theta=3.0, epochs=4, metric="bm", lambda_warmup=0, lambda_max=0.5,
+                              min_weight=0.0, forget_rate=0.5, ramp_epochs=2, select_by="bm", disagree_below=0.9)
+    weigh = importlib.import_module(script).weigh
+    weigh = partial(weigh, args) if len(inspect.signature(weigh).parameters) == 4 else weigh
+    networks = 1 if "weight" in script else 2
+    batch = {"mask": torch.zeros(3, 24, 20, dtype=torch.long), "weight": torch.ones(3), "index": torch.arange(3)}
+    logits = [torch.zeros(3, 1 if num_classes == 2 else num_classes, 24, 20, device="meta") for _ in range(networks)]
+    weights = weigh(logits, {key: value.to("meta") for key, value in batch.items()}, 2)
+    assert [tuple(each.shape) for each in weights] == [(3,)] * networks
+    losses = per_sample_loss(logits[0], batch["mask"].to("meta"))
+    assert weighted_loss(losses, weights[0]).shape == ()
+
+
+def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
+    with pytest.raises(UserError, match=r"--cache: 19 samples of 48x32 take 0\.00 GiB, 0\.00 GiB are free; leave it out"):
+        engine.run(arguments(csvs, tmp_path, "--cache"), train_without_weight.weigh)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(engine, "free_memory", lambda: 19 * 4 * 48 * 32)
+    engine.run(arguments(csvs, tmp_path, "--cache", "--epochs", "1"), train_without_weight.weigh)
+    assert "GiB for 19 samples" in capsys.readouterr().out
+
+
+def test_free_memory_is_the_containers_where_that_is_less(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "CGROUP", tmp_path)
+    machine = dataset.free_memory()
+    assert 0 < machine <= psutil.virtual_memory().total
+    for name, content in (("max", "3000"), ("current", "1000"), ("stat", "anon 1\ninactive_file 250\nactive_file 7")):
+        (tmp_path / f"memory.{name}").write_text(content + "\n")
+    assert dataset.free_memory() == 3000 - 1000 + 250
+    (tmp_path / "memory.max").write_text("max\n")
+    assert dataset.free_memory() > 3000
+
+
+def test_compiled_networks_keep_the_names_of_their_weights(csvs, tmp_path):
+    plain, = engine.build_networks(*with_config(arguments(csvs, tmp_path)))
+    compiled, = engine.build_networks(*with_config(arguments(csvs, tmp_path, "--compile")))
+    assert plain._compiled_call_impl is None and compiled._compiled_call_impl is not None
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def with_config(args):
+    return args, [model_config(args)]

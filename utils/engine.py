@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from data.dataset import SegmentationDataset, as_it_is
+from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
 from data.files import UserError, progress, read_json, write_json
 from data.lazy import LazyModule, torch
 from data.rows import check_rows, read_rows
@@ -131,6 +131,9 @@ def build_networks(args, configs, suffixes=("",)):
     if args.load:
         for index, network in enumerate(networks):
             checkpoint.start_from(network, args.load, index)
+    if args.compile:
+        for network in networks:
+            network.compile()  # in place: its weights keep their names
     return networks
 
 
@@ -143,6 +146,8 @@ def build_loaders(args, splits, fabric):
     batch = args.batch_size // ranks
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
+    if args.cache:
+        check_cache(args, fabric, sum(map(len, splits.values())))
     loaders = {}
     for split, rows in splits.items():
         training = split == "train"
@@ -150,10 +155,22 @@ def build_loaders(args, splits, fabric):
         sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
                    else each_row_once(dataset, fabric))
         loaders[split] = torch.utils.data.DataLoader(
-            dataset, batch, sampler=sampler, collate_fn=as_it_is, num_workers=0 if args.cache else args.workers,
+            dataset, batch, sampler=sampler, collate_fn=as_it_is,
+            num_workers=args.workers if not args.cache or fabric.device.type == "cuda" else 0,  # a CPU has better to do
             drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
+
+
+def check_cache(args, fabric, samples):
+    """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
+    needed = cache_bytes(samples, args.size) * int(os.environ.get("LOCAL_WORLD_SIZE", 1)) / 2**30
+    free = free_memory() / 2**30
+    if needed > free:
+        raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
+                        "are free; leave it out and raise --workers, or choose a smaller --size")
+    if fabric.is_global_zero:
+        print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
 
 
 def each_row_once(dataset, fabric):

@@ -40,10 +40,12 @@ def train_parser(docstring, add_networks=None):
     (add_networks or add_model_flags)(parser)
     add_score_flags(parser)
     add_optimizer_flags(parser)
-    add_device_flags(parser)
+    machine = add_device_flags(parser)
+    machine.add_argument("--compile", action="store_true", help="compile the networks: the first step takes minutes, "
+                                                                "later ones less")
     data = parser.add_argument_group("data")
     data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
-    data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory")
+    data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
     runs = parser.add_argument_group("run")
     runs.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     runs.add_argument("--out-dir", default="runs", help="where runs are kept")
@@ -135,7 +137,7 @@ def add_optimizer_flags(parser):
 
 
 def add_device_flags(parser):
-    """--workers, --accelerator, --devices, --strategy, --precision."""
+    """--workers, --accelerator, --devices, --strategy, --precision; returns their group."""
     group = parser.add_argument_group("machine")
     group.add_argument("--workers", type=nonnegative_int, default=1, help="loader processes")
     group.add_argument("--accelerator", default="auto", help="auto, cpu, cuda, mps")
@@ -143,6 +145,7 @@ def add_device_flags(parser):
     group.add_argument("--strategy", default="auto", choices=("auto", "dp", "ddp"),
                        help="auto = DataParallel on several GPUs, DDP under torchrun")
     group.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+    return group
 
 
 def metric_of(args):

@@ -39,17 +39,21 @@ def open_new(args, folder):
 def _refuse_other_flags(args, folder):
     before = read_json(folder / "args.json")
     for flag, value in vars(args).items():
-        if flag not in FREE_FLAGS and before.get(flag) != value:
+        if flag not in FREE_FLAGS and before.get(flag, value) != value:  # a run may be older than a flag
             raise UserError(f"{folder}: cannot resume with --{flag.replace('_', '-')} {value}, the run was started with "
-                            f"{before.get(flag)}; pass --overwrite or another --name")
+                            f"{before[flag]}; pass --overwrite or another --name")
 
 
 def machine(fabric):
     """What a figure must be quoted with."""
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
-    return {"device": device, "processes": fabric.world_size, "python": sys.version.split()[0],
-            **{package: version(package) for package in packages}}
+    return {"device": device, "processes": fabric.world_size, **versions(packages)}
+
+
+def versions(packages):
+    """Versions of Python and of installed packages: dict of name -> str."""
+    return {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
 
 
 def seconds_spent(folder):

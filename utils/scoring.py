@@ -45,7 +45,8 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
     if not workers:
         return _collect(map(score, pairs), len(masks), metric)
     with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return _collect(pool.imap(score, pairs, chunksize=16), len(masks), metric)
+        chunk = min(128, 1 + len(masks) // (8 * workers))  # few enough messages, and none left waiting at the end
+        return _collect(pool.imap(score, pairs, chunk), len(masks), metric)
 
 
 def _collect(scores, count, metric):

@@ -1,0 +1,238 @@
+"""utils/get_weight.py from the shell, against only decoding the same files, and its scores against other ways to them.
+
+    python benchmarks/bench_weights.py --photos data/generated/people
+
+Pairs of 321x321 binary masks (those of DIR/masks, or drawn people, against noisy ones) and of 2048x1024 label maps of 19
+classes (smooth random regions, against noisy ones). Peers: MONAI's compute_surface_dice (pip install -r
+benchmarks/requirements.txt), distances of all pairs of boundary points (scipy's cdist, as exact scorers do it), and
+max-pooling in a 5x5 window, pair by pair.
+"""
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
+from data.command_line import command_line, positive_int, tool_parser
+from data.files import progress, read_mask, resize_labels, write_mask
+from data.make_sample import draw_portrait
+from data.splits import pair_folder
+from utils.add_noise import add_noise
+from utils.agreement_cpu import agreement
+from utils.scoring import score_pair
+
+THETA = 3.0
+
+
+# --- the pairs --------------------------------------------------------------------------------------------------
+
+
+def draw_person(rng, photos=None):
+    """A person's mask, drawn or from DIR/masks, and a noisy one of it, uint8 (321, 321)."""
+    if photos:
+        mask = resize_labels(read_mask(rng.choice(pair_folder(photos)["mask"])), (321, 321))
+    else:
+        mask = draw_portrait(rng, (321, 321))[1]
+    return mask, add_noise(mask, int(rng.integers(0, 5)), rng)
+
+
+def draw_regions(rng, height=1024, width=2048, classes=19, cells=7):
+    """A map of smooth random regions and a noisy one of it, uint8 (H, W)."""
+    fields = rng.standard_normal((classes, cells, cells * width // height)).astype(np.float32)
+    labels = np.argmax([cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC) for field in fields], axis=0)
+    labels = labels.astype(np.uint8)
+    return labels, add_noise(labels, int(rng.integers(0, 5)), rng, background=None)
+
+
+def write_pairs(folder, draw, distinct, rows, num_classes):
+    """Files of `distinct` pairs, linked to as many names as there are rows, and their CSV.
+
+    Returns:
+        (the CSV, the folder of pseudo-labels)
+    """
+    rng = np.random.default_rng(0)
+    for number in progress(range(distinct), "drawing"):
+        for kind, labels in zip(("mask", "pseudo"), draw(rng)):
+            write_mask(folder / "drawn" / f"{kind}{number}.png", labels, num_classes)
+    lines = ["img,filename"]
+    for kind in ("mask", "pseudo"):
+        (folder / kind).mkdir()
+        for row in range(rows):
+            os.link(folder / "drawn" / f"{kind}{row % distinct}.png", folder / kind / f"{row:06d}.png")
+    lines += [f"{folder}/mask/{row:06d}.png,{folder}/mask/{row:06d}.png" for row in range(rows)]
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    return folder / "rows.csv", folder / "pseudo"
+
+
+# --- whole commands ---------------------------------------------------------------------------------------------
+
+
+def command_seconds(csv, pseudo, num_classes, rounds):
+    """Seconds of decoding alone and of get_weight.py with 0 and with 2 workers: dict of name -> list."""
+    weigh = ["utils/get_weight.py", "--csv", csv, "--pred-dir", pseudo, "--num-classes", num_classes, "--theta", THETA,
+             "--out", csv.with_name("weights.csv"), "--overwrite"]
+    decode = ["benchmarks/decode_only.py", csv, pseudo]
+    commands = {"decode, OpenCV": decode, "decode, Pillow": [*decode, "--pillow"], "get_weight": weigh,
+                "get_weight, 2 workers": [*weigh, "--workers", 2]}
+    return in_turn({name: lambda command=command: run_command(command, **ONE_THREAD)[0] for name, command in commands.items()},
+                   rounds)
+
+
+# --- other ways to the scores -----------------------------------------------------------------------------------
+
+
+def outline(mask):
+    return mask & cv2.dilate(1 - mask, np.ones((3, 3), np.uint8))
+
+
+def by_cdist(a, b):
+    """BF of the foreground by the distances of all pairs of boundary points."""
+    from scipy.spatial.distance import cdist
+
+    near = cdist(np.argwhere(outline(a)), np.argwhere(outline(b))) < THETA
+    precision, recall = near.any(1).mean(), near.any(0).mean()
+    return 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+def by_window(a, b):
+    """BF of the foreground by max-pooling on tensors: outlines by a 3x3 window, neighbours by a 5x5 one."""
+    import torch
+    from torch.nn.functional import max_pool2d
+
+    a, b = (torch.from_numpy(labels)[None, None].float() for labels in (a, b))
+    edge_a, edge_b = (max_pool2d(1 - mask, 3, 1, 1) - (1 - mask) for mask in (a, b))
+    precision = (edge_a * max_pool2d(edge_b, 5, 1, 2)).sum() / edge_a.sum()
+    recall = (edge_b * max_pool2d(edge_a, 5, 1, 2)).sum() / edge_b.sum()
+    return (2 * precision * recall / (precision + recall).clamp(min=1e-12)).item()
+
+
+def by_monai(a, b):
+    """Surface Dice of the foreground; its distances are counted up to the tolerance and include it."""
+    import torch
+    from monai.metrics import compute_surface_dice
+
+    a, b = (torch.from_numpy(np.stack([1 - labels, labels]))[None] for labels in (a, b))
+    return compute_surface_dice(a, b, class_thresholds=[THETA - 1e-3], include_background=False).item()
+
+
+def by_us(a, b):
+    """BF of the foreground."""
+    return agreement(a, b, 2, "bf", THETA)
+
+
+def peer_seconds(csv, pseudo, pairs, rounds):
+    """Seconds per pair of reading and scoring, one thread: dict of name -> list; and the mean score of each way."""
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    masks = sorted((csv.parent / "mask").iterdir())[:pairs]
+    files = [(str(mask), str(pseudo / mask.name)) for mask in masks]
+    ways = {"ours": by_us, "5x5 window, max-pooling": by_window, "cdist": by_cdist}
+    try:
+        import monai  # noqa: F401
+
+        ways["MONAI surface Dice"] = by_monai
+    except ImportError:
+        print("MONAI is not installed: left out (pip install -r benchmarks/requirements.txt)")
+
+    def read(pair):
+        return [(cv2.imread(path, cv2.IMREAD_UNCHANGED) > 127).astype(np.uint8) for path in pair]
+
+    scores = {name: float(np.mean([way(*read(pair)) for pair in files])) for name, way in ways.items()}  # warm, too
+    def each_pair(way):
+        return lambda: seconds_of(lambda: [way(pair) for pair in files]) / pairs
+
+    actions = {name: each_pair(lambda pair, way=way: way(*read(pair))) for name, way in ways.items()}
+    actions["ours, BF + mIoU, as get_weight.py reads"] = each_pair(partial(score_pair, num_classes=2, metric="bm", theta=THETA,
+                                                                           size=None))
+    return in_turn(actions, rounds), scores
+
+
+# --- memory and growth ------------------------------------------------------------------------------------------
+
+
+def peak_memory(folder, counts):
+    """Peak memory of get_weight.py in MiB by number of rows, one process."""
+    peaks = {}
+    for rows in counts:
+        here = folder / str(rows)
+        here.mkdir()
+        csv, pseudo = write_pairs(here, draw_person, 50, rows, 2)
+        seconds, peaks[rows] = run_command(["utils/get_weight.py", "--csv", csv, "--pred-dir", pseudo, "--out", here / "w.csv"],
+                                           **ONE_THREAD)
+        print(f"  {rows} rows: {peaks[rows]:.0f} MiB, {seconds:.1f} s", file=sys.stderr, flush=True)
+    return peaks
+
+
+def growth(rounds):
+    """Milliseconds of BF + mIoU of one pair in memory, by size and by classes."""
+    cv2.setNumThreads(1)
+    rng, by_size, by_classes = np.random.default_rng(0), {}, {}
+    for side in (128, 256, 512, 1024, 2048):
+        for classes in (2, 19):
+            pair = draw_regions(rng, side, side, classes)
+            by_size[f"{side}x{side}, {classes} classes"] = _milliseconds(pair, classes, rounds)
+    for classes in (2, 4, 8, 16, 32):
+        by_classes[classes] = _milliseconds(draw_regions(rng, 1024, 1024, classes), classes, rounds)
+    return by_size, by_classes
+
+
+def _milliseconds(pair, classes, rounds):
+    return 1000 * min(seconds_of(agreement, *pair, classes, "bm", THETA) for _ in range(3 * rounds))
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--out", default=str(RESULTS / "weights.json"), help="JSON of the results")
+    parser.add_argument("--photos", metavar="DIR", help="take the binary masks from DIR/masks (paired with DIR/images)")
+    parser.add_argument("--rows", type=positive_int, default=30_000, help="pairs of 321x321; the larger maps are a 100th of it")
+    parser.add_argument("--memory-rows", type=positive_int, default=100_000, help="of the largest CSV whose memory is taken")
+    parser.add_argument("--pairs", type=positive_int, default=100, help="pairs that the peers score")
+    parser.add_argument("--rounds", type=positive_int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder, content, tables = Path(folder), {}, {}
+        sets = {"321x321, binary": (partial(draw_person, photos=args.photos), min(200, args.rows), args.rows, 2),
+                "2048x1024, 19 classes": (draw_regions, 10, max(10, args.rows // 100), 19)}
+        lines = []
+        for number, (name, (draw, distinct, rows, classes)) in enumerate(sets.items()):
+            print(name, file=sys.stderr)
+            (folder / f"set{number}").mkdir()
+            csv, pseudo = write_pairs(folder / f"set{number}", draw, distinct, rows, classes)
+            seconds = content[name] = command_seconds(csv, pseudo, classes, args.rounds)
+            lines.append([name, rows, f"{1000 * min(seconds['decode, OpenCV']) / rows:.2f} ms",
+                          f"{ratio(seconds, 'get_weight', 'decode, OpenCV'):.2f}",
+                          f"{ratio(seconds, 'get_weight', 'decode, Pillow'):.2f}",
+                          f"{ratio(seconds, 'get_weight', 'get_weight, 2 workers'):.2f}"])
+            if classes == 2:
+                seconds, scores = peer_seconds(csv, pseudo, min(args.pairs, rows), args.rounds)
+                content["peers"], content["peers' BF"] = seconds, scores
+                tables["Reading and scoring one pair, 321x321"] = table(
+                    ("way", "mean BF", "time / ours"),
+                    [(way, f"{100 * scores[way]:.2f}" if way in scores else "", f"{ratio(seconds, way, 'ours'):.2f}")
+                     for way in seconds])
+        tables = {"get_weight.py, whole command": table(
+            ("pairs", "rows", "decoding, a pair", "/ decoding by OpenCV", "/ decoding by Pillow", "1 process / 2"), lines),
+            **tables}
+        content["peak MiB by rows"] = peaks = peak_memory(folder, [n for n in (1000, 10_000, 100_000) if n <= args.memory_rows])
+        tables["Peak memory of get_weight.py"] = table(("rows", "MiB"), [(rows, f"{mib:.0f}") for rows, mib in peaks.items()])
+        content["ms by size"], content["ms by classes"] = growth(args.rounds)
+        tables["Scoring a pair in memory"] = table(
+            ("size", "ms", "ns a pixel"), [(name, f"{ms:.2f}", f"{1e6 * ms / int(name.split('x')[0]) ** 2:.1f}")
+                                           for name, ms in content["ms by size"].items()])
+        tables["Scoring a pair of 1024x1024 in memory"] = table(
+            ("classes", "ms"), [(classes, f"{ms:.1f}") for classes, ms in content["ms by classes"].items()])
+        keep(args.out, content, tables)
+
+
+if __name__ == "__main__":
+    command_line(main)
