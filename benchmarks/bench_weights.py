@@ -27,7 +27,6 @@ from data.make_sample import draw_portrait
 from data.splits import pair_folder
 from utils.add_noise import add_noise
 from utils.agreement_cpu import agreement
-from utils.scoring import score_pair
 
 THETA = 3.0
 
@@ -76,12 +75,12 @@ def write_pairs(folder, draw, distinct, rows, num_classes):
 
 
 def command_seconds(csv, pseudo, num_classes, rounds):
-    """Seconds of decoding alone and of get_weight.py with 0 and with 2 workers: dict of name -> list."""
+    """Seconds of decoding alone and of get_weight.py with 0, 1 and 2 workers: dict of name -> list."""
     weigh = ["utils/get_weight.py", "--csv", csv, "--pred-dir", pseudo, "--num-classes", num_classes, "--theta", THETA,
              "--out", csv.with_name("weights.csv"), "--overwrite"]
     decode = ["benchmarks/decode_only.py", csv, pseudo]
-    commands = {"decode, OpenCV": decode, "decode, Pillow": [*decode, "--pillow"], "get_weight": weigh,
-                "get_weight, 2 workers": [*weigh, "--workers", 2]}
+    commands = {"decode, OpenCV": decode, "decode, Pillow": [*decode, "--pillow"],
+                **{f"--workers {n}": [*weigh, "--workers", n] for n in (0, 1, 2)}}
     return in_turn({name: lambda command=command: run_command(command, **ONE_THREAD)[0] for name, command in commands.items()},
                    rounds)
 
@@ -129,14 +128,14 @@ def by_us(a, b):
 
 
 def peer_seconds(csv, pseudo, pairs, rounds):
-    """Seconds per pair of reading and scoring, one thread: dict of name -> list; and the mean score of each way."""
+    """Seconds per pair of reading and scoring, and of scoring alone, one thread: dicts of name -> list; and the mean scores."""
     import torch
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     masks = sorted((csv.parent / "mask").iterdir())[:pairs]
     files = [(str(mask), str(pseudo / mask.name)) for mask in masks]
-    ways = {"ours": by_us, "5x5 window, max-pooling": by_window, "cdist": by_cdist}
+    ways = {"OpenCV, ours": by_us, "5x5 window, max-pooling": by_window, "cdist": by_cdist}
     try:
         import monai  # noqa: F401
 
@@ -148,13 +147,12 @@ def peer_seconds(csv, pseudo, pairs, rounds):
         return [(cv2.imread(path, cv2.IMREAD_UNCHANGED) > 127).astype(np.uint8) for path in pair]
 
     scores = {name: float(np.mean([way(*read(pair)) for pair in files])) for name, way in ways.items()}  # warm, too
-    def each_pair(way):
-        return lambda: seconds_of(lambda: [way(pair) for pair in files]) / pairs
-
-    actions = {name: each_pair(lambda pair, way=way: way(*read(pair))) for name, way in ways.items()}
-    actions["ours, BF + mIoU, as get_weight.py reads"] = each_pair(partial(score_pair, num_classes=2, metric="bm", theta=THETA,
-                                                                           size=None))
-    return in_turn(actions, rounds), scores
+    pairs_read = [read(pair) for pair in files]
+    reading = {name: lambda way=way: seconds_of(lambda: [way(*read(pair)) for pair in files]) / pairs
+               for name, way in ways.items()}
+    alone = {name: lambda way=way: seconds_of(lambda: [way(*maps) for maps in pairs_read]) / pairs
+             for name, way in ways.items()}
+    return in_turn(reading, rounds), in_turn(alone, rounds), scores
 
 
 # --- memory and growth ------------------------------------------------------------------------------------------
@@ -173,16 +171,16 @@ def peak_memory(folder, counts):
     return peaks
 
 
-def growth(rounds):
-    """Milliseconds of BF + mIoU of one pair in memory, by size and by classes."""
+def growth(sides, rounds):
+    """Milliseconds of BF + mIoU of one pair in memory, by size and, at half the largest side, by classes."""
     cv2.setNumThreads(1)
-    rng, by_size, by_classes = np.random.default_rng(0), {}, {}
-    for side in (128, 256, 512, 1024, 2048):
+    rng, by_size, by_classes, middle = np.random.default_rng(0), {}, {}, sides[-1] // 2
+    for side in sides:
         for classes in (2, 19):
             pair = draw_regions(rng, side, side, classes)
             by_size[f"{side}x{side}, {classes} classes"] = _milliseconds(pair, classes, rounds)
     for classes in (2, 4, 8, 16, 32):
-        by_classes[classes] = _milliseconds(draw_regions(rng, 1024, 1024, classes), classes, rounds)
+        by_classes[classes] = _milliseconds(draw_regions(rng, middle, middle, classes), classes, rounds)
     return by_size, by_classes
 
 
@@ -197,6 +195,7 @@ def main():
     parser.add_argument("--rows", type=positive_int, default=30_000, help="pairs of 321x321; the larger maps are a 100th of it")
     parser.add_argument("--memory-rows", type=positive_int, default=100_000, help="of the largest CSV whose memory is taken")
     parser.add_argument("--pairs", type=positive_int, default=100, help="pairs that the peers score")
+    parser.add_argument("--sides", type=positive_int, nargs="+", default=[128, 256, 512, 1024, 2048], help="px, for the growth")
     parser.add_argument("--rounds", type=positive_int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -210,26 +209,27 @@ def main():
             csv, pseudo = write_pairs(folder / f"set{number}", draw, distinct, rows, classes)
             seconds = content[name] = command_seconds(csv, pseudo, classes, args.rounds)
             lines.append([name, rows, f"{1000 * min(seconds['decode, OpenCV']) / rows:.2f} ms",
-                          f"{ratio(seconds, 'get_weight', 'decode, OpenCV'):.2f}",
-                          f"{ratio(seconds, 'get_weight', 'decode, Pillow'):.2f}",
-                          f"{ratio(seconds, 'get_weight', 'get_weight, 2 workers'):.2f}"])
+                          *(f"{ratio(seconds, f'--workers {n}', 'decode, OpenCV'):.2f}" for n in (0, 1, 2)),
+                          f"{ratio(seconds, '--workers 0', 'decode, Pillow'):.2f}",
+                          f"{ratio(seconds, '--workers 1', '--workers 2'):.2f}"])
             if classes == 2:
-                seconds, scores = peer_seconds(csv, pseudo, min(args.pairs, rows), args.rounds)
-                content["peers"], content["peers' BF"] = seconds, scores
-                tables["Reading and scoring one pair, 321x321"] = table(
-                    ("way", "mean BF", "time / ours"),
-                    [(way, f"{100 * scores[way]:.2f}" if way in scores else "", f"{ratio(seconds, way, 'ours'):.2f}")
-                     for way in seconds])
+                seconds, alone, scores = peer_seconds(csv, pseudo, min(args.pairs, rows), args.rounds)
+                content["peers"], content["peers, scoring alone"], content["peers' BF"] = seconds, alone, scores
+                tables["BF of one pair, 321x321, relative to ours"] = table(
+                    ("way", "mean score", "reading and scoring", "scoring alone"),
+                    [(way, f"{100 * score:.2f}", *(f"{ratio(each, way, 'OpenCV, ours'):.1f}" for each in (seconds, alone)))
+                     for way, score in scores.items()])
         tables = {"get_weight.py, whole command": table(
-            ("pairs", "rows", "decoding, a pair", "/ decoding by OpenCV", "/ decoding by Pillow", "1 process / 2"), lines),
+            ("pairs", "rows", "decoding, a pair", *(f"--workers {n} / decoding" for n in (0, 1, 2)),
+             "--workers 0 / decoding by Pillow", "--workers 1 / --workers 2"), lines),
             **tables}
         content["peak MiB by rows"] = peaks = peak_memory(folder, [n for n in (1000, 10_000, 100_000) if n <= args.memory_rows])
         tables["Peak memory of get_weight.py"] = table(("rows", "MiB"), [(rows, f"{mib:.0f}") for rows, mib in peaks.items()])
-        content["ms by size"], content["ms by classes"] = growth(args.rounds)
+        content["ms by size"], content["ms by classes"] = growth(args.sides, args.rounds)
         tables["Scoring a pair in memory"] = table(
             ("size", "ms", "ns a pixel"), [(name, f"{ms:.2f}", f"{1e6 * ms / int(name.split('x')[0]) ** 2:.1f}")
                                            for name, ms in content["ms by size"].items()])
-        tables["Scoring a pair of 1024x1024 in memory"] = table(
+        tables["Scoring a pair in memory, by classes"] = table(
             ("classes", "ms"), [(classes, f"{ms:.1f}") for classes, ms in content["ms by classes"].items()])
         keep(args.out, content, tables)
 

@@ -232,7 +232,8 @@ def _common(a, b):
     if a.is_floating_point() or b.is_floating_point():
         raise ValueError("label maps hold integers; turn logits into labels with hard_labels")
     valid = (a != IGNORE_INDEX) & (b != IGNORE_INDEX)
-    return a.masked_fill(~valid, IGNORE_INDEX), b.masked_fill(~valid, IGNORE_INDEX), valid
+    a, b = (each.masked_fill(~valid, IGNORE_INDEX).to(torch.uint8) for each in (a, b))  # bytes are quickly compared
+    return a, b, valid
 
 
 def _scored_classes(num_classes):
