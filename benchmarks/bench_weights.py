@@ -11,6 +11,7 @@ max-pooling in a 5x5 window, pair by pair.
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +23,9 @@ if __name__ == "__main__":
 
 from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import progress, read_mask, resize_labels, write_mask
+from data.files import progress, read_checked_mask, read_mask, resize_labels, write_mask, write_rows
 from data.make_sample import draw_portrait
+from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from utils.add_noise import add_noise
 from utils.agreement_cpu import agreement
@@ -81,8 +83,8 @@ def command_seconds(csv, pseudo, num_classes, rounds):
     decode = ["benchmarks/decode_only.py", csv, pseudo]
     commands = {"decode, OpenCV": decode, "decode, Pillow": [*decode, "--pillow"],
                 **{f"--workers {n}": [*weigh, "--workers", n] for n in (0, 1, 2)}}
-    return in_turn({name: lambda command=command: run_command(command, **ONE_THREAD)[0] for name, command in commands.items()},
-                   rounds)
+    actions = {name: lambda command=command: run_command(command, **ONE_THREAD)[0] for name, command in commands.items()}
+    return in_turn({**actions, "two decoders at once": lambda: two_decoders(csv, pseudo)}, rounds)
 
 
 # --- other ways to the scores -----------------------------------------------------------------------------------
@@ -155,6 +157,36 @@ def peer_seconds(csv, pseudo, pairs, rounds):
     return in_turn(reading, rounds), in_turn(alone, rounds), scores
 
 
+# --- where the time goes ----------------------------------------------------------------------------------------
+
+
+def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
+    """Seconds per pair of what get_weight.py does one after the other with --workers 1: dict of name -> list."""
+    cv2.setNumThreads(1)
+    masks = [str(path) for path in sorted((csv.parent / "mask").iterdir())[:pairs]]
+    others = [str(pseudo / Path(path).name) for path in masks]
+    maps = [[read_checked_mask(path, num_classes) for path in pair] for pair in zip(masks, others)]
+
+    def rows():
+        table = read_rows(csv)
+        pseudo_label_names(table)
+        write_rows(csv.with_name("copy.csv"), table.assign(weight=0.5), "weight")
+
+    count = sum(1 for _ in csv.open()) - 1
+    stages = {"decode": (lambda: [cv2.imread(path, cv2.IMREAD_UNCHANGED) for path in masks + others], pairs),
+              "decode and check": (lambda: [read_checked_mask(path, num_classes) for path in masks + others], pairs),
+              "score, maps in memory": (lambda: [agreement(*pair, num_classes, "bm", THETA) for pair in maps], pairs),
+              "read, check and write the CSV": (rows, count)}
+    return in_turn({name: lambda work=work, per=per: seconds_of(work) / per for name, (work, per) in stages.items()}, rounds)
+
+
+def two_decoders(csv, pseudo):
+    """Seconds of two processes that decode all files each: how far two cores are from being twice one."""
+    with ThreadPoolExecutor(2) as both:
+        return max(seconds for seconds, _ in both.map(
+            lambda _: run_command(["benchmarks/decode_only.py", csv, pseudo], **ONE_THREAD), range(2)))
+
+
 # --- memory and growth ------------------------------------------------------------------------------------------
 
 
@@ -202,7 +234,7 @@ def main():
         folder, content, tables = Path(folder), {}, {}
         sets = {"321x321, binary": (partial(draw_person, photos=args.photos), min(200, args.rows), args.rows, 2),
                 "2048x1024, 19 classes": (draw_regions, 10, max(10, args.rows // 100), 19)}
-        lines = []
+        lines, profile = [], []
         for number, (name, (draw, distinct, rows, classes)) in enumerate(sets.items()):
             print(name, file=sys.stderr)
             (folder / f"set{number}").mkdir()
@@ -211,7 +243,10 @@ def main():
             lines.append([name, rows, f"{1000 * min(seconds['decode, OpenCV']) / rows:.2f} ms",
                           *(f"{ratio(seconds, f'--workers {n}', 'decode, OpenCV'):.2f}" for n in (0, 1, 2)),
                           f"{ratio(seconds, '--workers 0', 'decode, Pillow'):.2f}",
-                          f"{ratio(seconds, '--workers 1', '--workers 2'):.2f}"])
+                          f"{ratio(seconds, '--workers 1', '--workers 2'):.2f}",
+                          f"{2 / ratio(seconds, 'two decoders at once', 'decode, OpenCV'):.2f}"])
+            stages = content[f"{name}, stages"] = stage_seconds(csv, pseudo, classes, min(200, rows), args.rounds)
+            profile.append([name, *(f"{ratio(stages, stage, 'decode'):.2f}" for stage in stages)])
             if classes == 2:
                 seconds, alone, scores = peer_seconds(csv, pseudo, min(args.pairs, rows), args.rounds)
                 content["peers"], content["peers, scoring alone"], content["peers' BF"] = seconds, alone, scores
@@ -221,7 +256,8 @@ def main():
                      for way, score in scores.items()])
         tables = {"get_weight.py, whole command": table(
             ("pairs", "rows", "decoding, a pair", *(f"--workers {n} / decoding" for n in (0, 1, 2)),
-             "--workers 0 / decoding by Pillow", "--workers 1 / --workers 2"), lines),
+             "--workers 0 / decoding by Pillow", "--workers 1 / --workers 2", "two decoders / one"), lines),
+            "Where the time goes": table(("pairs, relative to decoding", *stages), profile),
             **tables}
         content["peak MiB by rows"] = peaks = peak_memory(folder, [n for n in (1000, 10_000, 100_000) if n <= args.memory_rows])
         tables["Peak memory of get_weight.py"] = table(("rows", "MiB"), [(rows, f"{mib:.0f}") for rows, mib in peaks.items()])

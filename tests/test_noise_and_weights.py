@@ -1,6 +1,7 @@
 """Noise by hand; weights that find the mask in which noise was planted."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -125,7 +126,11 @@ def test_get_weight_as_a_user_runs_it(planted):
 
 
 def test_parts_scored_apart_join_to_one_whole_run(planted):
-    command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bm"]
+    rows = read_rows(planted / "train.csv")
+    lines = [",".join((os.path.relpath(row.image, planted), os.path.relpath(row.mask, planted), str(row.iterations)))
+             for row in rows.itertuples()]
+    (planted / "beside.csv").write_text("\n".join(["img,filename,iterations", *lines]) + "\n")  # paths from the CSV's folder
+    command = ["utils/get_weight.py", "--csv", planted / "beside.csv", "--pred-dir", planted / "pseudo", "--metric", "bm"]
     run_script(*command, "--out", planted / "whole.csv")
     join = ["utils/get_weight.py", "--join", "--out", planted / "apart.csv"]
     for part in (2, 3):

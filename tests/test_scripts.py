@@ -364,7 +364,7 @@ def loaded_by(*command):
 
 
 @pytest.mark.parametrize("script", sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", "data", "benchmarks")
-                                          for path in (ROOT / folder).glob("*.py") if "__main__" in path.read_text()))
+                                          for path in (ROOT / folder).glob("*.py") if "command_line(main)" in path.read_text()))
 def test_help_loads_nothing_heavy(script):
     ended, loaded = loaded_by(ROOT / script, "--help")
     assert ended == "ended with 0" and not loaded & HEAVY

@@ -19,6 +19,7 @@ Past one machine, each of N jobs scores a part, and a last one puts them togethe
     python utils/get_weight.py --join --out weight.csv
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -46,9 +47,14 @@ def mixed_rows(csvs):
     """
     tables = [read_rows(csv, needs_weights=True) for csv in csvs]
     for csv, table in zip(csvs[1:], tables[1:]):
-        if not table[["image", "mask"]].equals(tables[0][["image", "mask"]]):
+        if files_of(table) != files_of(tables[0]):
             raise UserError(f"--mix {csv}: holds other rows, or another order, than {csvs[0]}")
     return tables[0].assign(weight=np.mean([table["weight"] for table in tables], axis=0))
+
+
+def files_of(rows, *columns):
+    """The files of all rows, images and masks unless columns are named, however their CSV spells them."""
+    return [[os.path.abspath(path) for path in rows[column]] for column in columns or ("image", "mask")]
 
 
 def auroc(weights, noisy):
@@ -85,7 +91,7 @@ def rank_correlation(args, rows):
         UserError: --truth holds other images than the rows, or another order.
     """
     truth = read_rows(args.truth)
-    if truth["image"].tolist() != rows["image"].tolist():
+    if files_of(truth, "image") != files_of(rows, "image"):
         raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
     true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
                        args.workers)
@@ -124,7 +130,7 @@ def joined_rows(args):
     weights = np.empty(len(rows))
     for number in range(1, count + 1):
         part, scored = slice(number - 1, None, count), read_rows(part_path(out, number, count), needs_weights=True)
-        if scored[["image", "mask"]].to_numpy().tolist() != rows[["image", "mask"]][part].to_numpy().tolist():
+        if files_of(scored) != files_of(rows[part]):
             raise UserError(f"{part_path(out, number, count)}: holds other rows than {args.csv}; score it again")
         weights[part] = scored["weight"]
     return rows.assign(weight=weights)
