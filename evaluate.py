@@ -12,7 +12,7 @@ from data.files import refuse_existing, write_json
 from data.lazy import torch
 from data.rows import check_rows, read_rows
 from utils.checkpoint import load_network
-from utils.engine import each_row_once, evaluate, start_fabric
+from utils.engine import each_row_once, evaluate, start_fabric, worker_count
 from utils.metrics import score_table
 from utils.options import add_device_flags
 
@@ -39,7 +39,7 @@ def main():
     theta, size = args.theta or config["theta"], args.size or config["size"]
     fabric = start_fabric(args)
     dataset = SegmentationDataset(rows, size, config["num_classes"])
-    loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=args.workers, collate_fn=as_it_is,
+    loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
     scores = evaluate(fabric, fabric.setup_module(network), loader, config["num_classes"], theta, "evaluating")
     if fabric.is_global_zero:

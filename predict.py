@@ -12,7 +12,7 @@ from data.command_line import command_line, positive_int, tool_parser
 from data.files import refuse_existing
 from data.rows import pseudo_label_names, read_rows
 from utils.checkpoint import load_network
-from utils.engine import start_fabric
+from utils.engine import start_fabric, worker_count
 from utils.options import add_device_flags
 from utils.prediction import predict
 
@@ -33,7 +33,8 @@ def main():
     for name in names:
         refuse_existing(Path(args.out_dir) / name, args.overwrite)
     network, config = load_network(args.checkpoint, args.network)
-    predict(start_fabric(args), network, config, rows, names, args.out_dir, args.batch_size, args.workers)
+    fabric = start_fabric(args)
+    predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric))
     print(f"{len(set(names))} pseudo-labels in {args.out_dir}")
 
 

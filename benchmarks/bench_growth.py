@@ -2,7 +2,8 @@
 
     python benchmarks/bench_growth.py --out benchmarks/results/growth.json --figure docs/figures/cost.png
 
-Relative to the smallest size and to two classes. The figure also draws benchmarks/results/weights.json, if it is there.
+Relative to the smallest size and to two classes. The figure also draws benchmarks/results/weights.json, if it is there; with
+--draw nothing is measured again.
 """
 
 import sys
@@ -50,7 +51,7 @@ def draw(content, path):
         for axis, by in zip(axes, ("by side", "by classes")):
             points = content[kind][by]
             x = [int(key) ** 2 if by == "by side" else int(key) for key in points]
-            axis.plot(x, [1000 * seconds for seconds in points.values()], "o-", label=kind)
+            axis.plot(x, [1000 * seconds for seconds in points.values()], "o-", label=f"{kind}, 4 images")
     weights = RESULTS / "weights.json"
     if weights.exists():
         measured = read_json(weights)
@@ -62,16 +63,19 @@ def draw(content, path):
     for axis, title in zip(axes, ("pixels of an image", "classes")):
         axis.set(xscale="log", yscale="log", xlabel=title, ylabel="ms")
         axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.3), ncol=2)
+    axes[1].set_xticks([2, 4, 8, 16, 32], [2, 4, 8, 16, 32], minor=False)
+    axes[1].minorticks_off()
     figure.tight_layout()
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
 
 
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--out", default=str(RESULTS / "growth.json"), help="JSON of the results")
     parser.add_argument("--figure", metavar="PNG", help="draw it there")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw --out again")
     parser.add_argument("--model", default="smp_unet")
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--width", type=positive_int, default=64)
@@ -80,6 +84,9 @@ def main():
     parser.add_argument("--classes", type=positive_int, nargs="+", default=[2, 4, 8, 19])
     parser.add_argument("--rounds", type=positive_int, default=3)
     args = parser.parse_args()
+    if args.draw:
+        draw(read_json(args.out), args.figure)
+        return
     middle = args.sides[len(args.sides) // 2 - 1]
     points = {("by side", side): (side, args.classes[0]) for side in args.sides}
     points.update({("by classes", classes): (middle, classes) for classes in args.classes})

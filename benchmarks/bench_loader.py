@@ -35,11 +35,11 @@ def draw_photos(folder, count, size=(480, 360)):
     return folder
 
 
-def run_flags(args, workers=0, *more):
+def run_flags(args, *more):
     """The flags of a run."""
     return flags_of("--epochs", 10, "--size", *args.size, "--model", args.model, "--encoder", args.encoder,
                     "--width", args.width, "--optimizer", "adamw", "--lr", 1e-3, "--devices", 1, "--precision", args.precision,
-                    "--batch-size", args.batch_size, "--workers", workers, *more)
+                    "--batch-size", args.batch_size, *more)
 
 
 def main():
@@ -65,7 +65,7 @@ def measure_loaders(args, rows):
     """Seconds of an epoch of loading, of training, and of both, by loader; and their tables."""
     fabric = engine.start_fabric(run_flags(args))
     workers = [n for n in (0, 1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
-    names = {**{f"{n} processes": run_flags(args, n) for n in workers}, "cached": run_flags(args, workers[-1], "--cache")}
+    names = {**{f"{n} processes": run_flags(args, "--workers", n) for n in workers}, "cached": run_flags(args, "--cache")}
     loaders = {name: engine.build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
     resident = [fabric.to_device(batch) for batch in loaders["cached"]]
     train = functools.partial(epoch_seconds, run_flags(args), fabric, build_state(run_flags(args), fabric))

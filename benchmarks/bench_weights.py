@@ -45,12 +45,12 @@ def draw_person(rng, photos=None):
     return mask, add_noise(mask, int(rng.integers(0, 5)), rng)
 
 
-def draw_regions(rng, height=1024, width=2048, classes=19, cells=7):
-    """A map of smooth random regions and a noisy one of it, uint8 (H, W)."""
+def draw_regions(rng, height=1024, width=2048, classes=19, cells=7, level=None):
+    """A map of smooth random regions and one with noise of a level (default: 0 to 4 px), uint8 (H, W)."""
     fields = rng.standard_normal((classes, cells, cells * width // height)).astype(np.float32)
     labels = np.argmax([cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC) for field in fields], axis=0)
     labels = labels.astype(np.uint8)
-    return labels, add_noise(labels, int(rng.integers(0, 5)), rng, background=None)
+    return labels, add_noise(labels, int(rng.integers(0, 5)) if level is None else level, rng, background=None)
 
 
 def write_pairs(folder, draw, distinct, rows, num_classes):
@@ -209,10 +209,10 @@ def growth(sides, rounds):
     rng, by_size, by_classes, middle = np.random.default_rng(0), {}, {}, sides[-1] // 2
     for side in sides:
         for classes in (2, 19):
-            pair = draw_regions(rng, side, side, classes)
+            pair = draw_regions(rng, side, side, classes, level=2)
             by_size[f"{side}x{side}, {classes} classes"] = _milliseconds(pair, classes, rounds)
     for classes in (2, 4, 8, 16, 32):
-        by_classes[classes] = _milliseconds(draw_regions(rng, middle, middle, classes), classes, rounds)
+        by_classes[classes] = _milliseconds(draw_regions(rng, middle, middle, classes, level=2), classes, rounds)
     return by_size, by_classes
 
 

@@ -71,16 +71,18 @@ class SegmentationDataset:
         num_classes: C; 2 = binary.
         augment: flip, scale and colour at random (training only).
         cache: keep the decoded, resized samples in memory, 4 * H * W bytes each.
+        seed: of the augmentation; `epoch` counts in too, and is set before each one.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
     float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows.
     """
 
-    def __init__(self, rows, size, num_classes, augment=False, cache=False):
+    def __init__(self, rows, size, num_classes, augment=False, cache=False, seed=0):
         self.image_paths = rows["image"].tolist()
         self.mask_paths = rows["mask"].tolist()
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
+        self.seed, self.epoch = seed, 0
         self.augment = build_augmentation() if augment else None
         self.cached = self._fill_cache() if cache else None
 
@@ -101,6 +103,12 @@ class SegmentationDataset:
         labels = resize_labels(read_mask(self.mask_paths[index], self.num_classes), self.size)
         return torch.from_numpy(image), torch.from_numpy(labels)
 
+    def _augmented(self, image, mask, index):
+        """The sample of this epoch, the same whichever process and batch it comes in."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            return self.augment(image, mask)
+
     def __len__(self):
         return len(self.image_paths)
 
@@ -111,5 +119,5 @@ class SegmentationDataset:
             images, masks = map(torch.stack, zip(*map(self._load, indices)))
         images = images.permute(0, 3, 1, 2)  # (B, 3, H, W)
         if self.augment:
-            images, masks = map(torch.stack, zip(*map(self.augment, images, masks)))
+            images, masks = map(torch.stack, zip(*map(self._augmented, images, masks, indices)))
         return {"image": images, "mask": masks, "weight": self.weights[indices], "index": torch.tensor(indices)}

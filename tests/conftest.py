@@ -17,6 +17,9 @@ from data.files import write_image, write_mask, write_rows  # noqa: E402
 from data.make_sample import draw_portrait  # noqa: E402
 from data.splits import pair_folder, split_rows  # noqa: E402
 
+# a free port each time, so that two tests may run at once
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
 

@@ -21,7 +21,7 @@ from data.dataset import SegmentationDataset
 from data.files import UserError
 from data.rows import read_rows
 from data.transforms import normalised
-from tests.conftest import run_script
+from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
 from utils import engine
 from utils.checkpoint import load, load_network, model_config
@@ -288,10 +288,10 @@ def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
 
 
 def test_two_processes_by_torchrun(csvs, tmp_path):
-    done = run_script("-m", "torch.distributed.run", "--nproc_per_node", 2, "train_without_weight.py", "--train_csv",
-                      csvs / "train_noisy_60.csv", "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv",
-                      "--name", "ddp", "--out-dir", tmp_path, "--accelerator", "cpu", "--size", 48, 32, "--width", 4,
-                      "--epochs", 1, "--batch-size", 4)
+    done = run_script(*TORCHRUN, "train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv",
+                      "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv", "--name", "ddp",
+                      "--out-dir", tmp_path, "--accelerator", "cpu", "--size", 48, 32, "--width", 4, "--epochs", 1,
+                      "--batch-size", 4)
     result = json.loads((tmp_path / "ddp" / "result.json").read_text())
     assert result["test"][0]["images"] == 4 and result["valid"][0]["images"] == 3, done.stdout
     assert result["machine"]["processes"] == 2
@@ -316,6 +316,34 @@ def test_weights_are_made_without_asking_the_device_for_a_value(script, num_clas
     assert [tuple(each.shape) for each in weights] == [(3,)] * networks
     losses = per_sample_loss(logits[0], batch["mask"].to("meta"))
     assert weighted_loss(losses, weights[0]).shape == ()
+
+
+def test_augmentation_does_not_depend_on_workers_or_batches(csvs, tmp_path):
+    fabric = engine.start_fabric(arguments(csvs, tmp_path))
+    rows = {"train": read_rows(csvs / "train_noisy_60.csv")}
+
+    def augmented(epoch, *flags):
+        args = arguments(csvs, tmp_path, "--augment", *flags)
+        args.cache = "--workers" not in flags
+        loader = engine.build_loaders(args, rows, fabric)["train"]
+        engine.seed_epoch(args, loader, epoch, 0)
+        batches = list(loader)
+        index = torch.cat([batch["index"] for batch in batches])
+        return [torch.cat([batch[key] for batch in batches])[index.argsort()] for key in ("image", "mask")]
+
+    first = augmented(1, "--batch-size", "3")
+    for flags in (["--batch-size", "4"], ["--batch-size", "4", "--workers", "2"], ["--batch-size", "3", "--workers", "0"]):
+        assert all(map(torch.equal, augmented(1, *flags), first)), flags
+    assert not any(map(torch.equal, augmented(2, "--batch-size", "3"), first))
+
+
+def test_a_cpu_that_trains_loads_by_itself_and_a_gpu_has_help(monkeypatch):
+    on = {kind: argparse.Namespace(device=torch.device(kind)) for kind in ("cpu", "cuda")}
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 6)
+    assert [engine.worker_count(argparse.Namespace(workers=None), on[kind]) for kind in ("cpu", "cuda")] == [0, 6]
+    assert [engine.worker_count(argparse.Namespace(workers=3), on[kind]) for kind in ("cpu", "cuda")] == [3, 3]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert engine.worker_count(argparse.Namespace(workers=None), on["cuda"]) == 2
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monkeypatch, capsys):

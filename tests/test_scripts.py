@@ -17,7 +17,7 @@ import torch
 from data.files import read_image, read_mask, write_image, write_mask, write_rows
 from data.legend import write_legend
 from data.rows import pseudo_label_names, read_rows
-from tests.conftest import DATASETS, ROOT, run_script
+from tests.conftest import DATASETS, ROOT, TORCHRUN, run_script
 from utils.folds import assign_folds
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
@@ -61,8 +61,7 @@ def test_published_commands_run_verbatim(csvs, tmp_path, command):
 @pytest.mark.parametrize("command", PUBLISHED, ids=[command.split("--name ")[1].split()[0] for command in PUBLISHED])
 def test_published_commands_run_on_two_processes(csvs, tmp_path, command):
     """By torchrun, on CPUs: every test sample counted once, both networks equal in both processes."""
-    done = run_script("-m", "torch.distributed.run", "--nproc_per_node", 2, *words(command, csvs), "--out-dir", tmp_path,
-                      *TINY, "--epochs", 1)
+    done = run_script(*TORCHRUN, *words(command, csvs), "--out-dir", tmp_path, *TINY, "--epochs", 1)
     folder, = tmp_path.iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert result["machine"]["processes"] == 2, done.stdout

@@ -16,6 +16,7 @@ from data import IGNORE_INDEX
 from data.lazy import torch
 
 METRICS = ("miou", "bf", "bm")
+GROUP = 30  # classes that are dilated at once, a bit of an int32 each
 
 
 def hard_labels(logits):
@@ -67,11 +68,11 @@ def class_counts(a, b, num_classes):
     Returns:
         (intersection, size of a, size of b), float32 (B, C) each.
     """
-    a, b, _ = _common(a, b)
+    a, b = _common(a, b)
     counts = []
     for c in range(num_classes):
         in_a, in_b = a == c, b == c
-        counts.append(torch.stack([(in_a & in_b).sum((1, 2)), in_a.sum((1, 2)), in_b.sum((1, 2))]))
+        counts.append(torch.stack([_pixels_of(in_a & in_b), _pixels_of(in_a), _pixels_of(in_b)]))
     return torch.stack(counts, dim=-1).float().unbind(0)  # 3 x (B, C)
 
 
@@ -110,19 +111,19 @@ def bf_per_class(a, b, num_classes, theta=3.0):
         float32 (B, C), NaN for a class without a boundary in both maps, 0 where only one map has one. Binary: (B, 1),
         the foreground.
     """
-    a, b, valid = _common(a, b)
+    a, b = _common(a, b)
     reach = pixels(theta, *a.shape[-2:])
-    scores = []
-    for c in _scored_classes(num_classes):
-        edge_a, edge_b = boundary(a == c, valid), boundary(b == c, valid)  # (B, H, W) bool
-        count_a, count_b = edge_a.sum((1, 2)), edge_b.sum((1, 2))
-        matched_a = (edge_a & dilate_disk(edge_b, reach)).sum((1, 2))
-        matched_b = (edge_b & dilate_disk(edge_a, reach)).sum((1, 2))
-        share_a = matched_a / count_a.clamp(min=1)
-        share_b = matched_b / count_b.clamp(min=1)
+    scored, scores = _scored_classes(num_classes), []
+    for first in range(scored.start, scored.stop, GROUP):
+        size = min(GROUP, scored.stop - first)
+        edge_a, edge_b = (_edges(labels, first, size) for labels in (a, b))  # (B, H, W), a bit for each class
+        counts = [_count_bits(bits, size) for bits in (edge_a, edge_a & dilate_disk(edge_b, reach),
+                                                       edge_b, edge_b & dilate_disk(edge_a, reach))]
+        count_a, matched_a, count_b, matched_b = counts  # (B, classes of the group)
+        share_a, share_b = matched_a / count_a.clamp(min=1), matched_b / count_b.clamp(min=1)
         score = 2 * share_a * share_b / (share_a + share_b).clamp(min=1e-12)
         scores.append(torch.where(count_a + count_b > 0, score, torch.nan))
-    return torch.stack(scores, dim=1)
+    return torch.cat(scores, dim=1)
 
 
 def bf(a, b, num_classes, theta=3.0):
@@ -135,7 +136,7 @@ def bf(a, b, num_classes, theta=3.0):
 
 def mean_bf(scores, a, b):
     """`bf` from the scores (B, C) that `bf_per_class` gave the maps a and b, (B,)."""
-    a, b, _ = _common(a, b)
+    a, b = _common(a, b)
     equal = (a == b).flatten(1).all(dim=1).float()
     return _mean_over_classes(scores, otherwise=equal)
 
@@ -148,33 +149,38 @@ def boundary_iou(a, b, num_classes, share=0.02):
 
     Binary: the foreground's; 1 if both are empty.
     """
-    a, b, _ = _common(a, b)
+    a, b = _common(a, b)
     width = max(1, round(pixels(share, *a.shape[-2:])))
     scores = []
     for c in _scored_classes(num_classes):
         band_a, band_b = _inner_band(a == c, width), _inner_band(b == c, width)
-        either = (band_a | band_b).sum((1, 2))
-        scores.append((band_a & band_b).sum((1, 2)) / either)  # 0 / 0 = NaN: absent
+        scores.append(_pixels_of(band_a & band_b) / _pixels_of(band_a | band_b))  # 0 / 0 = NaN: absent
     return _mean_over_classes(torch.stack(scores, dim=1), otherwise=1.0)
 
 
-def boundary(inside, valid):
-    """Boundary pixels of a region: in it, with one of the 8 valid neighbours not in it.
-
-    Args:
-        inside, valid: bool (B, H, W).
+def _edges(labels, first, size):
+    """Boundary pixels of the classes first ... first + size - 1, all at once: a bit for each class, 0 elsewhere.
 
     Returns:
-        bool (B, H, W).
+        uint8 or int32 (B, H, W).
     """
-    return inside & _pool(valid & ~inside, 1, 1)
+    dtype = torch.uint8 if size < 8 else torch.int32  # one more bit stands for all other classes
+    group = torch.where((labels >= first) & (labels < first + size), labels - first, size)
+    bits = torch.where(labels == IGNORE_INDEX, 0, 1 << group.to(dtype))
+    unlike = (_pool(bits, 1, 1) & ~bits) != 0  # one of the 8 valid neighbours is of another class
+    return torch.where(unlike & (bits != 1 << size), bits, 0)
+
+
+def _count_bits(bits, size):
+    """Pixels of each bit, (B, size)."""
+    return torch.stack([_pixels_of(bits == 1 << c) for c in range(size)], dim=1)
 
 
 def dilate_disk(mask, radius):
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
 
     Args:
-        mask: bool (B, H, W).
+        mask: (B, H, W), bool, or integers whose bits are a mask each.
         radius: pixels, > 0.
     """
     near = None
@@ -195,12 +201,12 @@ def disk_rectangles(radius):
 
 
 def _pool(mask, dy, dx):
-    """Dilate a bool (B, H, W) by a rectangle of (2 dy + 1) x (2 dx + 1); outside the picture counts as False."""
+    """Dilate (B, H, W), bool or bits, by a rectangle of (2 dy + 1) x (2 dx + 1); outside the picture counts as False."""
     return _spread(_spread(mask, dx, -1), dy, -2)
 
 
 def _spread(mask, radius, axis):
-    """Dilate a bool tensor by `radius` pixels along one axis: shifted copies, or-ed; the reach doubles each time.
+    """Dilate a tensor, bool or bits, by `radius` pixels along one axis: shifted copies, or-ed; the reach doubles each time.
 
     A longer step would leave out pixels near the frame, where the copy that should fill them lies outside.
     """
@@ -226,14 +232,18 @@ def _inner_band(inside, width):
 
 
 def _common(a, b):
-    """Both maps with 255 wherever either has it, and the pixels that are left (bool)."""
+    """Both maps, uint8, with 255 wherever either has it."""
     if a.shape != b.shape or a.dim() != 3:
         raise ValueError(f"two label maps (B, H, W) of one shape are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.is_floating_point() or b.is_floating_point():
         raise ValueError("label maps hold integers; turn logits into labels with hard_labels")
-    valid = (a != IGNORE_INDEX) & (b != IGNORE_INDEX)
-    a, b = (each.masked_fill(~valid, IGNORE_INDEX).to(torch.uint8) for each in (a, b))  # bytes are quickly compared
-    return a, b, valid
+    ignored = (a == IGNORE_INDEX) | (b == IGNORE_INDEX)
+    return [each.masked_fill(ignored, IGNORE_INDEX).to(torch.uint8) for each in (a, b)]
+
+
+def _pixels_of(mask):
+    """Pixels of each bool map (B, H, W), (B,); counted as bytes, since a sum of bools goes by way of int64."""
+    return mask.view(torch.uint8).flatten(1).sum(1, dtype=torch.int32)
 
 
 def _scored_classes(num_classes):

@@ -151,15 +151,23 @@ def build_loaders(args, splits, fabric):
     loaders = {}
     for split, rows in splits.items():
         training = split == "train"
-        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache)
+        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
+                                      args.seed)
         sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
                    else each_row_once(dataset, fabric))
         loaders[split] = torch.utils.data.DataLoader(
             dataset, batch, sampler=sampler, collate_fn=as_it_is,
-            num_workers=args.workers if not args.cache or fabric.device.type == "cuda" else 0,  # a CPU has better to do
+            num_workers=worker_count(args, fabric),
             drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
+
+
+def worker_count(args, fabric):
+    """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
+    if args.workers is not None:
+        return args.workers
+    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def check_cache(args, fabric, samples):
@@ -271,8 +279,9 @@ def averaged_over_kept(fabric, selections):
 
 
 def seed_epoch(args, loader, epoch, rank):
-    """Make an epoch's order and augmentation a function of (seed, epoch, rank), whatever ran before."""
+    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before."""
     loader.sampler.set_epoch(epoch)
+    loader.dataset.epoch = epoch
     seed = (args.seed * 1_000_003 + epoch) * 1_009 + rank
     loader.generator.manual_seed(seed)  # seeds the loader's processes
     torch.manual_seed(seed)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from data.files import write_rows
 from utils.checkpoint import load_network
-from utils.engine import run
+from utils.engine import run, worker_count
 from utils.prediction import predict
 from utils.weighting import uniform
 
@@ -64,6 +64,7 @@ def train_round(args, fabric, home, rows, fold_of, judged, names):
         record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "weighted": weighted,
                        "training_rows": result["rows"]["train"], "valid": result["valid"], "judges": judges})
         if fabric.is_global_zero:
-            predict(fabric, *load_network(checkpoint), judged[held_out], judges, home / "pseudo", args.batch_size, args.workers)
+            predict(fabric, *load_network(checkpoint), judged[held_out], judges, home / "pseudo", args.batch_size,
+                    worker_count(args, fabric))
     fabric.barrier()
     return record

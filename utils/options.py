@@ -139,7 +139,8 @@ def add_optimizer_flags(parser):
 def add_device_flags(parser):
     """--workers, --accelerator, --devices, --strategy, --precision; returns their group."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=nonnegative_int, default=1, help="loader processes")
+    group.add_argument("--workers", type=nonnegative_int,
+                       help="loader processes (default: none on a CPU; beside a GPU as many as cores, at most 8)")
     group.add_argument("--accelerator", default="auto", help="auto, cpu, cuda, mps")
     group.add_argument("--devices", default="auto", help="how many, or which (`0,1`)")
     group.add_argument("--strategy", default="auto", choices=("auto", "dp", "ddp"),
