@@ -90,7 +90,7 @@ annotations() {  # annotations TO SEED: sets noisy and clean (train CSVs), their
 weigh() {  # weigh PSEUDO STEM: weight CSVs of the noisy annotations, STEM_weight_{miou,bf,bm}score.csv
     local metric
     for metric in miou bf bm; do
-        once "$2_weight_${metric}score.csv" utils/get_weight.py --csv "$noisy" --pred-dir "$1" --metric $metric --workers 2 \
+        once "$2_weight_${metric}score.csv" utils/get_weight.py --csv "$noisy" --pred-dir "$1" --metric $metric \
             --out "$2_weight_${metric}score.csv" "${size[@]}" "${theta[@]}" "${classes[@]}" ${truth[@]+"${truth[@]}"}
     done
 }
