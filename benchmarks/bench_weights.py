@@ -173,8 +173,12 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
         write_rows(csv.with_name("copy.csv"), table.assign(weight=0.5), "weight")
 
     count = sum(1 for _ in csv.open()) - 1
-    stages = {"decode": (lambda: [cv2.imread(path, cv2.IMREAD_UNCHANGED) for path in masks + others], pairs),
-              "decode and check": (lambda: [read_checked_mask(path, num_classes) for path in masks + others], pairs),
+    def each(read):  # one after the other, none kept
+        for path in masks + others:
+            read(path)
+
+    stages = {"decode": (lambda: each(lambda path: cv2.imread(path, cv2.IMREAD_UNCHANGED)), pairs),
+              "decode and check": (lambda: each(lambda path: read_checked_mask(path, num_classes)), pairs),
               "score, maps in memory": (lambda: [agreement(*pair, num_classes, "bm", THETA) for pair in maps], pairs),
               "read, check and write the CSV": (rows, count)}
     return in_turn({name: lambda work=work, per=per: seconds_of(work) / per for name, (work, per) in stages.items()}, rounds)

@@ -110,7 +110,11 @@ def read_mask(path, num_classes=2):
     Raises:
         UserError: missing, not an image, or a colour picture where class numbers are needed.
     """
-    values = _mask_values(path, num_classes)
+    return _labels_of(decode_mask(path, num_classes), num_classes)
+
+
+def _labels_of(values, num_classes):
+    """Labels from the values that `decode_mask` gave, see `read_mask`."""
     if num_classes > 2 or values.dtype == bool:
         return values.astype(np.uint8, copy=False)
     if not _holds(values, 1, 254):
@@ -118,8 +122,12 @@ def read_mask(path, num_classes=2):
     return values.astype(np.uint8, copy=False) if _is_label_map(values) else (values > 127).astype(np.uint8)
 
 
-def _mask_values(path, num_classes):
-    """The single channel of a mask file, bool or uint8 (H, W)."""
+def decode_mask(path, num_classes):
+    """The single channel of a mask file, bool or uint8 (H, W), as it stands there.
+
+    Raises:
+        UserError: see `read_mask`.
+    """
     try:
         content = np.fromfile(path, np.uint8)
         values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if _is_grey_png(content) else None
@@ -163,7 +171,12 @@ def _single_channel(file, path, num_classes):
 
 def read_checked_mask(path, num_classes=2):
     """`read_mask`, and a UserError if a value is neither a class nor 255."""
-    labels = read_mask(path, num_classes)
+    return checked_labels(decode_mask(path, num_classes), path, num_classes)
+
+
+def checked_labels(values, path, num_classes):
+    """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
+    labels = _labels_of(values, num_classes)
     if num_classes > 2 and num_classes < IGNORE_INDEX and _holds(labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
         raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from data.files import UserError, progress, read_checked_mask, resize_labels
+from data.files import UserError, checked_labels, decode_mask, progress, resize_labels
 from data.rows import pseudo_label_names
 from utils.agreement_cpu import agreement
 
@@ -43,32 +43,36 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
     Raises:
         UserError: one is not a label map.
     """
-    pairs, read = zip(masks, others), functools.partial(read_pair, num_classes=num_classes, size=size)
+    pairs, decode = zip(masks, others), functools.partial(decode_pair, num_classes=num_classes)
+    score = functools.partial(score_decoded, num_classes=num_classes, metric=metric, theta=theta, size=size)
     if not workers:
-        scores = (agreement(*maps, num_classes, metric, theta) for maps in map_ahead(read, pairs))
-        return _collect(scores, len(masks), metric)
-    score = functools.partial(score_pair, read=read, num_classes=num_classes, metric=metric, theta=theta)
+        return _collect(map(score, map_ahead(decode, pairs)), len(masks), metric)
     fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads (OpenCV's, PyTorch's) may hang
     with fresh.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         chunk = min(128, 1 + len(masks) // (8 * workers))  # few enough messages, and none left waiting at the end
-        return _collect(pool.imap(score, pairs, chunk), len(masks), metric)
+        return _collect(pool.imap(functools.partial(score_pair, decode, score), pairs, chunk), len(masks), metric)
 
 
 def _collect(scores, count, metric):
     return np.fromiter(progress(scores, f"scoring by {metric}", count, "mask"), dtype=float, count=count)
 
 
-def score_pair(pair, read, num_classes, metric, theta):
+def score_pair(decode, score, pair):
     """Agreement of two label map files."""
-    return agreement(*read(pair), num_classes, metric, theta)
+    return score(decode(pair))
 
 
-def read_pair(pair, num_classes, size):
-    """Two label maps of one size, see `score_pairs`."""
-    mask, other = (read_checked_mask(path, num_classes) for path in pair)
+def decode_pair(pair, num_classes):
+    """[(path, its values), ...] of a pair of paths: most of the work, done outside Python's lock."""
+    return [(path, decode_mask(path, num_classes)) for path in pair]
+
+
+def score_decoded(decoded, num_classes, metric, theta, size):
+    """Agreement of what `decode_pair` gave, see `score_pairs`."""
+    mask, other = (checked_labels(values, path, num_classes) for path, values in decoded)
     if size:
         mask = resize_labels(mask, size)
-    return mask, resize_labels(other, mask.shape)
+    return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta)
 
 
 def map_ahead(function, items, count=8):
