@@ -225,10 +225,10 @@ def test_cpu_and_gpu_agree():
 # --- the offline route ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 11])
+@pytest.mark.parametrize("num_classes", [2, 3, 8, 11, 40])
 @pytest.mark.parametrize("theta", THETAS)
 def test_offline_scores_are_the_tensors_scores(num_classes, theta):
-    """200 pairs each, 3,000 in all, half of them of two similar maps, at sizes with and without a remainder of 64."""
+    """200 pairs each, 5,000 in all, half of them of two similar maps, at sizes with and without a remainder of 64."""
     rng = np.random.default_rng([num_classes, int(100 * theta)])
     pairs = []
     for number in range(200):
@@ -253,6 +253,16 @@ def test_offline_scores_of_real_masks(photos):
         for b in (other, cv2.dilate(mask, np.ones((5, 5), np.uint8))):
             expected = agreement(tensor(mask), tensor(b), 2, "bm", 3.0).item()
             assert agreement_cpu.agreement(mask, b, 2, "bm", 3.0) == pytest.approx(expected, abs=1e-6)
+
+
+def test_offline_scores_without_a_boundary():
+    """A full picture and an empty one have no boundary, and are unlike."""
+    full, empty = np.ones((2, 6, 7), np.uint8) * np.array([1, 0], np.uint8)[:, None, None]
+    for a, b in ((full, empty), (full, full), (empty, empty)):
+        for num_classes in (2, 3):
+            for metric in ("bf", "miou"):
+                expected = agreement(tensor(a), tensor(b), num_classes, metric).item()
+                assert agreement_cpu.agreement(a, b, num_classes, metric) == expected == float(a is b)
 
 
 def test_offline_scores_refuse_what_is_not_a_label_map():

@@ -15,7 +15,7 @@ from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
 from utils.generate_noisy_label import draw_levels
 from utils.get_weight import auroc, mixed_rows
-from utils.scoring import score_rows
+from utils.scoring import map_ahead, score_rows
 
 
 def square(low, high, size=21):
@@ -157,6 +157,18 @@ def test_the_torn_file_is_named_whoever_scores_it(planted, workers):
     torn.write_bytes(torn.read_bytes()[:60])
     with pytest.raises(UserError, match=torn.name):
         score_rows(rows, planted / "pseudo", 2, "bm", 3.0, workers=workers)
+
+
+def test_what_is_computed_ahead_comes_whole_in_order_and_not_far_ahead():
+    begun = []
+
+    def double(number):
+        begun.append(number)
+        return 2 * number
+
+    for taken, value in enumerate(map_ahead(double, range(30), count=5)):
+        assert value == 2 * taken and len(begun) <= taken + 6
+    assert begun == list(range(30)) and list(map_ahead(double, [])) == []
 
 
 def test_several_teachers_are_averaged_row_by_row(planted):

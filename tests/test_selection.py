@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import train_decoupling
-import train_without_weight
 from tests.conftest import run_script
 from tests.test_engine import arguments, epochs_of
 from utils import engine
@@ -165,9 +164,6 @@ def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
 
 @pytest.mark.slow
 def test_drop_worst_leaves_the_rows_of_the_lowest_weight_out(csvs, tmp_path):
-    kept = torch.tensor([0.0, 1.0, 1.0, 0.0])
-    batch = {"weight": torch.ones(3), "index": torch.tensor([3, 1, 0])}
-    assert train_without_weight.weigh_kept(kept, None, batch, 0)[0].tolist() == [0, 1, 0]
     tiny = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--out-dir", tmp_path, "--epochs", 1, "--batch-size", 12]
     weights = csvs / "train_noisy_60_PointRend_weight_bfscore.csv"
     run_script("train_without_weight.py", "--train_csv", weights, "--drop-worst", 0.25, "--name", "drop", *tiny)

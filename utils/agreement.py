@@ -159,16 +159,16 @@ def boundary_iou(a, b, num_classes, share=0.02):
 
 
 def _edges(labels, first, size):
-    """Boundary pixels of the classes first ... first + size - 1, all at once: a bit for each class, 0 elsewhere.
+    """Boundary pixels of the classes first ... first + size - 1, all at once: a bit for each class, one for all others.
 
     Returns:
         uint8 or int32 (B, H, W).
     """
-    dtype = torch.uint8 if size < 8 else torch.int32  # one more bit stands for all other classes
+    dtype = torch.uint8 if size < 8 else torch.int32
     group = torch.where((labels >= first) & (labels < first + size), labels - first, size)
     bits = torch.where(labels == IGNORE_INDEX, 0, 1 << group.to(dtype))
     unlike = (_pool(bits, 1, 1) & ~bits) != 0  # one of the 8 valid neighbours is of another class
-    return torch.where(unlike & (bits != 1 << size), bits, 0)
+    return torch.where(unlike, bits, 0)
 
 
 def _count_bits(bits, size):
