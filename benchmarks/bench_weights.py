@@ -271,7 +271,7 @@ def main():
                                            for name, ms in content["ms by size"].items()])
         tables["Scoring a pair in memory, by classes"] = table(
             ("classes", "ms"), [(classes, f"{ms:.1f}") for classes, ms in content["ms by classes"].items()])
-        keep(args.out, content, tables)
+        keep(args.out, content, tables, ("scipy", "monai") if "MONAI surface Dice" in scores else ("scipy",))
 
 
 if __name__ == "__main__":
