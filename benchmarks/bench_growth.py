@@ -12,12 +12,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.bench_step import batch_of
 from benchmarks.measure import RESULTS, in_turn, keep, seconds_of, table
-from benchmarks.training import build_state, epoch_seconds, flags_of
+from benchmarks.training import batch_of, epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import atomic_path, read_json
+from data.files import read_json
 from data.lazy import LazyModule
+from report import save_figure
 from utils import engine
 
 plt = LazyModule("matplotlib.pyplot")
@@ -25,12 +25,11 @@ plt = LazyModule("matplotlib.pyplot")
 
 def prepare(args, side, classes):
     """Functions: seconds of one KD step, and of evaluating one batch."""
-    args.side = side
     flags = flags_of("--epochs", 2, "--size", side, side, "--num-classes", classes, "--devices", 1, "--optimizer", "adamw",
                      "--model", args.model, "--encoder", args.encoder, "--width", args.width)
     fabric = engine.start_fabric(flags)
-    state = build_state(flags, fabric)
-    batch = [batch_of(args, classes)]
+    state = engine.build_state(flags, fabric)
+    batch = [batch_of(args.batch_size, side, classes)]
 
     def step():
         return epoch_seconds(flags, fabric, state, batch, "KD")
@@ -66,9 +65,7 @@ def draw(content, path):
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.3), ncol=2)
     axes[1].set_xticks([2, 4, 8, 16, 32], [2, 4, 8, 16, 32], minor=False)
     axes[1].minorticks_off()
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    save_figure(figure, path)
 
 
 def main():

@@ -16,23 +16,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
-from benchmarks.training import build_state, epoch_seconds, flags_of
+from benchmarks.training import epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import write_image, write_mask
-from data.make_sample import draw_portrait
+from data.make_sample import draw_set
 from data.splits import pair_folder
 from utils import engine
-
-
-def draw_photos(folder, count, size=(480, 360)):
-    """Drawn portraits in folder/images and folder/masks."""
-    import numpy as np
-
-    for number in range(count):
-        image, mask = draw_portrait(np.random.default_rng(number), size)
-        write_image(folder / "images" / f"{number}.jpg", image)
-        write_mask(folder / "masks" / f"{number}.png", mask)
-    return folder
 
 
 def run_flags(args, *more):
@@ -56,8 +44,9 @@ def main():
     parser.add_argument("--rounds", type=positive_int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        photos = args.photos or draw_photos(Path(folder), args.limit)
-        content, tables = measure_loaders(args, pair_folder(photos).iloc[:args.limit])
+        if not args.photos:
+            draw_set(Path(folder), args.limit, (480, 360))
+        content, tables = measure_loaders(args, pair_folder(args.photos or folder).iloc[:args.limit])
     keep(args.out, content, tables)
 
 
@@ -68,7 +57,7 @@ def measure_loaders(args, rows):
     names = {**{f"{n} processes": run_flags(args, "--workers", n) for n in workers}, "cached": run_flags(args, "--cache")}
     loaders = {name: engine.build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
     resident = [fabric.to_device(batch) for batch in loaders["cached"]]
-    train = functools.partial(epoch_seconds, run_flags(args), fabric, build_state(run_flags(args), fabric))
+    train = functools.partial(epoch_seconds, run_flags(args), fabric, engine.build_state(run_flags(args), fabric))
     train(resident)  # warm
     images = len(resident) * args.batch_size
     loading = in_turn({name: functools.partial(load_epoch, fabric, loader) for name, loader in loaders.items()}, args.rounds)

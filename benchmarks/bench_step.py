@@ -16,7 +16,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
-from benchmarks.training import build_state, epoch_seconds, flags_of, weigh_of
+from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.lazy import torch
 from utils import engine
@@ -33,28 +33,19 @@ def run_flags(args, classes):
                     "--devices", 1, "--precision", args.precision)
 
 
-def batch_of(args, classes):
-    """A batch as the loader gives it: images, and label maps of smooth regions."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(args.batch_size, classes, 7, 7, generator=generator)
-    regions = torch.nn.functional.interpolate(coarse, [args.side] * 2, mode="bilinear").argmax(1).byte()
-    images = torch.randint(0, 256, (args.batch_size, args.side, args.side, 3), generator=generator, dtype=torch.uint8)
-    return {"image": images.permute(0, 3, 1, 2), "mask": regions, "weight": torch.rand(args.batch_size, generator=generator),
-            "index": torch.arange(args.batch_size)}
-
-
 def build_step(args, method, classes):
     """A function that makes one step of the engine's loop and gives its seconds."""
     flags = run_flags(args, classes)
     fabric = engine.start_fabric(flags)
-    return functools.partial(epoch_seconds, flags, fabric, build_state(flags, fabric), [batch_of(args, classes)], method)
+    state, batch = engine.build_state(flags, fabric), batch_of(args.batch_size, args.side, classes)
+    return functools.partial(epoch_seconds, flags, fabric, state, [batch], method)
 
 
 def weigh_seconds(args, method, classes):
     """A function: seconds of making the weights alone."""
     flags = run_flags(args, classes)
     fabric = engine.start_fabric(flags)
-    batch = engine.on_device(fabric, batch_of(args, classes))
+    batch = engine.on_device(fabric, batch_of(args.batch_size, args.side, classes))
     logits = torch.randn(args.batch_size, 1 if classes == 2 else classes, args.side, args.side, device=fabric.device)
     weigh = weigh_of(method, flags)
 

@@ -13,9 +13,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.bench_step import batch_of
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
-from benchmarks.training import build_state, epoch_seconds, flags_of
+from benchmarks.training import batch_of, epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.lazy import torch
 from utils import engine
@@ -33,8 +32,8 @@ def prepare(args, precision, channels_last, compiled):
                      "--model", args.model, "--encoder", args.encoder, "--devices", 1, "--precision", precision,
                      *["--compile"] * compiled)
     fabric = engine.start_fabric(flags)
-    state = build_state(flags, fabric)
-    batches = [fabric.to_device(batch_of(args, args.classes))] * args.steps
+    state = engine.build_state(flags, fabric)
+    batches = [fabric.to_device(batch_of(args.batch_size, args.side, args.classes))] * args.steps
     if not channels_last:
         state.networks[0].to(memory_format=torch.contiguous_format)
         state.networks[0].register_forward_pre_hook(lambda network, inputs: tuple(each.contiguous() for each in inputs))
@@ -51,8 +50,8 @@ def operations(args):
     from torch.utils.flop_counter import FlopCounterMode
 
     flags = flags_of("--width", args.width, "--num-classes", args.classes, "--model", args.model, "--encoder", args.encoder)
-    network, = build_state(flags, engine.start_fabric(flags)).networks
-    batch = batch_of(args, args.classes)
+    network, = engine.build_state(flags, engine.start_fabric(flags)).networks
+    batch = batch_of(args.batch_size, args.side, args.classes)
     device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter:
         logits = network(batch["image"][:1].float().to(device))

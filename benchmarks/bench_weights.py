@@ -73,6 +73,12 @@ def write_pairs(folder, draw, distinct, rows, num_classes):
     return folder / "rows.csv", folder / "pseudo"
 
 
+def pair_files(csv, pseudo, count):
+    """The first pairs of files that `write_pairs` left."""
+    masks = sorted((csv.parent / "mask").iterdir())[:count]
+    return [(str(mask), str(pseudo / mask.name)) for mask in masks]
+
+
 # --- whole commands ---------------------------------------------------------------------------------------------
 
 
@@ -84,7 +90,7 @@ def command_seconds(csv, pseudo, num_classes, rounds):
     commands = {"decode, OpenCV": decode, "decode, Pillow": [*decode, "--pillow"],
                 **{f"--workers {n}": [*weigh, "--workers", n] for n in (0, 1, 2)}}
     actions = {name: lambda command=command: run_command(command, **ONE_THREAD)[0] for name, command in commands.items()}
-    return in_turn({**actions, "two decoders at once": lambda: two_decoders(csv, pseudo)}, rounds)
+    return in_turn({**actions, "two decoders at once": lambda: two_at_once(decode)}, rounds)
 
 
 # --- other ways to the scores -----------------------------------------------------------------------------------
@@ -135,8 +141,7 @@ def peer_seconds(csv, pseudo, pairs, rounds):
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    masks = sorted((csv.parent / "mask").iterdir())[:pairs]
-    files = [(str(mask), str(pseudo / mask.name)) for mask in masks]
+    files = pair_files(csv, pseudo, pairs)
     ways = {"OpenCV, ours": by_us, "5x5 window, max-pooling": by_window, "cdist": by_cdist}
     try:
         import monai  # noqa: F401
@@ -163,20 +168,20 @@ def peer_seconds(csv, pseudo, pairs, rounds):
 def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
     """Seconds per pair of what get_weight.py does one after the other with --workers 1: dict of name -> list."""
     cv2.setNumThreads(1)
-    masks = [str(path) for path in sorted((csv.parent / "mask").iterdir())[:pairs]]
-    others = [str(pseudo / Path(path).name) for path in masks]
-    maps = [[read_checked_mask(path, num_classes) for path in pair] for pair in zip(masks, others)]
+    files = pair_files(csv, pseudo, pairs)
+    maps = [[read_checked_mask(path, num_classes) for path in pair] for pair in files]
 
     def rows():
         table = read_rows(csv)
         pseudo_label_names(table)
         write_rows(csv.with_name("copy.csv"), table.assign(weight=0.5), "weight")
 
-    count = sum(1 for _ in csv.open()) - 1
     def each(read):  # one after the other, none kept
-        for path in masks + others:
-            read(path)
+        for pair in files:
+            for path in pair:
+                read(path)
 
+    count = sum(1 for _ in csv.open()) - 1
     stages = {"decode": (lambda: each(lambda path: cv2.imread(path, cv2.IMREAD_UNCHANGED)), pairs),
               "decode and check": (lambda: each(lambda path: read_checked_mask(path, num_classes)), pairs),
               "score, maps in memory": (lambda: [agreement(*pair, num_classes, "bm", THETA) for pair in maps], pairs),
@@ -184,11 +189,10 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
     return in_turn({name: lambda work=work, per=per: seconds_of(work) / per for name, (work, per) in stages.items()}, rounds)
 
 
-def two_decoders(csv, pseudo):
-    """Seconds of two processes that decode all files each: how far two cores are from being twice one."""
+def two_at_once(command):
+    """Seconds of two processes that run the same: how far two cores are from being twice one."""
     with ThreadPoolExecutor(2) as both:
-        return max(seconds for seconds, _ in both.map(
-            lambda _: run_command(["benchmarks/decode_only.py", csv, pseudo], **ONE_THREAD), range(2)))
+        return max(seconds for seconds, _ in both.map(lambda _: run_command(command, **ONE_THREAD), range(2)))
 
 
 # --- memory and growth ------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import train_with_KDweight
 import train_with_Teacher_weight
 import train_without_weight
 from benchmarks.measure import seconds_of
-from utils import checkpoint, engine
-from utils.optimizers import build_optimizer
+from data.lazy import torch
+from utils import engine
 from utils.options import train_parser
 
 
@@ -24,14 +24,14 @@ def weigh_of(method, flags):
             "KD": functools.partial(train_with_KDweight.weigh, flags)}[method]
 
 
-def build_state(flags, fabric):
-    """A network and its optimizer, ready to train."""
-    fabric.seed_everything(flags.seed, verbose=False)
-    config = checkpoint.model_config(flags)
-    network, = engine.build_networks(flags, [config])
-    optimizer, scheduler = build_optimizer(flags, network.parameters())
-    network, optimizer = fabric.setup(network, optimizer)
-    return checkpoint.TrainingState([config], [network], [optimizer], [scheduler])
+def batch_of(size, side, classes):
+    """A batch as the loader gives it: `size` random images, and label maps of smooth regions, side x side px."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(size, classes, 7, 7, generator=generator)
+    regions = torch.nn.functional.interpolate(coarse, [side] * 2, mode="bilinear").argmax(1).byte()
+    images = torch.randint(0, 256, (size, side, side, 3), generator=generator, dtype=torch.uint8)
+    return {"image": images.permute(0, 3, 1, 2), "mask": regions, "weight": torch.rand(size, generator=generator),
+            "index": torch.arange(size)}
 
 
 def epoch_seconds(flags, fabric, state, loader, method="plain"):

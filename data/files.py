@@ -177,7 +177,7 @@ def read_checked_mask(path, num_classes=2):
 def checked_labels(values, path, num_classes):
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
     labels = _labels_of(values, num_classes)
-    if num_classes > 2 and num_classes < IGNORE_INDEX and _holds(labels, num_classes, IGNORE_INDEX - 1):
+    if num_classes > 2 and _holds(labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
         raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
                         "see --num-classes")

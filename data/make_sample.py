@@ -22,6 +22,14 @@ from data.files import UserError, progress, write_image, write_mask
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
 
 
+def draw_set(folder, count, size, seed=0):
+    """Write `count` portraits of a size (H, W) to folder/images and folder/masks."""
+    for number in progress(range(count), "drawing", unit="portrait"):
+        image, mask = draw_portrait(np.random.default_rng([seed, number]), size)
+        write_image(folder / "images" / f"{number:04d}.jpg", image)
+        write_mask(folder / "masks" / f"{number:04d}.png", mask)
+
+
 def draw_portrait(rng, size):
     """One portrait.
 
@@ -147,10 +155,7 @@ def main():
     if out.exists():
         raise UserError(f"{out} exists; remove it first, or choose another --out")
     part = out.with_name(f".{out.name}.part")  # renamed when all are drawn
-    for number in progress(range(args.count), "drawing", unit="portrait"):
-        image, mask = draw_portrait(np.random.default_rng([args.seed, number]), args.size)
-        write_image(part / "images" / f"{number:04d}.jpg", image)
-        write_mask(part / "masks" / f"{number:04d}.png", mask)
+    draw_set(part, args.count, args.size, args.seed)
     part.rename(out)
     print(f"{args.count} portraits in {out}")
 

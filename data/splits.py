@@ -160,10 +160,10 @@ def write_splits(out, splits, overwrite):
     Raises:
         UserError: a CSV exists with other content, and `overwrite` is not set; nothing is written then.
     """
-    texts = {Path(out) / f"{split}.csv": csv_text(rows) for split, rows in splits.items()}
-    changed = [path for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]
+    tables = {Path(out) / f"{split}.csv": rows for split, rows in splits.items()}
+    changed = [path for path, rows in tables.items() if path.exists() and path.read_text(encoding="utf-8") != csv_text(rows)]
     if changed and not overwrite:
         raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
-    for path, rows in zip(texts, splits.values()):
+    for path, rows in tables.items():
         write_rows(path, rows)
         print(f"{path}: {len(rows)} rows")

@@ -176,28 +176,25 @@ def _count_bits(bits, size):
     return torch.stack([_pixels_of(bits == 1 << c) for c in range(size)], dim=1)
 
 
-def dilate_disk(mask, radius):
+def dilate_disk(mask, radius, dilate=None):
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
+
+    A disk on the pixel grid is the union of the rectangles inscribed in it.
 
     Args:
         mask: (B, H, W), bool, or integers whose bits are a mask each.
         radius: pixels, > 0.
+        dilate: does it by a rectangle, (mask, dy, dx) -> mask, half its sides in px; default: on tensors.
     """
-    near = None
-    for dy, dx in disk_rectangles(radius):
-        rectangle = _pool(mask, dy, dx)
-        near = rectangle if near is None else near | rectangle
-    return near
-
-
-def disk_rectangles(radius):
-    """A disk on the pixel grid is the union of the rectangles inscribed in it: list of (dy, dx), half their sides, px."""
-    found = []
+    dilate = dilate or _pool
+    near, last = None, -1
     for dy in range(math.ceil(radius) - 1, -1, -1):
         dx = math.ceil(math.sqrt(radius**2 - dy**2)) - 1  # the largest whole number with dx^2 + dy^2 < radius^2
-        if not found or dx > found[-1][1]:  # a wider rectangle than the taller ones before
-            found.append((dy, dx))
-    return found
+        if dx > last:  # a wider rectangle than the taller ones before
+            rectangle = dilate(mask, dy, dx)
+            near = rectangle if near is None else near | rectangle
+            last = dx
+    return near
 
 
 def _pool(mask, dy, dx):

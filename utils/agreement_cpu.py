@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data import IGNORE_INDEX
-from utils.agreement import METRICS, disk_rectangles, pixels
+from utils.agreement import METRICS, dilate_disk, pixels
 
 SQUARE = np.ones((3, 3), np.uint8)
 
@@ -85,7 +85,7 @@ def _count_binary(a, b, reach):
     labels[:height, :width], labels[-height:, :width] = a, b
     inside = (labels == 1).view(np.uint8)
     edge = np.greater(inside, cv2.erode(labels, SQUARE)).view(np.uint8)  # 255 is never the lowest beside a label
-    near = _dilate_disk(edge, reach)
+    near = dilate_disk(edge, reach, _dilate)
 
     def both(of_a, of_b):
         return cv2.countNonZero(of_a[:height] & of_b[-height:])
@@ -105,18 +105,9 @@ def _around_foreground(a, b):
     return a[box], b[box]
 
 
-def _dilate_disk(mask, radius):
-    """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask."""
-    near = None
-    for dy, dx in disk_rectangles(radius):
-        rectangle = cv2.dilate(mask, _ones(2 * dy + 1, 2 * dx + 1))
-        near = rectangle if near is None else near | rectangle
-    return near
-
-
-@functools.lru_cache
-def _ones(height, width):
-    return np.ones((height, width), np.uint8)
+def _dilate(mask, dy, dx):
+    """Dilate a mask by a rectangle of (2 dy + 1) x (2 dx + 1)."""
+    return cv2.dilate(mask, np.ones((2 * dy + 1, 2 * dx + 1), np.uint8))
 
 
 # --- many classes: boundary pixels alone --------------------------------------------------------------------------

@@ -64,17 +64,11 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
-    fabric.seed_everything(args.seed, verbose=False)
-    configs = [checkpoint.model_config(args, suffix) for suffix in networks]
-    networks = build_networks(args, configs, networks)
+    state = build_state(args, fabric, networks)
     loaders = build_loaders(args, splits, fabric)
     if fabric.is_global_zero:
         run_folder.open_new(args, folder)
     fabric.barrier()
-
-    optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
-    networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
-    state = checkpoint.TrainingState(configs, networks, optimizers, schedulers)
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     fit(args, fabric, state, loaders, weigh, selects, folder)
@@ -137,6 +131,16 @@ def build_networks(args, configs, suffixes=("",)):
     return networks
 
 
+def build_state(args, fabric, suffixes=("",)):
+    """The networks of a run, made from --seed, with their optimizers, set up to train."""
+    fabric.seed_everything(args.seed, verbose=False)
+    configs = [checkpoint.model_config(args, suffix) for suffix in suffixes]
+    networks = build_networks(args, configs, suffixes)
+    optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
+    networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
+    return checkpoint.TrainingState(configs, networks, optimizers, schedulers)
+
+
 def build_loaders(args, splits, fabric):
     """DataLoader of each split. --batch-size counts over all processes.
 
@@ -163,16 +167,21 @@ def build_loaders(args, splits, fabric):
     return loaders
 
 
+def local_processes():
+    """Training processes on this machine, as torchrun says; else one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def worker_count(args, fabric):
     """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
     if args.workers is not None:
         return args.workers
-    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
 
 
 def check_cache(args, fabric, samples):
     """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
-    needed = cache_bytes(samples, args.size) * int(os.environ.get("LOCAL_WORLD_SIZE", 1)) / 2**30
+    needed = cache_bytes(samples, args.size) * local_processes() / 2**30
     free = free_memory() / 2**30
     if needed > free:
         raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
