@@ -2,7 +2,8 @@
 # One door to everything:
 #   bash run.sh                      set up, then the main job on the built-in sample set (about 6 minutes on 2 cores)
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks
-#   bash run.sh methods DIR [flags]  all six methods, rivals and controls, by several teachers and seeds, in one table
+#   bash run.sh table1 ... table5 --data CSVDIR [flags]     one of the paper's tables, with seeds and controls; see tables.py
+#   bash run.sh figure3 --data CSVDIR [flags]               the lowest and the highest weights; `all`: tables and figure
 #   bash run.sh test [pytest flags]  set up, then the tests
 #   bash run.sh setup                set up only
 #
@@ -10,9 +11,8 @@
 # the teacher's weight, with KD weight, and on clean masks -> a table and figures in runs/NAME/report.
 # DIR holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script; with train_truth.csv
 # beside them its masks are taken as coarse as they are, and no noise is added.
-# Flags of quick and methods: --name N  --folds K  --ratio R  --limit N  --seed S  --num-classes C  --noise KIND  --background B
-# (methods: --seeds "0 1 2"  --teachers "pointrend ocrnet"  --encoder E  --encoder-weights W); any other flag goes to every
-# training (e.g. --epochs 20 --size 256 256 --precision bf16-mixed).
+# Flags of quick: --name N  --folds K  --ratio R  --limit N  --seed S  --num-classes C  --noise KIND  --background B  --encoder E
+# --encoder-weights W; any other flag goes to every training (e.g. --epochs 20 --size 256 256 --precision bf16-mixed).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=.venv/bin/python
@@ -38,13 +38,13 @@ needs_photos() {  # needs_photos JOB DIR
 }
 
 parse_flags() {  # parse_flags PHOTOS [flags]: the flags of a job, as variables; what is left goes to every training
-    photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0 seeds="0 1" teachers="pointrend ocrnet"
+    photos=$1 name=sample folds=2 ratio=0.6 limit="" seed=0
     encoder=mobilenet_v2 encoder_weights=imagenet train=() size=(--size 160 160) theta=(--theta 3)
     classes=(--num-classes 2) coarse=()
     shift
     while [ $# -gt 0 ]; do
         case $1 in
-            --name|--folds|--ratio|--limit|--seed|--seeds|--teachers|--encoder) printf -v "${1#--}" %s "$2"; shift 2 ;;
+            --name|--folds|--ratio|--limit|--seed|--encoder) printf -v "${1#--}" %s "$2"; shift 2 ;;
             --encoder-weights) encoder_weights=$2; shift 2 ;;
             --size) size=(--size "$2" "$3"); shift 3 ;;
             --theta) theta=(--theta "$2"); shift 2 ;;
@@ -72,18 +72,18 @@ begin_job() {  # begin_job OUT DESCRIPTION: refuse a folder that holds another j
     mkdir -p "$1/csv" && echo "$2" > "$1/job.txt"
 }
 
-annotations() {  # annotations TO SEED: sets noisy and clean (train CSVs), their _valid, and what is known about them
+annotations() {  # annotations TO SEED: sets noisy and clean (train CSVs), their _valid, and truth (flags that name it)
     local split
     if [ -e "$splits/train_truth.csv" ]; then  # really coarse, as they were drawn: no noise is needed
         noisy=$splits/train.csv noisy_valid=$splits/valid.csv clean=$splits/train_truth.csv clean_valid=$splits/valid_truth.csv
-        truth=(--truth "$clean") known=()
+        truth=(--truth "$clean")
     else
         for split in train valid; do
             once "$1/${split}_noisy.csv" utils/generate_noisy_label.py --csv "$splits/$split.csv" --out "$1/${split}_noisy.csv" \
                 --ratio "$ratio" --seed "$2" --overwrite "${classes[@]}" ${coarse[@]+"${coarse[@]}"}
         done
         noisy=$1/train_noisy.csv noisy_valid=$1/valid_noisy.csv clean=$splits/train.csv clean_valid=$splits/valid.csv
-        truth=() known=(--noisy-csv "$noisy")
+        truth=()
     fi
 }
 
@@ -122,59 +122,7 @@ main_job() {  # main_job PHOTOS [flags]
 
     say "5/5 report"
     step report.py "$out"/{noisy,teacher_bm,kd_bm,clean} --out "$out/report" --weights "${stem}"_weight_{miou,bf,bm}score.csv \
-        --pred-dir "$out/teacher/pseudo" ${known[@]+"${known[@]}"} ${legend[@]+"${legend[@]}"}
-}
-
-methods_job() {  # methods_job PHOTOS [flags]
-    parse_flags "$@"
-    local out=runs/$name teacher here kind
-    begin_job "$out" "methods photos $photos folds $folds ratio $ratio limit $limit teachers $teachers $encoder $encoder_weights ${size[*]} ${theta[*]} ${classes[*]} ${coarse[*]} ${train[*]}"
-    local one=(--model smp_unet --encoder "$encoder" --encoder-weights "$encoder_weights")
-    local two=(--model-a smp_unet --encoder-a "$encoder" --encoder-weights-a "$encoder_weights"
-               --model-b deeplabv3plus --encoder-b "$encoder" --encoder-weights-b "$encoder_weights")
-    say "split"
-    split "$out"
-    for kind in methods controls; do
-        for seed in $seeds; do
-            here=$out/seed$seed
-            annotations "$here/csv" "$seed"
-            local all=("${size[@]}" "${theta[@]}" "${classes[@]}" --seed "$seed" --cache --out-dir "$here" --resume "${train[@]}")
-            local teach=("${all[@]}" --valid_csv "$noisy_valid")
-            local flags=("${teach[@]}" --test_csv "$splits/test.csv")
-            say "$kind, seed $seed"
-            if [ $kind = methods ]; then
-                step train_without_weight.py --train_csv "$noisy" --name noisy "${flags[@]}" "${one[@]}"
-                step train_without_weight.py --train_csv "$clean" --name clean "${flags[@]}" "${one[@]}" --valid_csv "$clean_valid"
-            fi
-            for teacher in $teachers; do
-                local stem=$here/csv/train_noisy_$teacher weights=$here/csv/train_noisy_${teacher}_weight_bmscore.csv
-                if [ $kind = methods ]; then
-                    step train_teacher.py --train_csv "$noisy" --name "$teacher" --folds "$folds" "${teach[@]}" "${one[@]}" --model "$teacher"
-                    weigh "$here/$teacher/pseudo" "$stem"
-                    step train_with_Teacher_weight.py --train_csv "$weights" --name "${teacher}_teacher" "${flags[@]}" "${one[@]}"
-                    step train_with_KDweight.py --train_csv "$weights" --name "${teacher}_kd" --lambda-warmup 2 "${flags[@]}" "${one[@]}"
-                else
-                    step train_without_weight.py --train_csv "$weights" --drop-worst 0.2 --name "${teacher}_drop_worst" "${flags[@]}" "${one[@]}"
-                    step train_with_Teacher_weight.py --train_csv "$weights" --shuffle-weights --name "${teacher}_shuffled" "${flags[@]}" "${one[@]}"
-                fi
-            done
-            if [ $kind = methods ]; then
-                step train_decoupling.py --train_csv "$noisy" --name decoupling "${flags[@]}" "${two[@]}"
-                step train_co_teaching.py --train_csv "$noisy" --name co_teaching --ramp-epochs 4 "${flags[@]}" "${two[@]}"
-                step train_co_teaching+.py --train_csv "$noisy" --name co_teaching+ --ramp-epochs 4 "${flags[@]}" "${two[@]}"
-            fi
-        done
-    done
-    say "report"
-    local runs=() name
-    for name in noisy $(for teacher in $teachers; do echo "${teacher}"_{teacher,kd,drop_worst,shuffled}; done) decoupling co_teaching co_teaching+ clean; do
-        for seed in $seeds; do runs+=("$out/seed$seed/$name"); done
-    done
-    seed=${seeds%% *}
-    annotations "$out/seed$seed/csv" "$seed"
-    step report.py "${runs[@]}" --out "$out/report" ${known[@]+"${known[@]}"} \
-        --weights $(for teacher in $teachers; do echo "$out/seed$seed/csv/train_noisy_${teacher}_weight_"{miou,bf,bm}score.csv; done) \
-        --pred-dir "$out/seed$seed/${teachers##* }/pseudo" ${legend[@]+"${legend[@]}"}
+        --pred-dir "$out/teacher/pseudo" ${legend[@]+"${legend[@]}"}
 }
 
 case ${1:-sample} in
@@ -189,10 +137,7 @@ case ${1:-sample} in
         needs_photos "$@"
         setup
         main_job "$2" --name "$(basename "$2")" --model smp_unet --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    methods)
-        needs_photos "$@"
-        setup
-        methods_job "$2" --name "$(basename "$2")_methods" --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    -h|--help|help) sed -n '2,17s/^# \{0,1\}//p' "$0" ;;
+    table[1-5]|figure3|all) setup; exec $python tables.py "$@" ;;
+    -h|--help|help) sed -n '2,16s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

@@ -7,7 +7,8 @@
         --name train_noisy_60_bmweight_noKD --epochs 100 --batch-size 4 --learning-rate 0.1
 
 The training CSV needs a third column `weight`; validation does not weigh its masks. --shuffle-weights gives each row the
-weight of another one, at random by --seed: a control that must not help, or the gain was not the weights'.
+weight of another one, at random by --seed: a control that must not help, or the gain was not the weights'. --mean-weights gives
+every row the mean: what a lower loss alone does.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from functools import partial
 from data.command_line import command_line, share
 from utils.engine import run
 from utils.options import train_parser
-from utils.weighting import floored, shuffled
+from utils.weighting import floored, levelled, shuffled
 
 
 def weigh(args, logits, batch, epoch):
@@ -26,9 +27,11 @@ def weigh(args, logits, batch, epoch):
 def main():
     parser = train_parser(__doc__)
     parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
-    parser.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
+    controls = parser.add_mutually_exclusive_group()
+    controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
+    controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
     args = parser.parse_args()
-    reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else None
+    reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
     run(args, partial(weigh, args), needs_weights=True, reweigh=reweigh)
 
 

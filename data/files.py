@@ -239,26 +239,26 @@ def resize_labels(labels, size):
 # --- CSVs -------------------------------------------------------------------------------------------------------
 
 
-def write_rows(path, rows, third=None):
+def write_rows(path, rows, *columns):
     """Write rows as a CSV that every tool here reads, whole or not at all; see `csv_text`."""
     with atomic_path(path) as temporary:
-        temporary.write_text(csv_text(rows, third), encoding="utf-8")
+        temporary.write_text(csv_text(rows, *columns), encoding="utf-8")
 
 
-def csv_text(rows, third=None):
-    """Rows as a CSV: `img,filename[,iterations|weight]`.
+def csv_text(rows, *columns):
+    """Rows as a CSV: `img,filename[,weight][,iterations]`.
 
     Args:
-        rows: DataFrame with columns `image`, `mask` and, where asked for, `third`.
-        third: name of the third column.
+        rows: DataFrame with columns `image`, `mask` and those asked for.
+        columns: names of the columns behind the first two.
 
     Paths under the working directory are written relative to it, others absolute.
     """
     home = os.path.join(os.getcwd(), "")
     table = pd.DataFrame({title: [_portable(path, home) for path in rows[column]]
                           for title, column in (("img", "image"), ("filename", "mask"))})
-    if third:
-        table[third] = rows[third].to_numpy()
+    for column in columns:
+        table[column] = rows[column].to_numpy()
     return table.to_csv(index=False)
 
 

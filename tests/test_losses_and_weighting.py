@@ -1,11 +1,12 @@
 """Losses against torch's own; weights by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from utils.losses import per_sample_loss, weighted_loss
-from utils.weighting import floored, lambda_at, mix
+from utils.weighting import floored, lambda_at, levelled, mix, sharpened
 
 
 def test_weight_1_gives_torchs_own_loss():
@@ -60,3 +61,32 @@ def test_mix_and_floor():
     student, teacher = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
     assert mix(student, teacher, 0.25).tolist() == [0.625, 0.375]
     assert floored(torch.tensor([0.0, 0.4]), 0.1).tolist() == pytest.approx([0.1, 0.4])
+
+
+def test_levelled_weights():
+    assert levelled(np.array([0.0, 0.5, 1.0])).tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("coarse", [40, 240])
+def test_sharpened_scores_tell_two_groups_apart_without_being_told_how_many_are_coarse(coarse):
+    generator = np.random.default_rng(0)
+    scores = np.concatenate([generator.normal(0.8, 0.08, 400 - coarse), generator.normal(0.3, 0.08, coarse)]).clip(0, 1)
+    weights = sharpened(scores)
+    assert weights[:-coarse].mean() > 0.99 and weights[-coarse:].mean() < 0.05
+    order = np.argsort(scores)
+    assert (np.diff(weights[order]) >= 0).all()  # the ranking stays
+
+
+def test_sharpened_scores_are_the_posterior_of_the_mixture():
+    """Two groups at 0.2 and 0.8 with deviation 0.1, one third of them high: by Bayes' rule a score of 0.5 is high with 1/3."""
+    generator = np.random.default_rng(1)
+    scores = np.concatenate([generator.normal(0.8, 0.1, 40_000), generator.normal(0.2, 0.1, 80_000), [0.5, 0.45]])
+    weights = sharpened(scores)
+    normal = lambda x, m: np.exp(-(x - m)**2 / 0.02)  # noqa: E731
+    expected = [normal(x, 0.8) / (normal(x, 0.8) + 2 * normal(x, 0.2)) for x in scores[-2:]]
+    assert expected[0] == pytest.approx(1 / 3) and weights[-2:] == pytest.approx(expected, abs=0.02)
+
+
+def test_sharpened_scores_that_do_not_differ_are_all_trusted():
+    assert sharpened(np.full(5, 0.3)).tolist() == [1] * 5
+    assert sharpened(np.array([0.0, 1.0])).tolist() == pytest.approx([0, 1], abs=1e-6)

@@ -14,7 +14,8 @@ from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
 from utils.generate_noisy_label import draw_levels
-from utils.get_weight import auroc, mixed_rows
+from utils.detection import auprc, auroc, spearman
+from utils.get_weight import mixed_rows
 from utils.scoring import map_ahead, score_rows
 
 
@@ -75,6 +76,18 @@ def test_auroc_by_hand():
     assert auroc(np.array([0.9]), np.array([False])) is None
 
 
+def test_auprc_by_hand():
+    # read upwards: noisy .1 (precision 1), clean .2, then noisy and clean .3 together (precision 2/4): 1 * 1/2 + 2/4 * 1/2
+    assert auprc(np.array([0.3, 0.1, 0.2, 0.3]), np.array([True, True, False, False])) == 0.75
+    assert auprc(np.array([0.3, 0.1]), np.array([True, True])) is None
+
+
+def test_spearman_by_hand():
+    assert spearman([0.1, 0.2, 0.9], [1, 2, 3]) == pytest.approx(1) and spearman([3, 2, 1], [0.1, 0.2, 0.9]) == pytest.approx(-1)
+    assert spearman([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(1 - 6 * 2 / (4 * 15))  # 1 - 6 sum d^2 / (n (n^2 - 1))
+    assert spearman([1, 1, 1], [1, 2, 3]) is None
+
+
 @pytest.fixture
 def planted(photos, tmp_path):
     """Eight real masks as pseudo-labels of themselves, the sixth annotation made coarse."""
@@ -88,6 +101,24 @@ def planted(photos, tmp_path):
     rows["mask"], rows["iterations"] = masks, [0, 0, 0, 0, 0, 6, 0, 0]
     write_rows(tmp_path / "train.csv", rows, "iterations")
     return tmp_path
+
+
+def test_weights_of_known_noise(planted):
+    run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--known", 0.25, "--out", planted / "known.csv")
+    assert read_rows(planted / "known.csv")["weight"].tolist() == [1, 1, 1, 1, 1, 0.25, 1, 1]
+    write_rows(planted / "unknown.csv", read_rows(planted / "train.csv"))
+    for flags, message in ((["--csv", planted / "unknown.csv", "--known", 0], "no column `iterations`"),
+                           (["--csv", planted / "train.csv", "--known", 0, "--mix", planted / "train.csv"], "pass --csv and --pred-dir"),
+                           (["--csv", planted / "train.csv", "--known", 0, "--sharpen"], "--sharpen goes with")):
+        done = run_script("utils/get_weight.py", *flags, "--out", planted / "no.csv", check=False)
+        assert done.returncode == 2 and message in done.stderr and not (planted / "no.csv").exists()
+
+
+def test_sharpened_weights_on_the_command_line(planted):
+    run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf", "--sharpen",
+               "--out", planted / "sharp.csv")
+    weights = read_rows(planted / "sharp.csv")["weight"]
+    assert weights[5 + 2] < 1e-3 and weights.drop(5 + 2).min() > 0.999  # rows are numbered as in the file
 
 
 @pytest.mark.parametrize("metric", ["miou", "bf", "bm"])
@@ -109,10 +140,11 @@ def test_get_weight_as_a_user_runs_it(planted):
     command = ["utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf",
                "--out", out, "--workers", "2"]
     done = run_script(*command)
-    assert "AUROC, weight tells clean from noisy: 1.000" in done.stdout
+    assert "noisy masks from untouched ones: AUROC 1.000, AUPRC 1.000" in done.stdout
     rows = read_rows(out, needs_weights=True)
     expected = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, "bf", 3.0)
     np.testing.assert_allclose(rows["weight"], expected)
+    assert rows["iterations"].tolist() == [0, 0, 0, 0, 0, 6, 0, 0]  # what is known of the noise goes along
     assert json.loads(out.with_suffix(".json").read_text())["auroc"] == 1
     again = run_script(*command, check=False)
     assert again.returncode == 2 and "--overwrite" in again.stderr and "Traceback" not in again.stderr

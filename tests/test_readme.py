@@ -11,7 +11,7 @@ import pytest
 from data.files import read_image, resize_image, write_image
 from data.legend import Legend
 from data.splits import pair_folder
-from report import result_tables, weight_table
+from utils.reporting import result_tables, weight_table
 from tests.conftest import ROOT, run_script
 from utils.add_noise import level_table
 

@@ -1,41 +1,101 @@
-"""Tables over seeds and classes, by hand."""
+"""Tables over seeds, noise shares and classes, by hand."""
+
+import json
+import re
 
 import numpy as np
 import pytest
 
 from data.files import UserError, write_json
 from data.legend import Legend
-from report import collect, result_tables, weight_table
+from report import main
+from utils.comparison import compare, group_runs, paired_difference, read_runs, recovered
+from utils.figures import plot_gain, plot_noise
+from utils.reporting import packed, report_page, report_text, result_tables, unpacked, weight_table
 
 
-def run_of(name, miou, bf, epoch=0, classes=2, networks=1, **args):
-    """A result.json of a run with these scores."""
+def run_of(name, miou=0.5, bf=0.5, seed=0, classes=2, networks=1, noise=None, auroc=None, last=None, **args):
+    """A result.json of a run with these scores; `last`: mIoU at the last epoch."""
     scores = {"miou": miou, "dice": miou, "bf": bf, "boundary_iou": 0.5, "iou_per_class": [miou] * classes, "images": 4}
     if classes > 2:
         scores.update(bf_per_class=[bf] * (classes - 1) + [None])
-    args = {"test_csv": "t.csv", "size": [4, 4], "theta": 3, "num_classes": classes, **args}
+    args = {"test_csv": "t.csv", "train_csv": f"s{seed}/train.csv", "size": [4, 4], "theta": 3, "num_classes": classes,
+            "seed": seed, "marker": name, **args}
     tests = [{**scores, "bf": bf - 0.1 * k} for k in range(networks)]
-    return {"name": name, "best_epoch": epoch, "epochs": 5, "test": tests, "test_last": tests, "args": args}
+    return {"name": name, "script": "x.py", "best_epoch": 0, "epochs": 5, "test": tests, "args": args, "noise_share": noise,
+            "test_last": [{**each, "miou": each["miou"] if last is None else last} for each in tests],
+            "weights": None if auroc is None else {"auroc": auroc}}
 
 
-def test_runs_of_one_name_are_seeds_of_one_method():
-    runs = {"seed0/kd": run_of("kd", 0.80, 0.50, epoch=1), "seed1/kd": run_of("kd", 0.84, 0.60, epoch=4),
-            "other": run_of("other", 0.7, 0.4, epoch=2)}
+def test_runs_that_differ_in_their_seed_are_one_method():
+    runs = {"seed0/kd": run_of("kd", 0.80, 0.50), "seed1/kd": run_of("kd", 0.84, 0.60, seed=1), "other": run_of("other", 0.7, 0.4)}
     table = result_tables(runs)
     spread = np.std([80, 84], ddof=1)
-    assert f"| kd, 2 seeds | 82.00 ± {spread:.2f} |" in table and "| 55.00 ± 7.07 |" in table
-    assert "| other, epoch 3 of 5 | 70.00 | 70.00 | 40.00 | 50.00 | 70.0 70.0 |" in table
-    assert "| 82.0 82.0 |" in table
-    two = result_tables({"a/x": run_of("x", 0.8, 0.5, networks=2), "b/x": run_of("x", 0.8, 0.7, networks=2)})
-    assert "| x, 2 seeds | 80.00 ± 0.00 | 80.00 ± 0.00 | 60.00 ± 14.14 |" in two
-    assert "| x, 2 seeds, network 2 | 80.00 ± 0.00 | 80.00 ± 0.00 | 50.00 ± 14.14 |" in two
+    assert f"| kd | 2 | 82.00 ± {spread:.2f} | 55.00 ± 7.07 |" in table
+    assert "| other | 1 | 70.00 | 40.00 | 70.00 | 50.00 |" in table
+    two = result_tables({"a/x": run_of("x", 0.8, 0.5, networks=2), "b/x": run_of("x", 0.8, 0.7, seed=1, networks=2)})
+    assert "| x | 2 | 80.00 ± 0.00 | 60.00 ± 14.14 |" in two and "| x, network 2 | 2 | 80.00 ± 0.00 | 50.00 ± 14.14 |" in two
+
+
+def test_runs_of_one_name_are_told_apart_by_the_flags_that_differ():
+    runs = {"a": run_of("kd", epochs=5, lr=1), "b": run_of("kd", epochs=9, lr=1), "c": run_of("kd", epochs=9, lr=1, seed=1)}
+    groups = group_runs(runs)
+    assert [group["label"] for group in groups] == ["kd, epochs 5", "kd, epochs 9"]
+    assert groups[1]["runs"] == {0: "b", 1: "c"}
+    by_csv = group_runs({"a": run_of("kd", train_csv="x/bf.csv"), "b": run_of("kd", train_csv="x/miou.csv")})
+    assert [group["label"] for group in by_csv] == ["kd, bf", "kd, miou"]
+    by_noise = group_runs({"a": run_of("kd", noise=0.3), "b": run_of("kd", noise=0.6)})
+    assert [(group["label"], group["noise_share"]) for group in by_noise] == [("kd", 0.3), ("kd", 0.6)]
+    with pytest.raises(UserError, match="b and a are the same method with the same seed"):
+        group_runs({"a": run_of("kd"), "b": run_of("kd")})
+
+
+def test_both_epochs_are_shown_where_they_differ():
+    table = result_tables({"a": run_of("x", 0.8, last=0.6), "b": run_of("y", 0.7)})
+    best, last = table.split("Last epoch")
+    assert "| x | 1 | 80.00 |" in best and "| x | 1 | 60.00 |" in last
+    assert "Best epoch" not in result_tables({"a": run_of("x", 0.8)})
+
+
+def test_differences_are_taken_seed_by_seed():
+    # 1, 2 and 6 above: mean 3, deviation sqrt(7); t of 2 degrees of freedom is 4.303
+    mean, half, n = paired_difference({0: 1.0, 1: 4.0, 2: 9.0, 7: 5}, {0: 0.0, 1: 2.0, 2: 3.0})
+    assert (mean, n) == (3, 3) and half == pytest.approx(4.302653 * 7**0.5 / 3**0.5, rel=1e-5)
+    assert paired_difference({0: 0.5}, {0: 0.25}) == (0.25, None, 1)
+    assert paired_difference({0: 0.5}, {1: 0.25}) == (None, None, None)
+
+
+def test_recovered_gap_by_hand():
+    assert recovered(0.9, 0.8, 1.0) == pytest.approx(0.5) and recovered(0.7, 0.8, 1.0) == pytest.approx(-0.5)
+    assert recovered(0.9, 0.8, 0.8) is None
+    # the paper at 50 % noise, Table 2: NLKD 86.80 / 58.03, baseline 84.74 / 43.96, clean 87.10 / 60.01
+    assert round(recovered(0.8680, 0.8474, 0.8710), 2) == 0.87 and round(recovered(0.5803, 0.4396, 0.6001), 2) == 0.88
+
+
+def test_each_noise_share_has_its_own_baseline_and_clean_serves_all():
+    runs = {"n3": run_of("noisy", bf=0.6, noise=0.3), "n6": run_of("noisy", bf=0.4, noise=0.6),
+            "k3": run_of("kd", bf=0.7, noise=0.3), "k6": run_of("kd", bf=0.7, noise=0.6, auroc=0.9),
+            "k0": run_of("kd", bf=0.9, noise=0.0), "clean": run_of("clean", bf=0.8)}
+    rows = {(row["name"], row["noise_share"]): row for row in compare(runs)}
+    assert rows["kd", 0.3]["bf"]["difference"] == pytest.approx(0.1) and rows["kd", 0.3]["bf"]["recovered"] == pytest.approx(0.5)
+    assert rows["kd", 0.6]["bf"]["difference"] == pytest.approx(0.3) and rows["kd", 0.6]["bf"]["recovered"] == pytest.approx(0.75)
+    assert rows["kd", 0.0]["bf"]["difference"] == pytest.approx(0.1)  # without noise the baseline is the clean run
+    assert rows["noisy", 0.3]["bf"]["difference"] is None
+    table = result_tables(runs)
+    assert "| kd | 60 | 1 |" in table and "| +30.00 | - / 75 | 0.900 |" in table
+
+
+def test_recovery_counts_only_seeds_that_all_three_have():
+    runs = {"n0": run_of("noisy", bf=0.4), "n1": run_of("noisy", bf=0.0, seed=1), "k0": run_of("kd", bf=0.5),
+            "c0": run_of("clean", bf=0.6)}
+    assert compare(runs)[1]["bf"]["recovered"] == pytest.approx(0.5)
 
 
 def test_many_classes_get_a_table_of_their_own():
-    runs = {"a/x": run_of("x", 0.8, 0.5, classes=3), "b/x": run_of("x", 0.6, 0.7, classes=3),
+    runs = {"a/x": run_of("x", 0.8, 0.5, classes=3), "b/x": run_of("x", 0.6, 0.7, classes=3, seed=1),
             "y": run_of("y", 0.9, 0.2, classes=3)}
     table = result_tables(runs, Legend(3, ["sky", "road", "car"]))
-    assert "| IoU / BF | x, 2 seeds | y, epoch 1 of 5 |" in table
+    assert "| IoU / BF | x | y |" in table
     assert "| road | 70.0 / 60.0 | 90.0 / 20.0 |" in table and "| car | 70.0 / - | 90.0 / - |" in table
     assert "IoU / BF" not in result_tables({"z": run_of("z", 0.5, 0.5)})
 
@@ -44,22 +104,62 @@ def test_many_classes_get_a_table_of_their_own():
 def test_runs_of_other_test_rows_are_not_tabulated_together(tmp_path, flag, value):
     write_json(tmp_path / "a" / "result.json", run_of("a", 0.5, 0.5))
     write_json(tmp_path / "b" / "result.json", run_of("b", 0.5, 0.5, **{flag: value}))
-    with pytest.raises(UserError, match=f"--{flag}"):
-        collect([tmp_path / "a", tmp_path / "b"])
+    named = {"test_csv": "tested on u.csv"}.get(flag, f"--{flag.replace('_', '-')}")
+    with pytest.raises(UserError, match=named):
+        read_runs([tmp_path / "a", tmp_path / "b"])
 
 
-def test_runs_of_one_name_must_be_one_method(tmp_path):
-    for folder, flags in (("a", {"seed": 0, "epochs": 5}), ("b", {"seed": 1, "epochs": 5}), ("c", {"seed": 1, "epochs": 9})):
-        write_json(tmp_path / folder / "kd" / "result.json", run_of("kd", 0.5, 0.5, **flags))
-    assert len(collect([tmp_path / "a" / "kd", tmp_path / "b" / "kd"])) == 2
-    with pytest.raises(UserError, match="--epochs.*not seeds of one method"):
-        collect([tmp_path / "a" / "kd", tmp_path / "c" / "kd"])
+def test_equal_paths_do_not_hide_other_test_rows(tmp_path):
+    for name, digest in (("a", "1"), ("b", "2")):
+        write_json(tmp_path / name / "result.json", {**run_of(name), "test_set": digest})
+    with pytest.raises(UserError, match="holds other rows"):
+        read_runs([tmp_path / "a", tmp_path / "b"])
+
+
+def test_packing_loses_nothing():
+    runs = {"a": {**run_of("a", epochs=5), "machine": "m"}, "b": {**run_of("b", seed=1, epochs=5), "machine": "m"}}
+    content = json.loads(json.dumps({"classes": ["background", "foreground"], **packed(runs)}))
+    assert content["args"]["epochs"] == 5 and "epochs" not in content["runs"]["a"]["args"] and content["machine"] == "m"
+    assert report_text(content) == result_tables(runs)
+    assert {run: each["args"] for run, each in unpacked(content).items()} == {run: each["args"] for run, each in runs.items()}
+
+
+def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypatch, capsys):
+    folders = []
+    for noise in (0.3, 0.6):
+        for name, bf in (("noisy", 0.7 - noise), ("kd", 0.8 - noise)):
+            folders.append(tmp_path / str(noise) / name)
+            write_json(folders[-1] / "result.json", run_of(name, bf=bf, noise=noise, auroc=0.9 if name == "kd" else None))
+            (folders[-1] / "log.jsonl").write_text('{"epoch": 0, "loss": [0.5], "weight": [1.0], "valid": null}\n')
+    monkeypatch.setattr("sys.argv", ["report.py", *map(str, folders), "--out", str(tmp_path / "out")])
+    main()
+    printed = capsys.readouterr().out
+    assert "| kd | 60 | 1 | 50.00 | 20.00 |" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
+    numbers = (tmp_path / "out" / "table.csv").read_text().splitlines()
+    assert len(numbers) == 5 and numbers[4].startswith("kd,0.6,0.9,1,0.5,")
+    monkeypatch.setattr("sys.argv", ["report.py", "--json", str(tmp_path / "out" / "table.json")])
+    main()
+    assert capsys.readouterr().out.strip() in printed
+
+
+def test_nothing_is_drawn_where_there_is_nothing_to_see(tmp_path):
+    rows = compare({"a": run_of("noisy", noise=0.6), "b": run_of("kd", noise=0.6)})
+    assert not plot_noise(rows, tmp_path / "noise.png") and not plot_gain(rows, tmp_path / "gain.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_takes_text_as_text():
+    page = report_page("a < b", "| x | y |\n|---|---|\n| <script> | 1 |", {})
+    assert "<script>" not in page and "<td>&lt;script&gt;</td><td>1</td>" in page and "<h1>a &lt; b</h1>" in page
 
 
 def test_the_weight_table_shows_what_is_known():
     level = {"mean": 0.25}
-    noise = weight_table({"w": {"auroc": 0.75, "levels": {"0": {"mean": 0.9}, "6": level}}})
-    assert noise.splitlines()[0] == "| weights | AUROC | mean at level 0 | mean at level 6 |"
-    assert noise.splitlines()[2] == "| w | 0.750 | 0.900 | 0.250 |"
+    noise = weight_table({"w": {"auroc": 0.75, "auprc": 0.5, "levels": {"0": {"mean": 0.9}, "6": level}}})
+    assert noise.splitlines()[0] == "| weights | AUROC | AUPRC | mean at level 0 | mean at level 6 |"
+    assert noise.splitlines()[2] == "| w | 0.750 | 0.500 | 0.900 | 0.250 |"
     truth = weight_table({"w": {"spearman": -0.5, "levels": {"all": level}}})
     assert truth.splitlines()[0] == "| weights | Spearman | mean at level all |" and "| w | -0.500 | 0.250 |" in truth

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train_decoupling
+from data.rows import read_rows
 from tests.conftest import run_script
 from tests.test_engine import arguments, epochs_of
 from utils import engine
@@ -168,11 +169,16 @@ def test_drop_worst_leaves_the_rows_of_the_lowest_weight_out(csvs, tmp_path):
     weights = csvs / "train_noisy_60_PointRend_weight_bfscore.csv"
     run_script("train_without_weight.py", "--train_csv", weights, "--drop-worst", 0.25, "--name", "drop", *tiny)
     run_script("train_with_Teacher_weight.py", "--train_csv", weights, "--shuffle-weights", "--name", "shuffled", *tiny)
+    run_script("train_with_Teacher_weight.py", "--train_csv", weights, "--mean-weights", "--name", "mean", *tiny)
     run_script("train_with_Teacher_weight.py", "--train_csv", weights, "--name", "weights", *tiny)
-    entry = {name: json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("drop", "shuffled", "weights")}
+    entry = {name: json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("drop", "shuffled", "mean", "weights")}
     assert entry["drop"]["weight"] == [0.75] and entry["drop"]["empty"] == [0]
     assert entry["shuffled"]["weight"] == pytest.approx(entry["weights"]["weight"])  # the same weights, on other rows
-    assert entry["shuffled"]["loss"] != entry["weights"]["loss"]
+    assert len({entry[name]["loss"][0] for name in ("shuffled", "mean", "weights")}) == 3
+    assert entry["mean"]["weight"] == pytest.approx([read_rows(weights)["weight"].mean()])
+    facts = {name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("drop", "mean", "weights")}
+    assert facts["weights"]["weights"]["mean"] == pytest.approx(read_rows(weights)["weight"].mean())
+    assert facts["drop"]["weights"]["mean"] == 0.75 and facts["drop"]["test_set"] is None  # the weights as they were used
     done = run_script("train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--drop-worst", 0.2, *tiny,
                       "--name", "no", check=False)
     assert done.returncode == 2 and "needs a third column named `weight`" in done.stderr

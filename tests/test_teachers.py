@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from data.dataset import SegmentationDataset
+from data.files import read_mask
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
@@ -153,6 +154,16 @@ def test_a_second_round_learns_with_the_weights_of_the_first(csvs, tmp_path):
     assert logged["weight"][0] == pytest.approx(read_rows(two[0]["trained_on"])["weight"].mean(), abs=0.25)
     assert logged["weight"][0] < 0.999
     assert len(list((tmp_path / "t" / "pseudo").iterdir())) == len(rows)
+    # the same in two calls: the first round's weights as a CSV
+    run_script("utils/get_weight.py", "--csv", train, "--pred-dir", tmp_path / "t" / "round1" / "pseudo", "--metric", "bf", "--size", 48, 32,
+               "--out", tmp_path / "w.csv")
+    run_script("train_teacher.py", "--train_csv", tmp_path / "w.csv", "--weighted", "--valid_csv", csvs / "valid_noisy_60.csv", "--name",
+               "v", "--out-dir", tmp_path, "--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 2, "--folds", 2,
+               "-l", 0.01, "--optimizer", "adamw")
+    for path in (tmp_path / "t" / "pseudo").iterdir():
+        assert np.array_equal(read_mask(path), read_mask(tmp_path / "v" / "pseudo" / path.name))
+    logs = [(tmp_path / name / "fold1" / "log.jsonl").read_text().splitlines() for name in "tv"]
+    assert json.loads(logs[0][1])["loss"] == json.loads(logs[1][1])["loss"]
     done = run_script("train_teacher.py", "--train_csv", train, "--name", "u", "--out-dir", tmp_path, "--folds", 1,
                       "--rounds", 2, check=False)
     assert done.returncode == 2 and "--rounds needs --folds 2" in done.stderr

@@ -72,7 +72,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     fit(args, fabric, state, loaders, weigh, selects, folder)
-    return finish(args, fabric, state, loaders, folder)
+    return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits))
 
 
 # --- before the loop --------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def selection_score(scores):
 # --- after the loop ---------------------------------------------------------------------------------------------
 
 
-def finish(args, fabric, state, loaders, folder):
+def finish(args, fabric, state, loaders, folder, facts):
     """Test the last epoch and the best one, and write result.json."""
     test_last = evaluate_all(fabric, state, loaders.get("test"), args)
     best = checkpoint.load(folder / "best.ckpt")
@@ -335,7 +335,7 @@ def finish(args, fabric, state, loaders, folder):
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
               "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
-              "rows": {split: len(loader.dataset) for split, loader in loaders.items()},
+              "rows": {split: len(loader.dataset) for split, loader in loaders.items()}, **facts,
               "args": vars(args), "machine": run_folder.machine(fabric)}
     if fabric.is_global_zero:
         write_json(folder / "result.json", result)

@@ -47,14 +47,14 @@ def train_round(args, fabric, home, rows, fold_of, judged, names):
     Returns:
         list, a dict per fold: checkpoint, what it was trained on, its validation scores, what it judges.
     """
-    weighted = rows is not None and "weight" in rows
+    weighted = args.weighted if rows is None else "weight" in rows
     record = []
     for fold in range(fold_of.max() + 1):
         csv, held_out = Path(args.train_csv), fold_of == fold
         if rows is not None:
             csv = home / "folds" / f"train{fold}.csv"
             if fabric.is_global_zero:
-                write_rows(csv, rows[~held_out], "weight" if weighted else None)
+                write_rows(csv, rows[~held_out], *["weight"] * weighted)
             fabric.barrier()
         name = (home / f"fold{fold}").relative_to(args.out_dir)
         settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": str(name)})

@@ -5,12 +5,17 @@
 
     python utils/get_weight.py --mix A_weight_bmscore.csv B_weight_bmscore.csv --out AB_weight_bmscore.csv
 
+    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bf --sharpen --out sharp.csv
+
+    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --known 0.5 --out known.csv
+
     python utils/get_weight.py --csv data/csv/faces/train.csv --pred-dir runs/teacher/pseudo --num-classes 6 --metric bf \\
         --truth data/csv/faces/train_truth.csv --out data/csv/faces/train_weight_bfscore.csv
 
-scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row. Where
+scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row, or gives masks
+that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop). Where
 the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones: AUROC, 1 =
-every clean mask weighs more than every noisy one, 0.5 = the weights know nothing. Where better masks of the same images exist
+every clean mask weighs more than every noisy one, 0.5 = the weights know nothing; AUPRC, the precision of who reads upwards. Where better masks of the same images exist
 (--truth), it says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
 
 Past one machine, each of N jobs scores a part, and a last one puts them together:
@@ -24,17 +29,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, nonnegative_int, positive_int, shard, tool_parser
+from data.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
 from data.files import UserError, read_json, refuse_existing, write_json, write_rows
 from data.rows import read_rows
 from utils.agreement import METRICS
+from utils.detection import spearman, summarise
 from utils.options import add_class_flag, add_score_flags
 from utils.scoring import score_pairs, score_rows
+from utils.weighting import sharpened
 
 SCORING = ("csv", "pred_dir", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
 
@@ -57,35 +63,8 @@ def files_of(rows, *columns):
     return [[os.path.abspath(path) for path in rows[column]] for column in columns or ("image", "mask")]
 
 
-def auroc(weights, noisy):
-    """Probability that a clean mask weighs more than a noisy one, ties counted half; None if there is only one kind."""
-    if noisy.all() or not noisy.any():
-        return None
-    ranks, clean = pd.Series(weights).rank().to_numpy(), int((~noisy).sum())  # equal weights share their mean rank
-    wins = ranks[~noisy].sum() - clean * (clean + 1) / 2  # Mann and Whitney's U
-    return float(wins / (clean * noisy.sum()))
-
-
-def summarise(rows):
-    """Distribution of the weights, per noise level where it is known.
-
-    Returns:
-        (JSON-ready dict, the same as text)
-    """
-    groups = rows.assign(level=rows["iterations"] if "iterations" in rows else "all").groupby("level")["weight"]
-    table = groups.describe()[["count", "mean", "std", "min", "25%", "50%", "75%", "max"]]
-    summary = {"rows": len(rows), "levels": {str(k): v for k, v in table.T.to_dict().items()}}
-    text = table.to_string(float_format=lambda v: f"{v:.3f}", formatters={"count": "{:.0f}".format})
-    if "iterations" in rows:
-        summary["auroc"] = auroc(rows["weight"].to_numpy(), (rows["iterations"] > 0).to_numpy())
-        if summary["auroc"] is not None:
-            text += f"\nAUROC, weight tells clean from noisy: {summary['auroc']:.3f}"
-    return summary, text
-
-
 def rank_correlation(args, rows):
-    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, -1..1; None if either
-    is the same for all.
+    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, see `spearman`.
 
     Raises:
         UserError: --truth holds other images than the rows, or another order.
@@ -95,9 +74,7 @@ def rank_correlation(args, rows):
         raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
     true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
                        args.workers)
-    ranks = [pd.Series(values).rank().to_numpy() for values in (rows["weight"].to_numpy(), true)]
-    alike = min(np.ptp(each) for each in ranks) == 0  # then there is no order to compare
-    return None if alike else float(np.corrcoef(*ranks)[0, 1])
+    return spearman(rows["weight"], true)
 
 
 def part_path(out, number, count):
@@ -143,8 +120,14 @@ def weighted_rows(args):
     if args.join:
         return joined_rows(args)
     rows = read_rows(args.csv)
+    if args.known is not None:
+        if "iterations" not in rows:
+            raise UserError(f"--known: {args.csv} has no column `iterations`, so nobody knows which masks are noisy")
+        return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0))
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     weights = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers, part)
+    if args.sharpen:
+        weights = sharpened(weights)
     return rows[part].assign(weight=weights)
 
 
@@ -153,8 +136,11 @@ def main():
     parser.add_argument("--csv", help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", help="the teacher's pseudo-labels, named as predict.py names them")
     parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
+    parser.add_argument("--sharpen", action="store_true", help="weigh by the probability of being one of the good annotations, "
+                        "from a mixture of two groups fitted to the scores")
     parser.add_argument("--truth", metavar="CSV", help="the same rows with better masks, to see how well the weights rank")
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
+    parser.add_argument("--known", type=share, metavar="W", help="instead: noisy masks (by `iterations`) weigh W, others 1")
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
                         help="score at this size, px, as the student is at its training size (default: each annotation's own)")
@@ -165,16 +151,20 @@ def main():
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
-    if [bool(args.mix), args.join, bool(args.csv and args.pred_dir)].count(True) != 1:
-        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs) or --join (parts of one)")
+    by_truth = args.known is not None
+    if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
+        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or --csv "
+                        "and --known (weights by the noise that was added)")
+    if args.sharpen and (args.shard or not args.pred_dir):
+        raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
     if args.shard:
-        if args.mix or args.join or args.truth:
+        if args.mix or args.join or args.truth or by_truth:
             raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
         args.out = str(part_path(args.out, *args.shard))
 
     refuse_existing(args.out, args.overwrite)
     rows = weighted_rows(args)
-    write_rows(args.out, rows, "weight")
+    write_rows(args.out, rows, "weight", *["iterations"] * ("iterations" in rows))
     summary, text = summarise(rows)
     if args.truth:
         summary["spearman"] = rank_correlation(args, rows)

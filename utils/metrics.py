@@ -73,15 +73,14 @@ def score_table(named_scores):
     """A text table of `SplitScores.compute` results, in percent.
 
     Args:
-        named_scores: dict of row name -> result, or list of results (seeds): then their mean and standard deviation.
+        named_scores: dict of row name -> result.
     """
     columns = ("miou", "dice", "bf", "boundary_iou")
     titles = ("mIoU", "Dice", "BF", "Boundary IoU", "IoU per class")
     lines = ["| run | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for name, scores in named_scores.items():
-        seeds = scores if isinstance(scores, list) else [scores]
-        cells = [_percent([each[column] for each in seeds], digits=2) for column in columns]
-        per_class = " ".join(_percent(values, digits=1, spread=False) for values in zip(*(s["iou_per_class"] for s in seeds)))
+        cells = [f"{100 * scores[column]:.2f}" for column in columns]
+        per_class = " ".join(_mean_percent([value]) for value in scores["iou_per_class"])
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {per_class} |")
     return "\n".join(lines)
 
@@ -90,49 +89,21 @@ def class_table(named_scores, names):
     """A text table of the scores of each class, IoU / BF in percent, means over the seeds; a line per class.
 
     Args:
-        named_scores: see `score_table`; results of more than two classes.
+        named_scores: dict of column name -> list of `SplitScores.compute` results, a seed each, of more than two classes.
         names: of the classes.
     """
     lines = ["| IoU / BF | " + " | ".join(named_scores) + " |", "|---" * (len(named_scores) + 1) + "|"]
     for c, name in enumerate(names):
-        cells = []
-        for scores in named_scores.values():
-            seeds = scores if isinstance(scores, list) else [scores]
-            cells.append(" / ".join(_percent([each[key][c] for each in seeds], digits=1, spread=False)
-                                    for key in ("iou_per_class", "bf_per_class")))
+        cells = [" / ".join(_mean_percent([each[key][c] for each in seeds]) for key in ("iou_per_class", "bf_per_class"))
+                 for seeds in named_scores.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _percent(values, digits, spread=True):
-    """Mean, and standard deviation over several, of values in 0..1 (None: not measured), in percent."""
+def _mean_percent(values):
+    """Mean of values in 0..1, in percent; those that were not measured (None) do not count."""
     values = [100 * value for value in values if value is not None]
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):.{digits}f}"
-    return text + (f" ± {statistics.stdev(values):.{digits}f}" if spread and len(values) > 1 else "")
-
-
-def grouped_scores(results, which):
-    """Rows of `score_table` from several runs; runs of one name are seeds of one method and share a row.
-
-    Args:
-        results: dict of run -> content of result.json.
-        which: see `named_scores`.
-    """
-    by_name = {}
-    for result in results.values():
-        by_name.setdefault(result["name"], []).append(result)
-    rows = {}
-    for run, result in results.items():
-        seeds = by_name[result["name"]]
-        if len(seeds) == 1:
-            rows.update(named_scores(run, result, which))
-        elif result is seeds[0]:
-            for k in range(len(result[which])):
-                title = f"{result['name']}, {len(seeds)} seeds" + (f", network {k + 1}" if k else "")
-                rows[title] = [each[which][k] for each in seeds]
-    return rows
+    return f"{statistics.fmean(values):.1f}" if values else "-"
 
 
 def named_scores(name, result, which):

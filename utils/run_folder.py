@@ -1,5 +1,6 @@
 """The folder of a run, OUT_DIR/NAME: who may write to it, its log, and what its figures must be quoted with."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from data.files import UserError, atomic_path, read_json, write_json
 from data.lazy import torch
+from utils.detection import summarise
 
 # flags that may change between a run and its resumption without changing its result
 FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
@@ -49,6 +51,28 @@ def machine(fabric):
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
     return {"device": device, "processes": fabric.world_size, **versions(packages)}
+
+
+def row_facts(splits):
+    """What result.json says of the rows, for tables of many runs.
+
+    Args:
+        splits: dict of split -> DataFrame of `read_rows`.
+
+    Returns:
+        dict of `noise_share`: of the training masks, None where the CSV does not know it; `weights`: mean of the training
+        weights and how well they find the noisy masks (`utils.detection`), None without weights; `test_set`: a digest of
+        the test rows' file names and mask sizes in bytes, None without a test set.
+    """
+    train, test, known = splits["train"], splits.get("test"), "iterations" in splits["train"]
+    facts = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None, "test_set": None}
+    if "weight" in train:
+        summary = summarise(train)[0]
+        facts["weights"] = {"mean": float(train["weight"].mean()), **{k: summary.get(k) for k in ("auroc", "auprc")}}
+    if test is not None:
+        names = [(os.path.basename(row.image), os.path.basename(row.mask), os.path.getsize(row.mask)) for row in test.itertuples()]
+        facts["test_set"] = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+    return facts
 
 
 def versions(packages):

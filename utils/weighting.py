@@ -4,6 +4,7 @@ A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
 """
 
 import numpy as np
+from scipy.special import expit, logit
 
 from data.lazy import torch
 from utils.agreement import agreement, hard_labels, miou
@@ -57,6 +58,41 @@ def dropped_worst(weights, drop):
 def shuffled(weights, seed):
     """The weights (rows,) in a random order."""
     return np.random.default_rng(seed).permutation(weights)
+
+
+def levelled(weights):
+    """The mean of the weights (rows,), for every row."""
+    return np.full_like(weights, weights.mean())
+
+
+def sharpened(scores, rounds=300):
+    """The probability that each score belongs to the higher of two groups, trusted and doubted annotations.
+
+    The groups are two normal distributions of one variance, fitted to all scores by expectation maximisation; the result is a
+    logistic curve of the score, so the ranking stays. Where coarse and good annotations are far apart it is nearly 0 or 1;
+    nobody has to say how many are coarse.
+
+    Args:
+        scores: float (rows,), in 0..1.
+        rounds: of the fit.
+
+    Returns:
+        float (rows,) in 0..1; all 1 where the scores do not differ.
+
+    Source: a mixture fitted to per-sample losses tells clean from noisy in DivideMix (Li et al. 2020); here it is fitted to the
+    paper's agreement scores.
+    """
+    if np.ptp(scores) == 0:
+        return np.ones_like(scores)
+    centres, deviation, share = np.array([scores.min(), scores.max()]), scores.std(), 0.5  # share: of the higher group
+    for _ in range(rounds):
+        middle, slope = centres.mean(), np.diff(centres)[0] / deviation**2
+        higher = expit(slope * (scores - middle) + logit(share))
+        belongs = np.stack([1 - higher, higher])  # (2, rows)
+        centres = (belongs * scores).sum(1) / belongs.sum(1)
+        deviation = max(0.01, np.sqrt((belongs * (scores - centres[:, None])**2).sum() / len(scores)))
+        share = np.clip(higher.mean(), 1e-3, 1 - 1e-3)
+    return higher
 
 
 # --- selections of two-network methods (paper, section 4; each source stands at its rule) -------------------------

@@ -1,0 +1,112 @@
+"""How well scores find noisy masks: ours (BF, mIoU, BFmIoU) and cleanlab's, out-of-fold and in-sample, by the same teachers.
+
+    python benchmarks/bench_detectors.py --teacher runs/tables/people/noise60/seed0/teacher_pointrend --size 160 96 \\
+        --csv runs/tables/people/noise60/seed0/csv/train_noisy.csv --truth data/csv/people/train.csv --out docs/results/detectors_people.json
+
+--teacher is what train_teacher.py left. Out-of-fold, a mask is judged by the network that never saw it; in-sample, by the next
+fold's, which was trained on it. AUROC and AUPRC tell noisy masks from untouched ones; Spearman compares the order with that of
+the true agreement (BFmIoU with --truth's masks). cleanlab is measured where it is installed (benchmarks/requirements.txt).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.measure import keep, table
+from data.command_line import command_line, positive_int, tool_parser
+from data.dataset import SegmentationDataset
+from data.files import UserError, progress, read_json
+from data.lazy import torch
+from data.rows import pseudo_label_names, read_rows
+from data.transforms import normalised
+from utils.agreement import METRICS, agreement
+from utils.checkpoint import load_network
+from utils.detection import auprc, auroc, spearman
+from utils.options import add_class_flag, add_score_flags
+
+
+def judged_folds(rows, teacher):
+    """(checkpoint of each fold, int (rows,): the fold that judges each row)."""
+    folds = read_json(Path(teacher) / "teacher.json")["folds"]
+    if len(folds) < 2:
+        raise UserError(f"--teacher {teacher}: has one fold; in-sample and out-of-fold need two at least")
+    fold_of = {name: number for number, fold in enumerate(folds) for name in fold["judges"]}
+    names = pseudo_label_names(rows)
+    if set(names) != set(fold_of):
+        raise UserError(f"--teacher {teacher}: judged other rows than those of --csv")
+    return [fold["checkpoint"] for fold in folds], np.array([fold_of[name] for name in names])
+
+
+def probabilities(dataset, checkpoints, fold_of):
+    """Class probabilities of each sample by the network of its fold, float16 (N, K, H, W); binary masks have K = 2."""
+    result = None
+    for fold, checkpoint in enumerate(checkpoints):
+        network, _ = load_network(checkpoint)
+        indices = np.flatnonzero(fold_of == fold)
+        for batch in progress(np.array_split(indices, max(1, len(indices) // 16)), f"fold {fold + 1}", unit="batch"):
+            samples = dataset.__getitems__(batch.tolist())
+            with torch.no_grad():
+                logits = network(normalised(samples["image"])).float()  # (B, C, H, W)
+            one = logits.sigmoid()
+            given = torch.cat([1 - one, one], 1) if logits.shape[1] == 1 else logits.softmax(1)
+            if result is None:
+                result = np.empty((len(dataset), *given.shape[1:]), np.float16)
+            result[batch] = given.numpy()
+    return result
+
+
+def our_scores(probs, masks, args):
+    """dict of metric -> float (N,)."""
+    classes = torch.from_numpy(probs.argmax(1))  # (N, H, W)
+    return {metric: agreement(classes, masks, args.num_classes, metric, args.theta).numpy() for metric in METRICS}
+
+
+def cleanlab_scores(probs, masks):
+    """dict of cleanlab's methods -> float (N,); empty where it is not installed."""
+    try:
+        from cleanlab.segmentation.rank import get_label_quality_scores
+    except ImportError:
+        print("cleanlab is not installed, its scores are left out", file=sys.stderr)
+        return {}
+    labels = np.minimum(masks.numpy(), probs.shape[1] - 1)  # it knows no ignored pixels
+    return {f"cleanlab {method}": get_label_quality_scores(labels, probs.astype(np.float32), method=method, verbose=False, n_jobs=1)[0]
+            for method in ("softmin", "num_pixel_issues")}
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--teacher", required=True, help="folder that train_teacher.py left")
+    parser.add_argument("--csv", required=True, help="the annotations that it judged, with `iterations`")
+    parser.add_argument("--truth", required=True, help="CSV of the same images with their untouched masks")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"))
+    parser.add_argument("--out", required=True, help="JSON of what was measured")
+    add_class_flag(parser)
+    add_score_flags(parser)
+    args = parser.parse_args()
+    rows, truth = read_rows(args.csv), read_rows(args.truth)
+    if "iterations" not in rows:
+        raise UserError(f"--csv {args.csv}: has no column `iterations`")
+    checkpoints, fold_of = judged_folds(rows, args.teacher)
+    dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)
+    clean = SegmentationDataset(truth, args.size, args.num_classes, cache=True).cached[1].long()
+    masks, noisy = dataset.cached[1].long(), (rows["iterations"] > 0).to_numpy()  # (N, H, W)
+    true = agreement(masks, clean, args.num_classes, "bm", args.theta).numpy()
+
+    figures, lines = [], []
+    for kind, folds in (("out-of-fold", fold_of), ("in-sample", (fold_of + 1) % len(checkpoints))):
+        probs = probabilities(dataset, checkpoints, folds)
+        for name, scores in {**our_scores(probs, masks, args), **cleanlab_scores(probs, masks)}.items():
+            figures.append({"teacher": kind, "score": name, "auroc": auroc(scores, noisy), "auprc": auprc(scores, noisy),
+                            "spearman": spearman(scores, true)})
+            lines.append((kind, name, *(f"{figures[-1][key]:.3f}" for key in ("auroc", "auprc", "spearman"))))
+    keep(args.out, {"rows": len(rows), "noisy": int(noisy.sum()), "detectors": figures},
+         {f"{len(rows)} masks, {noisy.sum()} noisy": table(("teacher", "score", "AUROC", "AUPRC", "Spearman"), lines)},
+         ("cleanlab",) if any("cleanlab" in each["score"] for each in figures) else ())
+
+
+if __name__ == "__main__":
+    command_line(main)

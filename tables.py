@@ -1,0 +1,249 @@
+"""The paper's tables and its Figure 3, on your own data: each row over several seeds, with controls, by one command.
+
+    python tables.py table2 --data data/csv/people --seeds 0 1 2 --size 160 112 --epochs 12 --jobs 2
+
+table1   half weight for coarse masks added to clean ones       table4   two students, two teachers
+table2   weights by mIoU, BF and both, over shares of noise     table5   methods of two networks
+table3   clean and coarse annotations                           figure3  the lowest and the highest weights
+all      everything above
+
+--data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
+added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
+pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped, broken
+ones go on. A table ends in --out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out
+like the paper's, its figures beside ours, then each row's difference to the baseline and the share of the gap to clean masks
+that it recovers. Every row is the last epoch, since coarse validation masks choose a bad one. Flags that are not listed go to
+every training (e.g. --precision bf16-mixed).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from data.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from data.files import UserError
+from data.legend import read_legend
+from data.rows import read_rows
+from models import NAMES
+from utils import comparison
+from utils.cells import DRAWN, Cell, splits_folder
+from utils.figures import plot_examples
+from utils.options import add_class_flag, add_legend_flag, add_noise_flags
+from utils.paper import published
+from utils.plan import run_plan
+from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
+
+PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
+PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+@dataclass
+class Row:
+    """A line of a table: what the reader sees, and cell -> the job of its run, which is called `name`."""
+
+    name: str
+    title: str
+    job: Callable
+
+
+def by_teacher(name, title, metric, student=TEACHER, taught_by=None, model="smp_unet", **how):
+    """A row of weights by one teacher (default: --teacher)."""
+    def job(cell):
+        flags = ["--lambda-warmup", cell.settings.lambda_warmup] if student == KD else []
+        return cell.student(name, student, cell.weights(taught_by or cell.settings.teacher, metric, **how), *flags, model=model)
+
+    return Row(name, title, job)
+
+
+def two_networks(name, title):
+    """A row of a method that trains two networks; Co-teaching knows the share of noisy masks from the CSV."""
+    def job(cell):
+        flags = ["--ramp-epochs", cell.settings.ramp_epochs] if name.startswith("co_teaching") else []
+        return cell.student(name, f"train_{name}.py", cell.noisy, *flags, model=None)
+
+    return Row(name, title, job)
+
+
+def plain(name, title, model="smp_unet", clean=False):
+    """A row without weights."""
+    return Row(name, title, lambda cell: cell.student(name, PLAIN, (cell.clean_csv, []) if clean else cell.noisy, model=model))
+
+
+def known(name, title, weight):
+    """A row that is told which masks are noisy."""
+    return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.known(weight)))
+
+
+def control(name, title, flag):
+    """A row of the sharp weights, spoilt."""
+    return Row(name, title, lambda cell: cell.student(name, TEACHER, sharp_weights(cell), flag))
+
+
+def sharp_weights(cell):
+    """The weights of the option that goes beyond the paper; a job."""
+    return cell.weights(cell.settings.teacher, "bf", rounds=2)
+
+
+NOISY = plain("noisy", "no weights (baseline)")
+CLEAN = plain("clean", "upper bound: clean masks", clean=True)
+NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD)
+SHARP = Row("sharp", "beyond the paper: BF of a second round", lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
+ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0)
+CONTROLS = [control("shuffled", "control: weights of other masks", "--shuffle-weights"),
+            control("constant", "control: everywhere the mean weight", "--mean-weights"), ORACLE]
+
+TABLES = {
+    "table1": ("Table 1: fixed weights for coarse masks among clean ones",
+               [NOISY, Row("oracle", "clean ones alone", ORACLE.job), known("half", "coarse ones with weight 0.5", 0.5), *CONTROLS[:2], CLEAN]),
+    "table2": ("Table 2: weights over the share of noisy masks",
+               [NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
+                by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, SHARP, *CONTROLS, CLEAN]),
+    "table3": ("Table 3: clean and coarse annotations", [NOISY, NLKD, SHARP, *CONTROLS, CLEAN]),
+    "table4": ("Table 4: students and teachers",
+               [NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
+                by_teacher("bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"), plain("deeplab", "DeepLabv3+, no weights", "deeplabv3plus"),
+                by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
+                by_teacher("deeplab_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"), SHARP, *CONTROLS, CLEAN,
+                plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
+    "table5": ("Table 5: methods of two networks",
+               [NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
+                two_networks("co_teaching+", "Co-teaching+"),
+                by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), SHARP, *CONTROLS, CLEAN]),
+}
+
+
+def shares_of(table, args):
+    """Shares of noisy masks that a table asks for; really coarse annotations are one share of their own."""
+    if (args.splits / "train_truth.csv").exists():
+        return [0, DRAWN] if table == "table3" else [DRAWN]
+    return {"table1": [round(1 / 9, 3)], "table2": args.shares, "table3": [0, args.share]}.get(table, [args.share])
+
+
+def jobs_of(table, args):
+    """dict of (row name, share, seed) -> job. Controls and the upper bound are made once, at the highest share; without noise
+    no weights are the upper bound."""
+    shares, jobs = shares_of(table, args), {}
+    for seed in args.seeds:
+        for share in shares:
+            cell = Cell(args, share, seed)
+            for row in TABLES[table][1]:
+                once = row.name == "clean" or row.title.startswith("control")
+                wanted = not args.rows or row.name in args.rows
+                if wanted and (share == shares[-1] if once else share != 0 or row.name in ("bm_kd", "sharp")):
+                    jobs[row.name, share, seed] = row.job(cell)
+    return jobs
+
+
+def layout(content):
+    """The table as the paper lays it out: mIoU / BF in percent, ours, and the paper's where it has them.
+
+    Args:
+        content: of the table.json that `make_table` writes.
+    """
+    rows = comparison.compare(unpacked(content), "test_last", "noisy")
+    found = {(row["name"], round(row["noise_share"], 2)): row
+             for row in rows if row["noise_share"] is not None and not row["network"]}
+    clean = next((row for row in rows if row["name"] == "clean"), None)
+    titles, lines = ["mIoU / BF, %"], [[title] for _, title in content["rows"]]
+    for share in content["shares"]:
+        ours, papers = [], []
+        for name, _ in content["rows"]:
+            own = clean if name == "clean" or (name == "noisy" and share == 0) else found.get((name, round(share, 2)))
+            paper = published(content["table"], name, share, content["street_scenes"])
+            ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
+            papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
+        heading = {0: "clean masks", 1: "coarse as drawn"}.get(share, f"{100 * share:.0f} % noisy")
+        for title, cells in ((heading, ours), ("paper", papers)):
+            if set(cells) != {"-"}:
+                titles.append(title)
+                lines = [line + [cell] for line, cell in zip(lines, cells)]
+    return comparison.markdown_table(titles, lines)
+
+
+def table_text(content):
+    """All of a table as Markdown: the paper's layout, then each run against the baseline, then the weights."""
+    seeds = len({result["args"]["seed"] for result in unpacked(content).values()})
+    return f"{TABLES[content['table']][0]} ({seeds} seed{'s' * (seeds > 1)})\n\n{layout(content)}\n\n{report_text(content)}"
+
+
+def make_table(table, args, jobs):
+    """Write the report of finished jobs, the weights being those of the first seed at the highest share."""
+    runs, shown = [job.result.parent for job in jobs.values()], {name for name, _, _ in jobs}
+    last = [job for (_, share, seed), job in jobs.items() if (share, seed) == (shares_of(table, args)[-1], args.seeds[0])]
+    csvs = list(dict.fromkeys(need.result for job in last for need in job.needs if need.log.stem.endswith("score")))
+    results, legend, weights = comparison.read_runs(runs), read_legend(args.classes, args.num_classes), read_weights(csvs)
+    content = {"table": table, "rows": [(row.name, row.title) for row in TABLES[table][1] if row.name in shown],
+               "shares": [1 if share == DRAWN else share for share in shares_of(table, args)], "street_scenes": args.num_classes > 6,
+               "classes": legend.names, "baseline": "noisy", "clean": "clean", **packed(results)}
+    if weights:
+        content["weights"] = weight_summaries(csvs, weights)
+    text = table_text(content)
+    write_report(args.home / table, TABLES[table][0], content, text, runs, weights, None, legend)
+    print(f"\n{text}\ntables and pictures: {args.home / table}")
+
+
+def make_figure3(args, job):
+    """The annotations with the lowest and the highest weights, from a finished job of weights."""
+    rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
+    pseudo = job.needs[-1].result.parent / "pseudo"
+    plot_examples(rows, pseudo, read_legend(args.classes, args.num_classes), min(5, len(rows) // 2), path)
+    print(f"lowest and highest weights of {job.result}: {path}")
+
+
+def parse():
+    """The flags; those not known here go to every training."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
+    parser.add_argument("--data", default="sample", help="folder with train.csv and test.csv, or its name in data/csv")
+    parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
+    parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
+    parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
+    parser.add_argument("--rows", nargs="+", help="only these rows, by the names of their runs (noisy, bm_kd, sharp, clean, ...)")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="commands side by side")
+    parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
+    parser.add_argument("--name", help="folder in --out (default: the name of --data)")
+    parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, but for those that name another")
+    parser.add_argument("--folds", type=positive_int, default=3, help="of the teachers")
+    parser.add_argument("--encoder", default="mobilenet_v2", help="of all networks")
+    parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")
+    parser.add_argument("--epochs", type=positive_int, default=12)
+    parser.add_argument("--batch-size", type=positive_int, default=16)
+    parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
+    parser.add_argument("--ramp-epochs", type=positive_int, default=4, help="of Co-teaching")
+    parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
+    add_class_flag(parser)
+    add_legend_flag(parser)
+    add_noise_flags(parser)
+    args, other = parser.parse_known_args()
+    names = {row.name for _, rows in TABLES.values() for row in rows}
+    for name in args.rows or []:
+        if name not in names:
+            raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
+    args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
+    args.home = Path(args.out) / (args.name or args.splits.name)
+    if args.classes is None and (args.splits / "classes.json").exists():
+        args.classes = args.splits / "classes.json"
+    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--cache", "--optimizer", "adamw", "--learning-rate", 0.001,
+                     "--lr-step", max(1, args.epochs // 3), *other]
+    return args
+
+
+def main():
+    args = parse()
+    tables = {"all": list(TABLES), "figure3": []}.get(args.table, [args.table])
+    plans = {table: jobs_of(table, args) for table in tables}
+    cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
+    examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []
+    for table, jobs in plans.items():
+        if not any(name == "noisy" for name, _, _ in jobs):
+            raise UserError(f"{table}: --rows leaves out the baseline, `noisy`")
+    run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
+    for table, jobs in plans.items():
+        make_table(table, args, jobs)
+    for job in examples:
+        make_figure3(args, job)
+
+
+if __name__ == "__main__":
+    command_line(main)

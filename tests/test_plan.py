@@ -1,0 +1,56 @@
+"""Plans of commands: order, what is skipped, what a failure stops."""
+
+import pytest
+
+from data.files import UserError
+from utils.plan import Job, run_plan, with_needs
+
+
+def job(folder, name, code, *needs):
+    """A job of one line of Python; `OUT` in it is its result. It adds its name to the file `order`."""
+    code = f"open({str(folder / 'order')!r}, 'a').write({name!r} + ' '); " + code.replace("OUT", repr(str(folder / name)))
+    return Job(["-c", code], folder / name, list(needs), folder / "logs" / f"{name}.out")
+
+
+def order(folder):
+    return (folder / "order").read_text().split()
+
+
+def test_needs_come_first_and_only_once(tmp_path):
+    a = job(tmp_path, "a", "open(OUT, 'w')")
+    b = job(tmp_path, "b", "open(OUT, 'w')", a)
+    c = job(tmp_path, "c", "open(OUT, 'w')", b, a)
+    assert [each.result.name for each in with_needs([c, b])] == ["a", "b", "c"]
+    run_plan([c, b])
+    assert order(tmp_path) == ["a", "b", "c"]
+    run_plan([c, b])
+    assert order(tmp_path) == ["a", "b", "c"]  # finished, so not run again
+
+
+def test_two_at_a_time_and_never_before_what_they_need(tmp_path):
+    """Two jobs wait for each other's sign of life, which they only see side by side."""
+    wait = "import time; from pathlib import Path; Path(OUT + '.began').touch(); t = time.time()\n" \
+           "while not Path({!r}).exists():\n    assert time.time() - t < 60; time.sleep(0.05)\nopen(OUT, 'w')"
+    a = job(tmp_path, "a", wait.format(str(tmp_path / "b.began")))
+    b = job(tmp_path, "b", wait.format(str(tmp_path / "a.began")))
+    last = job(tmp_path, "last", f"assert open({str(tmp_path / 'b')!r}); open(OUT, 'w')", a, b)
+    run_plan([last, a, b], parallel=2)
+    assert order(tmp_path)[2] == "last"
+
+
+def test_a_failure_stops_only_what_needs_it(tmp_path):
+    bad = job(tmp_path, "bad", "raise SystemExit('the reason')")
+    after = job(tmp_path, "after", "open(OUT, 'w')", bad)
+    far = job(tmp_path, "far", "open(OUT, 'w')", after)
+    good = job(tmp_path, "good", "open(OUT, 'w')")
+    with pytest.raises(UserError, match=r"1 of 4 commands failed(.|\n)*the reason"):
+        run_plan([bad, far, good])
+    assert order(tmp_path) == ["bad", "good"]
+    bad.command[1] = bad.command[1].replace("raise SystemExit('the reason')", f"open({str(tmp_path / 'bad')!r}, 'w')")
+    run_plan([bad, far, good])
+    assert order(tmp_path) == ["bad", "good", "bad", "after", "far"]
+
+
+def test_a_command_that_leaves_no_result_has_failed(tmp_path):
+    with pytest.raises(UserError, match="1 of 1 commands failed"):
+        run_plan([job(tmp_path, "a", "pass")])

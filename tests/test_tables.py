@@ -1,0 +1,105 @@
+"""The paper's tables: which runs they need, how they are laid out, and the paper's figures beside ours."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+import tables
+from data.files import UserError, write_rows
+from data.splits import pair_folder
+from tests.test_report import run_of
+from utils.cells import DRAWN, Cell, splits_folder
+from utils.paper import TABLES as PUBLISHED
+from utils.paper import published
+from utils.plan import with_needs
+from utils.reporting import packed
+
+
+@pytest.fixture
+def args(photos, tmp_path):
+    """Settings of a small data set."""
+    rows = pair_folder(photos).iloc[:6]
+    for name in ("train", "test"):
+        write_rows(tmp_path / "csv" / f"{name}.csv", rows)
+    return argparse.Namespace(splits=tmp_path / "csv", home=tmp_path / "runs", seeds=[0, 1], shares=[0, 0.3, 0.6], share=0.6, rows=None,
+                              size=[8, 8], theta=3.0, num_classes=2, noise="morphology", background=0, encoder="mobilenet_v2",
+                              encoder_weights="none", folds=3, lambda_warmup=2, ramp_epochs=4, teacher="pointrend", training=["--epochs", 1])
+
+
+def test_every_published_row_has_a_run():
+    for table, rows in PUBLISHED.items():
+        assert set(rows) <= {row.name for row in tables.TABLES[table][1]}, table
+
+
+def test_each_table_has_its_controls():
+    for title, rows in tables.TABLES.values():
+        names = [row.name for row in rows]
+        assert names[0] == "noisy" and {"shuffled", "constant", "oracle", "clean"} <= set(names), title
+        assert len(names) == len(set(names))
+
+
+def test_table2_at_three_shares(args):
+    jobs = tables.jobs_of("table2", args)
+    at = {share: {name for name, its, seed in jobs if its == share and seed == 1} for share in args.shares}
+    assert at[0] == {"bm_kd", "sharp"}  # without noise the baseline is the run on clean masks
+    assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp"}
+    assert at[0.6] == at[0.3] | {"shuffled", "constant", "oracle", "clean"}
+    assert len({job.result for job in jobs.values()}) == len(jobs)
+    kd = jobs["bf_kd", 0.3, 1]
+    assert kd.command[0] == "train_with_KDweight.py" and kd.needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
+    assert "0.3" in kd.needs[0].needs[0].command and kd.result.parent == args.home / "noise30" / "seed1" / "bf_kd"
+
+
+def test_tables_share_their_teachers(args):
+    """Six rows of weights by one teacher: one job of the teacher, one of its second round."""
+    jobs = tables.jobs_of("table2", args)
+    here = with_needs([job for (_, share, seed), job in jobs.items() if (share, seed) == (0.6, 0)])
+    teachers = [job for job in here if job.command[0] == "train_teacher.py"]
+    assert [job.result.parent.name for job in teachers] == ["teacher_pointrend", "teacher_pointrend2"]
+    assert "--weighted" in teachers[1].command and "--weighted" not in teachers[0].command
+    assert teachers[1].needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
+    two = {job.result for job in with_needs(list(tables.jobs_of("table5", args).values()))}
+    assert {job.result for job in here if job.result.parent.name in ("noisy", "teacher_pointrend", "clean")} <= two
+
+
+def test_really_coarse_masks_are_taken_as_they_are(args):
+    write_rows(args.splits / "train_truth.csv", pair_folder_of(args))
+    jobs = tables.jobs_of("table3", args)
+    assert {share for _, share, _ in jobs} == {0, DRAWN}
+    every = with_needs(list(jobs.values()))
+    assert not any("generate_noisy_label" in " ".join(job.command) for job in every)
+    cell = Cell(args, DRAWN, 0)
+    assert cell.noisy[0].read_text().splitlines()[1].endswith(",1") and cell.clean_csv.read_text().splitlines()[1].endswith(",0")
+
+
+def pair_folder_of(args):
+    from data.rows import read_rows
+
+    return read_rows(args.splits / "train.csv")
+
+
+def test_published_figures():
+    assert published("table2", "bm_kd", 0.5) == (86.80, 58.03) and published("table2", "bm_kd", 0.6) is None
+    assert published("table5", "decoupling", 0.6) == (84.12, 43.41) and published("table5", "oracle", 0.6) is None
+    assert published("table3", "noisy", 0) == (87.10, 60.01) and published("table3", "noisy", 1, street_scenes=True) == (59.79, 34.01)
+
+
+def test_layout_of_two_shares():
+    runs = {"n": run_of("noisy", 0.80, 0.40, noise=0.3), "k0": run_of("bm_kd", 0.90, 0.75, noise=0.0),
+            "k": run_of("bm_kd", 0.85, 0.50, noise=0.3), "k1": run_of("bm_kd", 0.87, 0.54, seed=1, noise=0.3), "c": run_of("clean", 0.88, 0.70)}
+    content = {"table": "table2", "rows": [("noisy", "baseline"), ("bm_kd", "NLKD"), ("clean", "upper")], "shares": [0, 0.3],
+               "street_scenes": False, "classes": ["background", "foreground"], **packed(runs)}
+    spread = np.std([85, 87], ddof=1), np.std([50, 54], ddof=1)
+    assert tables.layout(content).splitlines() == [
+        "| mIoU / BF, % | clean masks | paper | 30 % noisy | paper |",
+        "|---|---|---|---|---|",
+        "| baseline | 88.0 / 70.0 | 87.10 / 60.01 | 80.0 / 40.0 | 84.64 / 48.62 |",
+        f"| NLKD | 90.0 / 75.0 | 87.76 / 61.12 | 86.0 ± {spread[0]:.1f} / 52.0 ± {spread[1]:.1f} | 86.77 / 58.55 |",
+        "| upper | 88.0 / 70.0 | - | 88.0 / 70.0 | - |"]
+    assert tables.table_text(content).startswith("Table 2: weights over the share of noisy masks (2 seeds)\n\n| mIoU")
+
+
+def test_data_that_is_not_prepared_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--data .*nowhere.*prepare_folder.py"):
+        splits_folder(str(tmp_path / "nowhere"))

@@ -1,0 +1,261 @@
+"""Finished runs side by side: seeds averaged, differences to the baseline, and how much of the gap a method wins back.
+
+A *group* is the runs that differ in nothing but their seed: one method at one noise share. Scores are in 0..1 here and in
+percent in the tables.
+"""
+
+import statistics
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import t as student_t
+
+from data.files import UserError, read_json
+from utils.run_folder import FREE_FLAGS
+
+SCORES = {"miou": "mIoU", "bf": "BF", "dice": "Dice", "boundary_iou": "Boundary IoU"}
+COMPARED = ("miou", "bf")  # with differences and recovered gap
+EPOCHS = {"test": "best epoch by validation", "test_last": "last epoch"}
+
+# flags in which the seeds of one method may differ; the forget rate is by default each CSV's own share of noise
+SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "forget_rate", "load", "command", *FREE_FLAGS}
+TEST_FLAGS = ("size", "theta", "num_classes")  # with other ones, scores are not comparable
+
+
+def read_runs(folders):
+    """dict of folder (str) -> content of its result.json.
+
+    Raises:
+        UserError: a run is unfinished, has no test scores, or was tested on other rows or otherwise than the first.
+    """
+    results = {}
+    for folder in folders:
+        path = Path(folder) / "result.json"
+        if not path.is_file():
+            raise UserError(f"{folder}: no result.json; the run is not finished (resume it with --resume)")
+        results[str(folder)] = read_json(path)
+    check_comparable(results)
+    return results
+
+
+def check_comparable(results):
+    """Raise UserError unless all runs were tested on the same rows, at the same size and tolerance."""
+    first_folder, first = next(iter(results.items()))
+    for folder, result in results.items():
+        if not result["test"]:
+            raise UserError(f"{folder}: was run without --test_csv, there is nothing to tabulate")
+        for flag in TEST_FLAGS:
+            if result["args"][flag] != first["args"][flag]:
+                raise UserError(f"{folder}: tested with --{flag.replace('_', '-')} {result['args'][flag]}, {first_folder} with "
+                                f"{first['args'][flag]}; tabulate them apart")
+        if _test_set(result) != _test_set(first):
+            raise UserError(f"{folder}: tested on {result['args']['test_csv']}, which holds other rows than "
+                            f"{first['args']['test_csv']} of {first_folder}; tabulate them apart")
+
+
+def _test_set(result):
+    return result.get("test_set") or result["args"]["test_csv"]  # a run may be older than the digest
+
+
+# --- groups -----------------------------------------------------------------------------------------------------
+
+
+def group_runs(results):
+    """Groups of runs that differ in nothing but their seed.
+
+    Args:
+        results: dict of folder -> content of result.json.
+
+    Returns:
+        list of dict: `label`, unique (the run's name, with the flags in which its namesakes differ), `name`, `noise_share`
+        (0..1 or None), `runs` (dict of seed -> folder); in the order of the first run of each.
+
+    Raises:
+        UserError: two runs of a group have the same seed.
+    """
+    groups = {}
+    for folder, result in results.items():
+        group = groups.setdefault(_identity(result), {"name": Path(result["name"]).name, "runs": {},
+                                                      "noise_share": result.get("noise_share")})
+        seed = result["args"]["seed"]
+        if seed in group["runs"]:
+            raise UserError(f"{folder} and {group['runs'][seed]} are the same method with the same seed; leave one out")
+        group["runs"][seed] = folder
+    groups = list(groups.values())
+    for group in groups:
+        namesakes = [other for other in groups if (other["name"], other["noise_share"]) == (group["name"], group["noise_share"])]
+        flags = [results[next(iter(other["runs"].values()))]["args"] for other in namesakes]
+        group["label"] = ", ".join([group["name"], *_differing(flags, flags[namesakes.index(group)])])
+    return groups
+
+
+def _identity(result):
+    """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
+    (its folder may differ, as each seed has masks of its own)."""
+    flags = {flag: value for flag, value in result["args"].items() if flag not in SEED_FLAGS}
+    share = result.get("noise_share")
+    return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
+            repr(sorted(flags.items())))
+
+
+def _differing(namesakes, own):
+    """The flags of `own` in which namesakes differ, as text."""
+    flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
+    shown = [f"{flag.replace('_', '-')} {own.get(flag)}" for flag in flags if len({repr(each.get(flag)) for each in namesakes}) > 1]
+    if len({Path(each["train_csv"]).name for each in namesakes}) > 1:
+        shown.append(Path(own["train_csv"]).stem)
+    return shown
+
+
+# --- statistics -------------------------------------------------------------------------------------------------
+
+
+def mean_and_spread(values):
+    """(mean, standard deviation over seeds or None for one seed)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def paired_difference(method, baseline):
+    """How far a method is above the baseline, seed by seed.
+
+    Args:
+        method, baseline: dict of seed -> score.
+
+    Returns:
+        (mean difference, half the width of its 95 % interval by Student's t, seeds); the half width is None with one seed,
+        all are None with no seed in common.
+    """
+    differences = [method[seed] - baseline[seed] for seed in method.keys() & baseline.keys()]
+    n = len(differences)
+    if n < 2:
+        return (differences[0] if n else None), None, n or None
+    return statistics.fmean(differences), float(student_t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5, n
+
+
+def recovered(method, baseline, clean, least=0.002):
+    """The share of the gap that a method wins back: (method - baseline) / (clean - baseline), 1 = as good as clean masks.
+
+    Args:
+        method, baseline, clean: mean scores, 0..1.
+        least: a gap below it is too small to divide by.
+
+    Returns:
+        float; None where there is no gap.
+    """
+    return (method - baseline) / (clean - baseline) if clean - baseline >= least else None
+
+
+def compare(results, which="test", baseline=None, clean="clean"):
+    """Each group's scores, and where it stands between baseline and clean masks.
+
+    Args:
+        results: dict of folder -> content of result.json.
+        which: `test` (best epoch by validation) or `test_last`.
+        baseline: name of the baseline's runs; default: of the first one. It is taken at the same noise share.
+        clean: name of the runs on clean masks; they serve every noise share.
+
+    Returns:
+        list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `seeds`,
+        `auroc` (mean, of the training weights), and per score {`mean`, `sd`}, for mIoU and BF with `difference`, `interval`
+        (half width, 95 %), `recovered`.
+    """
+    groups = group_runs(results)
+    baseline = baseline or groups[0]["name"]
+    upper = next((group for group in groups if group["name"] == clean), None)
+    rows = []
+    for group in groups:
+        lower = _baseline_of(group, [other for other in groups if other["name"] == baseline], upper)
+        for network in range(len(results[next(iter(group["runs"].values()))][which])):
+            row = {"label": group["label"] + (f", network {network + 1}" if network else ""), "name": group["name"],
+                   "network": network, "noise_share": group["noise_share"], "seeds": sorted(group["runs"]),
+                   "auroc": _mean_auroc(results, group)}
+            for score in SCORES:
+                own = _by_seed(results, group, which, network, score)
+                row[score] = dict(zip(("mean", "sd"), mean_and_spread(list(own.values()))))
+                if score in COMPARED:
+                    row[score].update(_against(results, which, score, own, group, lower, upper))
+            rows.append(row)
+    return rows
+
+
+def _baseline_of(group, baselines, upper):
+    """The baseline at the same noise share; without noise that is the run on clean masks; or the only baseline there is,
+    where the share is not known."""
+    share = group["noise_share"]
+    if share is None:
+        return baselines[0] if len(baselines) == 1 else None
+    near = [other for other in baselines if other["noise_share"] is not None and abs(other["noise_share"] - share) < 0.005]
+    return near[0] if near else upper if share == 0 else None
+
+
+def _by_seed(results, group, which, network, score):
+    return {seed: results[folder][which][network][score] for seed, folder in group["runs"].items()}
+
+
+def _mean_auroc(results, group):
+    values = [(results[folder].get("weights") or {}).get("auroc") for folder in group["runs"].values()]
+    return None if None in values else statistics.fmean(values)
+
+
+def _against(results, which, score, own, group, lower, upper):
+    """Difference to the baseline and recovered gap, over the seeds that both have."""
+    found = {"difference": None, "interval": None, "recovered": None}
+    if lower is None or group is lower:
+        return found
+    base = _by_seed(results, lower, which, 0, score)
+    found["difference"], found["interval"], _ = paired_difference(own, base)
+    if upper is not None:
+        best = _by_seed(results, upper, which, 0, score)
+        common = own.keys() & base.keys() & best.keys()
+        if common:
+            means = (statistics.fmean(scores[seed] for seed in common) for scores in (own, base, best))
+            found["recovered"] = recovered(*means)
+    return found
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def percent(value, digits=2, sign=False):
+    """0.1234 -> 12.34; None -> -."""
+    return "-" if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}"
+
+
+def with_spread(score, digits=2):
+    """{mean, sd} -> 12.34 ± 0.56."""
+    return percent(score["mean"], digits) + (f" ± {percent(score['sd'], digits)}" if score["sd"] is not None else "")
+
+
+def score_frame(rows):
+    """The rows of `compare` as a DataFrame of text, in percent: what is the same in all rows, or known of none, is left out."""
+    frame = pd.DataFrame({
+        "run": [row["label"] for row in rows],
+        "noise": [percent(row["noise_share"], 0) for row in rows],
+        "seeds": [str(len(row["seeds"])) for row in rows],
+        **{title: [with_spread(row[score]) for row in rows] for score, title in SCORES.items()},
+        **{f"Δ {SCORES[score]}": [_difference(row[score]) for row in rows] for score in COMPARED},
+        "gap recovered, mIoU / BF": [" / ".join(percent(row[score]["recovered"], 0) for score in COMPARED) for row in rows],
+        "AUROC": ["-" if row["auroc"] is None else f"{row['auroc']:.3f}" for row in rows]})
+    return frame.drop(columns=[column for column in frame if set(frame[column]) <= {"-", "- / -"}])
+
+
+def _difference(score):
+    text = percent(score["difference"], sign=True)
+    return text if score["interval"] is None else f"{text} ± {percent(score['interval'])}"
+
+
+def markdown(frame):
+    """A DataFrame of text as a Markdown table."""
+    return markdown_table(frame.columns, frame.to_numpy())
+
+
+def markdown_table(titles, lines):
+    """Titles and lines of text as a Markdown table."""
+    rule = "|---" * len(titles) + "|"
+    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def number_frame(rows):
+    """The rows of `compare` as a DataFrame of numbers, for a CSV: scores in 0..1, a column each."""
+    return pd.DataFrame([{**{key: row[key] for key in ("label", "noise_share", "auroc")}, "seeds": len(row["seeds"]),
+                          **{f"{score}_{key}": value for score in SCORES for key, value in row[score].items()}} for row in rows])

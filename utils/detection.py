@@ -1,0 +1,71 @@
+"""How good weights are at finding coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
+
+import numpy as np
+import pandas as pd
+
+
+def auroc(weights, noisy):
+    """Probability that an untouched mask weighs more than a noisy one, ties counted half: 1 = always, 0.5 = by chance.
+
+    Args:
+        weights: float (N,).
+        noisy: bool (N,).
+
+    Returns:
+        float in 0..1; None if there is only one kind.
+    """
+    if noisy.all() or not noisy.any():
+        return None
+    ranks, clean = pd.Series(weights).rank().to_numpy(), int((~noisy).sum())  # equal weights share their mean rank
+    wins = ranks[~noisy].sum() - clean * (clean + 1) / 2  # Mann and Whitney's U
+    return float(wins / (clean * noisy.sum()))
+
+
+def auprc(weights, noisy):
+    """Average precision of a reader who looks at the lowest weights first and wants the noisy masks.
+
+    The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
+
+    Args:
+        weights: float (N,).
+        noisy: bool (N,).
+
+    Returns:
+        float in 0..1; None if there is only one kind.
+    """
+    if noisy.all() or not noisy.any():
+        return None
+    order = np.argsort(weights, kind="stable")
+    last_of_ties = np.flatnonzero(np.diff(np.append(np.asarray(weights)[order], np.inf)))  # equal weights are read together
+    found = np.cumsum(noisy[order])[last_of_ties]
+    precision = found / (last_of_ties + 1)
+    return float(np.sum(precision * np.diff(found, prepend=0)) / noisy.sum())
+
+
+def spearman(weights, true):
+    """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
+    ranks = [pd.Series(values).rank().to_numpy() for values in (weights, true)]
+    alike = min(np.ptp(each) for each in ranks) == 0  # then there is no order to compare
+    return None if alike else float(np.corrcoef(*ranks)[0, 1])
+
+
+def summarise(rows):
+    """Distribution of the weights, per noise level where it is known, and how well they find the noisy masks.
+
+    Args:
+        rows: DataFrame with `weight` and, where it is known, `iterations`.
+
+    Returns:
+        (JSON-ready dict of `rows`, `levels`, and, with `iterations`, `auroc` and `auprc`; the same as text)
+    """
+    groups = rows.assign(level=rows["iterations"] if "iterations" in rows else "all").groupby("level")["weight"]
+    table = groups.describe()[["count", "mean", "std", "min", "25%", "50%", "75%", "max"]]
+    summary = {"rows": len(rows), "levels": {str(k): v for k, v in table.T.to_dict().items()}}
+    text = table.to_string(float_format=lambda v: f"{v:.3f}", formatters={"count": "{:.0f}".format})
+    if "iterations" in rows:
+        noisy, weights = (rows["iterations"] > 0).to_numpy(), rows["weight"].to_numpy()
+        summary.update(auroc=auroc(weights, noisy), auprc=auprc(weights, noisy))
+        if summary["auroc"] is not None:
+            text += (f"\nweights tell noisy masks from untouched ones: AUROC {summary['auroc']:.3f}, "
+                     f"AUPRC {summary['auprc']:.3f}")
+    return summary, text

@@ -1,0 +1,169 @@
+"""The tables, pictures and pages of a set of runs; `report.py` and `tables.py` choose the runs.
+
+The content of a table.json is a dict of `classes` (names), `baseline` and `clean` (names of runs, see `comparison.compare`), `machine`, `args`
+and `runs` (see `packed`), and `weights` (see `weight_summaries`).
+"""
+
+import base64
+import html
+from pathlib import Path
+
+from data.files import UserError, atomic_path, read_json, write_json
+from data.legend import Legend
+from data.rows import read_rows
+from utils import comparison, figures
+from utils.detection import summarise
+from utils.metrics import class_table
+
+PICTURES = ("noise", "gain", "learning_curves", "weights", "examples")
+
+
+def result_tables(results, legend=None, baseline=None, clean="clean"):
+    """The test scores of all runs as Markdown: at the best epoch by validation, and at the last one.
+
+    Args:
+        results: dict of run -> content of result.json.
+        legend: names the classes where there are more than two.
+        baseline, clean: see `comparison.compare`.
+
+    Both, since annotations that are coarse in validation too may choose an early epoch; without validation they are the same.
+    """
+    first = next(iter(results.values()))
+    images, num_classes = first["test"][0]["images"], first["args"]["num_classes"]
+    parts = []
+    for which in comparison.EPOCHS if any(each["test"] != each["test_last"] for each in results.values()) else ["test_last"]:
+        title, rows = comparison.EPOCHS[which].capitalize(), comparison.compare(results, which, baseline, clean)
+        parts.append(f"{title} ({images} test images, percent):\n\n{comparison.markdown(comparison.score_frame(rows))}\n")
+        if num_classes > 2:
+            parts.append(f"{title}, by class:\n\n{class_table(_by_label(results, which), (legend or Legend(num_classes)).names)}\n")
+    return "\n".join(parts)
+
+
+def _by_label(results, which):
+    """dict of group -> scores of its first network, one per seed."""
+    return {group["label"]: [results[folder][which][0] for folder in group["runs"].values()]
+            for group in comparison.group_runs(results)}
+
+
+def packed(results):
+    """Results for a JSON: `args` and `machine` that all runs share stand once."""
+    every = [result["args"] for result in results.values()]
+    shared = {flag: value for flag, value in every[0].items() if all(flag in each and each[flag] == value for each in every)}
+    machines = [result.get("machine") for result in results.values()]
+    one = machines[0] if all(each == machines[0] for each in machines) else None
+    runs = {run: {**{key: value for key, value in result.items() if not (one and key == "machine")},
+                  "args": {flag: value for flag, value in result["args"].items() if flag not in shared}}
+            for run, result in results.items()}
+    return {"machine": one, "args": shared, "runs": runs}
+
+
+def unpacked(content):
+    """The results of a table.json, as the runs left them."""
+    return {run: {**result, "args": {**content.get("args", {}), **result["args"]}} for run, result in content["runs"].items()}
+
+
+def read_weights(csvs, noisy_csv=None):
+    """dict of CSV stem -> its rows with `weight` and, where the CSV or --noisy-csv knows them, `iterations`.
+
+    Raises:
+        UserError: --noisy-csv has no `iterations`, or other rows than a weight CSV.
+    """
+    levels = None
+    if noisy_csv:
+        known = read_rows(noisy_csv)
+        if "iterations" not in known:
+            raise UserError(f"--noisy-csv {noisy_csv}: has no column `iterations`")
+        levels = known["iterations"].to_numpy()
+    tables = {Path(csv).stem: read_rows(csv, needs_weights=True) for csv in csvs}
+    for name, rows in tables.items():
+        if levels is not None:
+            if len(rows) != len(levels):
+                raise UserError(f"--noisy-csv {noisy_csv}: holds {len(levels)} rows, {name} holds {len(rows)}")
+            rows["iterations"] = levels
+    return tables
+
+
+def weight_summaries(csvs, tables):
+    """dict of CSV stem -> what is known of its weights (`detection.summarise`, and Spearman's correlation with the truth)."""
+    summaries = {name: summarise(rows)[0] for name, rows in tables.items()}
+    for csv, summary in zip(csvs, summaries.values()):
+        beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
+        if beside.exists():
+            summary["spearman"] = read_json(beside).get("spearman")
+    return summaries
+
+
+def weight_table(summaries):
+    """A text table of `weight_summaries`: AUROC and AUPRC where noise levels are known, Spearman's correlation where the truth
+    is, and the mean weight of each noise level."""
+    levels = list(next(iter(summaries.values()))["levels"])
+    titles = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman"}
+    known = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
+    lines = []
+    for name, summary in summaries.items():
+        values = [summary.get(key) for key in known] + [summary["levels"][level]["mean"] for level in levels]
+        lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
+    headings = ["weights", *(titles[key] for key in known), *(f"mean at level {level}" for level in levels)]
+    return comparison.markdown_table(headings, lines)
+
+
+def report_text(content, legend=None):
+    """The tables of a table.json as Markdown."""
+    text = result_tables(unpacked(content), legend or Legend(len(content["classes"]), content["classes"]),
+                         content.get("baseline"), content.get("clean", "clean"))
+    return text + (f"\n{weight_table(content['weights'])}\n" if content.get("weights") else "")
+
+
+def report_page(title, text, pictures):
+    """One HTML page that needs no other file.
+
+    Args:
+        text: Markdown of tables and paragraphs.
+        pictures: dict of caption -> path of a PNG.
+    """
+    parts = []
+    for block in text.strip().split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in block.splitlines()]
+        if block.startswith("|"):
+            cells = [[f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line]
+                     for tag, line in zip(["th"] + ["td"] * len(lines), lines[:1] + lines[2:])]
+            parts.append("<table>" + "".join(f"<tr>{''.join(row)}</tr>\n" for row in cells) + "</table>")
+        else:
+            parts.append(f"<p>{html.escape(block)}</p>")
+    for caption, path in pictures.items():
+        data = base64.b64encode(Path(path).read_bytes()).decode()
+        parts.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"></figure>')
+    style = ("body{font:15px/1.5 sans-serif;margin:2em auto;max-width:75em;padding:0 1em} img{max-width:100%} figure{margin:2em 0}"
+             "table{border-collapse:collapse;font-size:13px} td,th{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:right}"
+             "td:first-child,th:first-child{text-align:left}")
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            f"<style>{style}</style></head>\n<body><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n")
+
+
+def write_report(out, title, content, text, runs, weights=None, pred_dir=None, legend=None, examples=5):
+    """All files of a report, see the head of report.py.
+
+    Args:
+        content: of table.json.
+        text: of table.md.
+        runs: folders of the runs, for the learning curves.
+        weights: dict of CSV stem -> rows; the last one gives the examples.
+    """
+    rows = comparison.compare(unpacked(content), "test_last", content.get("baseline"), content.get("clean", "clean"))
+    drawn = {name: out / f"{name}.png" for name in PICTURES}
+    for path in drawn.values():
+        path.unlink(missing_ok=True)
+    figures.plot_noise(rows, drawn["noise"])
+    figures.plot_gain(rows, drawn["gain"])
+    figures.plot_learning_curves(runs, drawn["learning_curves"])
+    if weights:
+        figures.plot_weights(weights, content["weights"], drawn["weights"])
+        if pred_dir:
+            shown = list(weights.values())[-1]
+            figures.plot_examples(shown, pred_dir, legend, min(examples, max(1, len(shown) // 2)), drawn["examples"])
+    page = report_page(title, text, {name: path for name, path in drawn.items() if path.exists()})
+    for name, written in (("table.md", text), ("report.html", page),
+                          ("table.csv", comparison.number_frame(rows).to_csv(index=False))):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(written, encoding="utf-8")
+    write_json(out / "table.json", content)
