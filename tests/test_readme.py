@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from data.files import read_image, resize_image, write_image
-from data.legend import Legend
 from data.splits import pair_folder
-from utils.reporting import result_tables, weight_table
+from tables import table_text
 from tests.conftest import ROOT, run_script
 from utils.add_noise import level_table
+from utils.reporting import report_text
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
@@ -64,10 +64,18 @@ def test_the_prepare_commands_know_their_flags(tmp_path):
         assert done.returncode == 2 and str(tmp_path / "missing") in done.stderr, done.stderr
 
 
+def test_the_table_command_knows_its_flags(tmp_path):
+    commands = [line.strip() for line in README.splitlines() if line.strip().startswith("bash run.sh table")]
+    assert commands
+    for command in commands:
+        done = run_script(ROOT / "tables.py", *shlex.split(command)[2:], check=False, cwd=tmp_path)
+        assert done.returncode == 2 and "--data my_photos: neither" in done.stderr, done.stderr
+
+
 def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
     done = subprocess.run(["bash", "run.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    for job in ("quick DIR", "test", "setup"):
+    for job in ("quick DIR", "test", "setup", "table1 ... table5 --data CSVDIR", "figure3 --data CSVDIR"):
         assert f"bash run.sh {job}" in done.stdout
     assert subprocess.run(["bash", "run.sh", "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
 
@@ -78,24 +86,33 @@ def test_every_script_is_in_the_readme():
             assert f"`{path.relative_to(ROOT)}`" in README, path
 
 
-RESULTS = [path for path in sorted((ROOT / "docs" / "results").glob("*.json")) if "runs" in json.loads(path.read_text())]
+RESULTS = sorted(path for path in (ROOT / "docs" / "results").glob("*.json") if "noise" not in path.name)
+
+
+def tables_in(content):
+    """All tables that a committed JSON stands for, as text."""
+    if "tables" in content:  # of a benchmark
+        return ["\n".join(lines) for lines in content["tables"].values()]
+    return [table_text(content) if "table" in content else report_text(content)]
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=[path.stem for path in RESULTS])
 def test_the_pages_show_the_committed_results(path):
+    """people_table2.json stands in people.md, and so on."""
     content = json.loads(path.read_text())
-    names = content.get("classes", ["background", "foreground"])
-    page = path.with_suffix(".md").read_text()
-    assert result_tables(content["runs"], Legend(len(names), names)).rstrip() in page
-    assert weight_table(content["weights"]) in page
-    assert f"({path.stem}.md)" in (ROOT / "docs" / "results" / "README.md").read_text()
-    for result in content["runs"].values():  # no path of the machine that measured
-        assert not any(str(value).startswith(("/", "~")) for value in result["args"].values())
+    page = path.with_name(re.sub("_table.$", "", path.stem) + ".md") if "table" in content else path.with_suffix(".md")
+    if "tables" in content:
+        page = path.with_name("detectors.md")
+    for table in tables_in(content):
+        assert table.strip() in page.read_text()
+    assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
+    for result in content.get("runs", {}).values():  # no path of the machine that measured
+        assert not any(str(value).startswith(("/", "~")) for value in (content["args"] | result["args"]).values())
 
 
 def test_figures_in_the_readme_come_from_the_pages():
     section = README[README.index("## Results"):README.index("## Scripts")]
-    pages = "\n".join(path.with_suffix(".md").read_text() for path in RESULTS)
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "results").glob("*.md"))
     rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) > 10
     for row in rows:

@@ -50,6 +50,14 @@ def test_runs_of_one_name_are_told_apart_by_the_flags_that_differ():
         group_runs({"a": run_of("kd"), "b": run_of("kd")})
 
 
+def test_names_are_seeds_unless_the_seeds_are_the_same():
+    """kd_s0 and kd_s1 are one method; two edited copies of a script with equal flags are two."""
+    one = group_runs({"a": run_of("kd_s0", marker=0), "b": run_of("kd_s1", seed=1, marker=0)})
+    assert [group["runs"] for group in one] == [{0: "a", 1: "b"}]
+    two = group_runs({"a": run_of("mine", marker=0), "b": run_of("other", marker=0), "c": run_of("other", seed=1, marker=0)})
+    assert [(group["label"], group["runs"]) for group in two] == [("mine", {0: "a"}), ("other", {0: "b", 1: "c"})]
+
+
 def test_both_epochs_are_shown_where_they_differ():
     table = result_tables({"a": run_of("x", 0.8, last=0.6), "b": run_of("y", 0.7)})
     best, last = table.split("Last epoch")

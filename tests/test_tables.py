@@ -57,8 +57,11 @@ def test_tables_share_their_teachers(args):
     here = with_needs([job for (_, share, seed), job in jobs.items() if (share, seed) == (0.6, 0)])
     teachers = [job for job in here if job.command[0] == "train_teacher.py"]
     assert [job.result.parent.name for job in teachers] == ["teacher_pointrend", "teacher_pointrend2"]
+    theta = {job.result.name: job.command[job.command.index("--theta") + 1] for job in here if job.command[0] == "utils/get_weight.py"
+             and "--theta" in job.command}
+    assert theta["train_noisy_pointrend_sharp_bfscore.csv"] == "2" and theta["train_noisy_pointrend_weight_bfscore.csv"] == "3"
     assert "--weighted" in teachers[1].command and "--weighted" not in teachers[0].command
-    assert teachers[1].needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
+    assert teachers[1].needs[0].result.name == "train_noisy_pointrend_sharp_bfscore.csv"
     two = {job.result for job in with_needs(list(tables.jobs_of("table5", args).values()))}
     assert {job.result for job in here if job.result.parent.name in ("noisy", "teacher_pointrend", "clean")} <= two
 
@@ -66,7 +69,7 @@ def test_tables_share_their_teachers(args):
 def test_really_coarse_masks_are_taken_as_they_are(args):
     write_rows(args.splits / "train_truth.csv", pair_folder_of(args))
     jobs = tables.jobs_of("table3", args)
-    assert {share for _, share, _ in jobs} == {0, DRAWN}
+    assert {share for _, share, _ in jobs} == {0, DRAWN} and "oracle" not in {name for name, _, _ in jobs}
     every = with_needs(list(jobs.values()))
     assert not any("generate_noisy_label" in " ".join(job.command) for job in every)
     cell = Cell(args, DRAWN, 0)

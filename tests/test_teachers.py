@@ -164,6 +164,14 @@ def test_a_second_round_learns_with_the_weights_of_the_first(csvs, tmp_path):
         assert np.array_equal(read_mask(path), read_mask(tmp_path / "v" / "pseudo" / path.name))
     logs = [(tmp_path / name / "fold1" / "log.jsonl").read_text().splitlines() for name in "tv"]
     assert json.loads(logs[0][1])["loss"] == json.loads(logs[1][1])["loss"]
+    # detectors, by the same teachers: each mask is judged once by the network that never saw it, once by one that did
+    run_script("benchmarks/bench_detectors.py", "--teacher", tmp_path / "t", "--csv", train, "--truth", train, "--size", 48, 32,
+               "--out", tmp_path / "d.json")
+    found = json.loads((tmp_path / "d.json").read_text())["detectors"]
+    ours = [each for each in found if "cleanlab" not in each["score"]]
+    assert [(each["teacher"], each["score"]) for each in ours] == [(kind, metric) for kind in ("out-of-fold", "in-sample")
+                                                                  for metric in ("miou", "bf", "bm")]
+    assert all(0 <= each["auroc"] <= 1 for each in ours) and ours[0]["auroc"] != ours[3]["auroc"]
     done = run_script("train_teacher.py", "--train_csv", train, "--name", "u", "--out-dir", tmp_path, "--folds", 1,
                       "--rounds", 2, check=False)
     assert done.returncode == 2 and "--rounds needs --folds 2" in done.stderr

@@ -10,6 +10,7 @@ from data.files import UserError, write_rows
 from data.rows import read_rows
 from utils.plan import Job
 
+SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 DRAWN = "drawn"  # the share of annotations that are as coarse as they were drawn, where better ones exist
 
 
@@ -28,7 +29,7 @@ class Cell:
         self.settings, self.share, self.seed = settings, share, seed
         self.home = settings.home / (DRAWN if share == DRAWN else f"noise{round(100 * share)}") / f"seed{seed}"
         self.jobs = {}
-        self.scored = ["--size", *settings.size, "--theta", settings.theta, "--num-classes", settings.num_classes]
+        self.scored = ["--size", *settings.size, "--num-classes", settings.num_classes]
 
     def _job(self, result, needs, *command):
         result = self.home / result
@@ -76,19 +77,21 @@ class Cell:
         """Out-of-fold teachers of the annotations; in a second round each annotation counts as much as the first one trusts it."""
         csv, needs, weighted = *self.noisy, []
         if rounds > 1:
-            trust = self.weights(model, "bf", rounds - 1)
+            trust = self.weights(model, "bf", rounds - 1, sharpen=True)
             csv, needs, weighted = trust.result, [trust], ["--weighted"]
         name = f"teacher_{model}{rounds if rounds > 1 else ''}"
         return self._job(f"{name}/teacher.json", needs, "train_teacher.py", "--train_csv", csv, *weighted,
                          "--folds", self.settings.folds, *self._network(model), *self._training(name))
 
-    def weights(self, model, metric, rounds=1):
-        """Weight CSV by a teacher's pseudo-labels; a job."""
+    def weights(self, model, metric, rounds=1, sharpen=False):
+        """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance; sharpened ones with a stricter one; a job."""
+        theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
         csv, needs = self.noisy
         teacher = self.teacher(model, rounds)
-        out = f"csv/train_noisy_{model}{rounds if rounds > 1 else ''}_weight_{metric}score.csv"
+        out = f"csv/train_noisy_{model}{rounds if rounds > 1 else ''}_{'sharp' if sharpen else 'weight'}_{metric}score.csv"
         return self._job(out, [*needs, teacher], "utils/get_weight.py", "--csv", csv, "--pred-dir", teacher.result.parent / "pseudo",
-                         "--metric", metric, "--truth", self.clean_csv, "--out", self.home / out, "--overwrite", *self.scored)
+                         "--metric", metric, "--truth", self.clean_csv, "--out", self.home / out, "--overwrite", *self.scored,
+                         "--theta", f"{theta:g}", *["--sharpen"] * sharpen)
 
     def known(self, weight):
         """Weight CSV by someone who knows the noise: 1 for an untouched mask, `weight` for a noisy one; a job."""

@@ -48,20 +48,23 @@ def check_comparable(results):
             if result["args"][flag] != first["args"][flag]:
                 raise UserError(f"{folder}: tested with --{flag.replace('_', '-')} {result['args'][flag]}, {first_folder} with "
                                 f"{first['args'][flag]}; tabulate them apart")
-        if _test_set(result) != _test_set(first):
+        if not _same_test_set(result, first):
             raise UserError(f"{folder}: tested on {result['args']['test_csv']}, which holds other rows than "
                             f"{first['args']['test_csv']} of {first_folder}; tabulate them apart")
 
 
-def _test_set(result):
-    return result.get("test_set") or result["args"]["test_csv"]  # a run may be older than the digest
+def _same_test_set(one, other):
+    digests = [result.get("test_set") for result in (one, other)]
+    if None in digests:  # a run may be older than the digest
+        return one["args"]["test_csv"] == other["args"]["test_csv"]
+    return digests[0] == digests[1]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------
 
 
 def group_runs(results):
-    """Groups of runs that differ in nothing but their seed.
+    """Groups of runs that differ in nothing but their seed; of equal flags and seeds, the name tells methods apart.
 
     Args:
         results: dict of folder -> content of result.json.
@@ -71,13 +74,17 @@ def group_runs(results):
         (0..1 or None), `runs` (dict of seed -> folder); in the order of the first run of each.
 
     Raises:
-        UserError: two runs of a group have the same seed.
+        UserError: two runs of a group have the same seed and name.
     """
+    seeds_of = {}
+    for result in results.values():
+        seeds_of.setdefault(_identity(result), []).append(result["args"]["seed"])
     groups = {}
     for folder, result in results.items():
-        group = groups.setdefault(_identity(result), {"name": Path(result["name"]).name, "runs": {},
-                                                      "noise_share": result.get("noise_share")})
-        seed = result["args"]["seed"]
+        identity, name, seed = _identity(result), Path(result["name"]).name, result["args"]["seed"]
+        repeated = len(set(seeds_of[identity])) < len(seeds_of[identity])  # then something unseen differs: the name must tell
+        group = groups.setdefault((identity, name if repeated else None),
+                                  {"name": name, "runs": {}, "noise_share": result.get("noise_share")})
         if seed in group["runs"]:
             raise UserError(f"{folder} and {group['runs'][seed]} are the same method with the same seed; leave one out")
         group["runs"][seed] = folder
@@ -179,13 +186,14 @@ def compare(results, which="test", baseline=None, clean="clean"):
 
 
 def _baseline_of(group, baselines, upper):
-    """The baseline at the same noise share; without noise that is the run on clean masks; or the only baseline there is,
-    where the share is not known."""
+    """The baseline at the same noise share, or, without noise, the run on clean masks; where a share is not known, the only
+    baseline there is."""
     share = group["noise_share"]
-    if share is None:
-        return baselines[0] if len(baselines) == 1 else None
-    near = [other for other in baselines if other["noise_share"] is not None and abs(other["noise_share"] - share) < 0.005]
-    return near[0] if near else upper if share == 0 else None
+    known = [other for other in baselines if other["noise_share"] is not None]
+    if share is not None and known:
+        near = [other for other in known if abs(other["noise_share"] - share) < 0.005]
+        return near[0] if near else upper if share == 0 else None
+    return baselines[0] if len(baselines) == 1 else None
 
 
 def _by_seed(results, group, which, network, score):
