@@ -137,7 +137,7 @@ case ${1:-sample} in
         needs_photos "$@"
         setup
         main_job "$2" --name "$(basename "$2")" --model smp_unet --epochs 12 --batch-size 16 --optimizer adamw --learning-rate 0.001 --lr-step 4 "${@:3}" ;;
-    table[1-5]|figure3|all) setup; exec $python tables.py "$@" ;;
+    table[1-5]|figure3|all|alternatives) setup; exec $python tables.py "$@" ;;
     -h|--help|help) sed -n '2,16s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

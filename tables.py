@@ -5,7 +5,7 @@
 table1   half weight for coarse masks added to clean ones       table4   two students, two teachers
 table2   weights by mIoU, BF and both, over shares of noise     table5   methods of two networks
 table3   clean and coarse annotations                           figure3  the lowest and the highest weights
-all      everything above
+all      everything above                               alternatives  weightings beyond the paper
 
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
@@ -79,6 +79,16 @@ def control(name, title, flag):
     return Row(name, title, lambda cell: cell.student(name, TEACHER, sharp_weights(cell), flag))
 
 
+def tried(name, title, trust=None):
+    """A row of benchmarks/alternatives.py, by the sharp weights or by those that `trust(cell)` gives."""
+    def job(cell):
+        weights = (trust or sharp_weights)(cell)
+        pseudo = weights.needs[-1].result.parent / "pseudo"
+        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", pseudo)
+
+    return Row(name, title, job)
+
+
 def sharp_weights(cell):
     """The weights of the option that goes beyond the paper; a job."""
     return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
@@ -109,7 +119,15 @@ TABLES = {
                [NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
                 two_networks("co_teaching+", "Co-teaching+"),
                 by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), SHARP, *CONTROLS, CLEAN]),
+    "alternatives": ("Weightings beyond the paper", [
+        NOISY, NLKD, SHARP, Row("sharp_once", "sharpened BF, first round", lambda cell: cell.student(
+            "sharp_once", TEACHER, cell.weights(cell.settings.teacher, "bf", sharpen=True))),
+        Row("bf2", "BF as it is, second round", lambda cell: cell.student("bf2", TEACHER, cell.weights(cell.settings.teacher, "bf", 2))),
+        tried("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", 2)),
+        tried("pixels", "pixels that the teacher doubts, second round"), tried("band", "the band of doubted outlines, second round"),
+        tried("relabel", "doubted masks replaced by pseudo-labels"), *CONTROLS, CLEAN]),
 }
+PAPERS = [table for table in TABLES if table != "alternatives"]
 
 
 def shares_of(table, args):
@@ -231,7 +249,7 @@ def parse():
 
 def main():
     args = parse()
-    tables = {"all": list(TABLES), "figure3": []}.get(args.table, [args.table])
+    tables = {"all": PAPERS, "figure3": []}.get(args.table, [args.table])
     plans = {table: jobs_of(table, args) for table in tables}
     cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
     examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []

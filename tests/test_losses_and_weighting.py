@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils.losses import per_sample_loss, weighted_loss
+from utils.losses import batch_loss, per_sample_loss, training_losses, weighted_loss
 from utils.weighting import floored, lambda_at, levelled, mix, sharpened
 
 
@@ -26,6 +26,35 @@ def test_each_sample_is_averaged_over_its_own_valid_pixels(channels):
     torch.testing.assert_close(losses[1], per_sample_loss(logits[1:, :, 4:], mask[1:, 4:])[0])
     mask[1] = 255
     assert per_sample_loss(logits, mask)[1] == 0
+
+
+def test_pixel_weights_count_within_their_sample():
+    """Equal weights of all pixels are the weight of the sample; a pixel of weight 0 has no gradient, and stays in the average."""
+    logits, mask = torch.randn(2, 1, 4, 4, requires_grad=True), torch.randint(0, 2, (2, 4, 4))
+    mask[0, 0] = 255
+    samples = torch.tensor([0.25, 1.0])
+    torch.testing.assert_close(batch_loss(logits, mask, samples[:, None, None].expand(2, 4, 4)), batch_loss(logits, mask, samples))
+    pixels = torch.ones(2, 4, 4)
+    pixels[1, :2] = 0
+    expected = weighted_loss(torch.stack([per_sample_loss(logits, mask)[0], per_sample_loss(logits[:, :, 2:], mask[:, 2:])[1] / 2]),
+                             torch.ones(2))
+    loss = batch_loss(logits, mask, pixels)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert (logits.grad[1, 0, :2] == 0).all() and (logits.grad[1, 0, 2:] != 0).all()
+
+
+def test_pixel_weights_reach_points_and_side_branches():
+    mask = torch.randint(0, 3, (1, 4, 4))
+    pixels = torch.zeros(1, 4, 4)
+    pixels[0, 1, 2] = 0.5
+    output = {"logits": torch.randn(1, 3, 4, 4), "auxiliary": torch.randn(1, 3, 4, 4), "point_logits": torch.randn(1, 3, 2),
+              "points": torch.tensor([[[2.5, 1.5], [0.5, 0.5]]])}
+    label = mask[:, 1, 2]
+    one = [F.cross_entropy(logits, label) for logits in (output["logits"][..., 1, 2], output["auxiliary"][..., 1, 2],
+                                                         output["point_logits"][..., 0])]
+    expected = 0.5 * (one[0] / 16 + 0.4 * one[1] / 16 + one[2] / 2)
+    torch.testing.assert_close(training_losses(output, mask, pixels)[0], expected)
 
 
 def test_ignored_pixels_get_no_gradient():

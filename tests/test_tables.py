@@ -82,6 +82,14 @@ def pair_folder_of(args):
     return read_rows(args.splits / "train.csv")
 
 
+def test_alternatives_judge_by_the_teacher_that_weighed(args):
+    jobs = tables.jobs_of("alternatives", args)
+    command = jobs["pixels", 0.6, 0].command
+    assert command[0] == "benchmarks/alternatives.py" and command[command.index("--pred-dir") + 1].endswith("teacher_pointrend2/pseudo")
+    assert command[command.index("--train_csv") + 1].endswith("train_noisy_pointrend2_sharp_bfscore.csv")
+    assert "alternatives" not in tables.PAPERS and len(tables.PAPERS) == 5
+
+
 def test_published_figures():
     assert published("table2", "bm_kd", 0.5) == (86.80, 58.03) and published("table2", "bm_kd", 0.6) is None
     assert published("table5", "decoupling", 0.6) == (84.12, 43.41) and published("table5", "oracle", 0.6) is None

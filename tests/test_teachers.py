@@ -17,7 +17,7 @@ from models.ocrnet import gather_regions
 from models.pointrend import draw_points, sample_at, subdivide, uncertainty
 from tests.conftest import run_script
 from utils.agreement import bf, hard_labels
-from utils.losses import AUXILIARY_SHARE, labels_at, per_sample_loss, training_losses
+from utils.losses import AUXILIARY_SHARE, values_at, per_sample_loss, training_losses
 from utils.scoring import score_rows
 
 # --- PointRend --------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_training_points_lie_in_the_picture_and_learn_from_its_labels():
     mask = torch.zeros(1, 4, 5, dtype=torch.long)
     mask[0, 2, 3], mask[0, 0, 0] = 1, 255
     points = torch.tensor([[[3.0, 2.0], [3.99, 2.99], [4.0, 2.0], [5.0, 4.0], [0.5, 0.5]]])
-    assert labels_at(mask, points).tolist() == [[1, 1, 0, 0, 255]]
+    assert values_at(mask, points).tolist() == [[1, 1, 0, 0, 255]]
 
 
 # --- OCRNet -----------------------------------------------------------------------------------------------------

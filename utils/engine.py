@@ -8,7 +8,7 @@ the weights:
     logits  list of tensors (B, C, H, W), one per network, without gradient
     batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,)
     epoch   int, 0-based
-    w       float tensors (B,)
+    w       float tensors (B,); or (B, H, W), how much each pixel counts in its sample's loss
 
 A method that selects samples (w = 0 or 1, `selects=True`) has its loss averaged over the samples it keeps; a batch of
 which it keeps none makes no update and is counted in the log.
@@ -30,7 +30,7 @@ from data.rows import check_rows, read_rows
 from data.transforms import normalised
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
-from utils.losses import main_logits, training_losses, weighted_loss
+from utils.losses import batch_loss, main_logits
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
 
@@ -246,12 +246,12 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
         batch = on_device(fabric, batch)
         outputs = [network(batch["image"]) for network in state.networks]
         with torch.no_grad():
-            weights = weigh([main_logits(output).detach() for output in outputs], batch, epoch)  # each (B,)
+            weights = weigh([main_logits(output).detach() for output in outputs], batch, epoch)
         sums[1] += torch.stack([each.mean() for each in weights])
         if selects:
             weights, kept = averaged_over_kept(fabric, weights)
         for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
-            loss = weighted_loss(training_losses(outputs[k], batch["mask"]), weights[k])
+            loss = batch_loss(outputs[k], batch["mask"], weights[k])
             optimizer.zero_grad()
             fabric.backward(loss)  # even if nothing is kept: DDP waits for it
             if selects and kept[k] == 0:

@@ -19,46 +19,49 @@ def main_logits(output):
     return output["logits"] if isinstance(output, dict) else output
 
 
-def training_losses(output, mask):
+def training_losses(output, mask, pixel_weights=None):
     """All that a network learns from, per sample: l(logits) + 0.4 l(auxiliary) + l(points).
 
     Args:
         output: see the head of this module.
         mask: int64 (B, H, W).
+        pixel_weights: see `per_sample_loss`.
 
     Returns:
         float32 (B,).
     """
-    losses = per_sample_loss(main_logits(output), mask)
+    losses = per_sample_loss(main_logits(output), mask, pixel_weights)
     if isinstance(output, dict) and "auxiliary" in output:
-        losses = losses + AUXILIARY_SHARE * per_sample_loss(output["auxiliary"], mask)
+        losses = losses + AUXILIARY_SHARE * per_sample_loss(output["auxiliary"], mask, pixel_weights)
     if isinstance(output, dict) and "points" in output:
-        labels = labels_at(mask, output["points"])  # (B, N)
-        losses = losses + per_sample_loss(output["point_logits"][..., None], labels[..., None])
+        labels = values_at(mask, output["points"])[..., None]  # (B, N, 1)
+        weights = None if pixel_weights is None else values_at(pixel_weights, output["points"])[..., None]
+        losses = losses + per_sample_loss(output["point_logits"][..., None], labels, weights)
     return losses
 
 
-def labels_at(mask, points):
-    """Labels of the pixels that points fall into.
+def values_at(mask, points):
+    """Values of the pixels that points fall into.
 
     Args:
-        mask: int64 (B, H, W).
+        mask: (B, H, W), labels or weights.
         points: float (B, N, 2), x and y in pixels.
 
     Returns:
-        int64 (B, N).
+        (B, N), of the mask's type.
     """
     height, width = mask.shape[-2:]
     column, row = points[..., 0].long().clamp(0, width - 1), points[..., 1].long().clamp(0, height - 1)
     return mask.flatten(1).gather(1, row * width + column)
 
 
-def per_sample_loss(logits, mask):
+def per_sample_loss(logits, mask, pixel_weights=None):
     """Cross-entropy of each sample, averaged over its valid pixels (paper, eq. 4).
 
     Args:
         logits: float (B, C, H, W). C = 1: one foreground logit, binary cross-entropy; else softmax cross-entropy.
         mask: int64 (B, H, W), labels 0..C-1 (0, 1 for binary); 255 is ignored.
+        pixel_weights: float (B, H, W), how much each pixel counts in its sample's average; None = 1.
 
     Returns:
         float32 (B,), >= 0; 0 for a sample without a valid pixel.
@@ -70,6 +73,8 @@ def per_sample_loss(logits, mask):
         pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")  # (B, H, W)
     else:
         pixels = torch.nn.functional.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")  # (B, H, W)
+    if pixel_weights is not None:
+        pixels = pixel_weights * pixels
     return torch.where(valid, pixels, 0).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 
@@ -81,3 +86,15 @@ def weighted_loss(losses, weights):
         weights: float (B,), without gradient.
     """
     return (weights * losses).sum() / losses.shape[0]
+
+
+def batch_loss(output, mask, weights):
+    """The loss of a batch by the weights of its samples or of its pixels.
+
+    Args:
+        output, mask: see `training_losses`.
+        weights: float, without gradient: (B,), of samples; or (B, H, W), how much each pixel counts in its sample's loss.
+    """
+    if weights.dim() == 3:
+        return training_losses(output, mask, weights).mean()
+    return weighted_loss(training_losses(output, mask), weights)

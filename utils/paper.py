@@ -39,5 +39,5 @@ def published(table, row, share, street_scenes=False):
             paper's Manual Coarse.
         street_scenes: Table 3's Cityscapes instead of its portraits.
     """
-    figures = (CITYSCAPES if street_scenes and table == "table3" else TABLES[table]).get(row, {})
+    figures = (CITYSCAPES if street_scenes and table == "table3" else TABLES.get(table, {})).get(row, {})
     return figures.get(round(share, 2)) or (figures.get(MANUAL) if share > 0 else None)
