@@ -3,14 +3,14 @@
     python report.py runs/photos/noisy runs/photos/teacher_bm runs/photos/kd_bm runs/photos/clean --out runs/photos/report \\
         --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo
 
-Runs that differ in nothing but their seed are one line: mean and standard deviation. Differences (Δ) to the first run's method, or
-to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) / (clean - baseline), where
-`clean` is the run of that name, or --clean. Runs of different test rows are not put into one table.
+Runs that differ in nothing but their seed are one line: mean and standard deviation. Differences (Δ) to the first run's
+method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) /
+(clean - baseline), where `clean` is the run of that name, or --clean. Runs of different test rows are not put into one table.
 
-writes to --out: table.md, table.csv and table.json (everything, in 0..1), learning_curves.png, noise.png (scores against the share
-of noisy masks), gain.png (BF won against how well the weights find the noisy masks), and, from weight CSVs, weights.png (how
-the weights spread) and examples.png (annotations with the lowest and the highest weights; the paper's Figure 3); report.html
-holds all of it in one file.
+writes to --out: table.md, table.csv and table.json (everything, in 0..1), learning_curves.png, noise.png (scores against the
+share of noisy masks), gain.png (BF won against how well the weights find the noisy masks), and, from weight CSVs, weights.png
+(how the weights spread) and examples.png (annotations with the lowest and the highest weights; the paper's Figure 3);
+report.html holds all of it in one file.
 
     python report.py --json docs/results/people.json      prints the tables of a table.json again
 """

@@ -16,9 +16,9 @@ that it recovers. Every row is the last epoch, since coarse validation masks cho
 every training (e.g. --precision bf16-mixed).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 from data.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
 from data.files import UserError
@@ -97,34 +97,38 @@ def sharp_weights(cell):
 NOISY = plain("noisy", "no weights (baseline)")
 CLEAN = plain("clean", "upper bound: clean masks", clean=True)
 NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD)
-SHARP = Row("sharp", "beyond the paper: sharpened BF, second round", lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
+SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
+            lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
 ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0)
 CONTROLS = [control("shuffled", "control: weights of other masks", "--shuffle-weights"),
             control("constant", "control: everywhere the mean weight", "--mean-weights"), ORACLE]
 
 TABLES = {
-    "table1": ("Table 1: fixed weights for coarse masks among clean ones",
-               [NOISY, Row("oracle", "clean ones alone", ORACLE.job), known("half", "coarse ones with weight 0.5", 0.5), *CONTROLS[:2], CLEAN]),
-    "table2": ("Table 2: weights over the share of noisy masks",
-               [NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
-                by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, SHARP, *CONTROLS, CLEAN]),
+    "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
+        NOISY, Row("oracle", "clean ones alone", ORACLE.job), known("half", "coarse ones with weight 0.5", 0.5),
+        *CONTROLS[:2], CLEAN]),
+    "table2": ("Table 2: weights over the share of noisy masks", [
+        NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
+        by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, SHARP,
+        *CONTROLS, CLEAN]),
     "table3": ("Table 3: clean and coarse annotations", [NOISY, NLKD, SHARP, *CONTROLS, CLEAN]),
-    "table4": ("Table 4: students and teachers",
-               [NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
-                by_teacher("bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"), plain("deeplab", "DeepLabv3+, no weights", "deeplabv3plus"),
-                by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
-                by_teacher("deeplab_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"), SHARP, *CONTROLS, CLEAN,
-                plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
-    "table5": ("Table 5: methods of two networks",
-               [NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
-                two_networks("co_teaching+", "Co-teaching+"),
-                by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), SHARP, *CONTROLS, CLEAN]),
+    "table4": ("Table 4: students and teachers", [
+        NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
+        by_teacher("pointrend_bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"),
+        plain("deeplab", "DeepLabv3+, no weights", "deeplabv3plus"),
+        by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
+        by_teacher("deeplab_pointrend_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"),
+        SHARP, *CONTROLS, CLEAN, plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
+    "table5": ("Table 5: methods of two networks", [
+        NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
+        two_networks("co_teaching+", "Co-teaching+"),
+        by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), SHARP, *CONTROLS, CLEAN]),
     "alternatives": ("Weightings beyond the paper", [
-        NOISY, NLKD, SHARP, Row("sharp_once", "sharpened BF, first round", lambda cell: cell.student(
-            "sharp_once", TEACHER, cell.weights(cell.settings.teacher, "bf", sharpen=True))),
-        Row("bf2", "BF as it is, second round", lambda cell: cell.student("bf2", TEACHER, cell.weights(cell.settings.teacher, "bf", 2))),
-        tried("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", 2)),
-        tried("pixels", "pixels that the teacher doubts, second round"), tried("band", "the band of doubted outlines, second round"),
+        NOISY, NLKD, SHARP, by_teacher("sharp_once", "sharpened BF, first round", "bf", sharpen=True),
+        by_teacher("bf2", "BF as it is, second round", "bf", rounds=2),
+        tried("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", rounds=2)),
+        tried("pixels", "pixels that the teacher doubts, second round"),
+        tried("band", "the band of doubted outlines, second round"),
         tried("relabel", "doubted masks replaced by pseudo-labels"), *CONTROLS, CLEAN]),
 }
 PAPERS = [table for table in TABLES if table != "alternatives"]
@@ -138,17 +142,18 @@ def shares_of(table, args):
 
 
 def jobs_of(table, args):
-    """dict of (row name, share, seed) -> job. Controls and the upper bound are made once, at the highest share; without noise no
+    """dict of (row name, share, seed) -> job. Controls and upper bounds are made once, at the highest share; without noise no
     weights are the upper bound; and of masks that are coarse as drawn nobody knows which are not."""
     shares, jobs = shares_of(table, args), {}
     for seed in args.seeds:
-        for share in shares:
-            cell = Cell(args, share, seed)
+        for noisy_share in shares:
+            cell = Cell(args, noisy_share, seed)
             for row in TABLES[table][1]:
                 once = row.name == "clean" or row.title.startswith("control")
-                wanted = (not args.rows or row.name in args.rows) and not (share == DRAWN and row.name in ("oracle", "half"))
-                if wanted and (share == shares[-1] if once else share != 0 or row.name in ("bm_kd", "sharp")):
-                    jobs[row.name, share, seed] = row.job(cell)
+                fits = noisy_share == shares[-1] if once else noisy_share != 0 or row.name in ("bm_kd", "sharp")
+                unknown = noisy_share == DRAWN and row.name in ("oracle", "half")
+                if fits and not unknown and (not args.rows or row.name in args.rows):
+                    jobs[row.name, noisy_share, seed] = row.job(cell)
     return jobs
 
 
@@ -163,14 +168,14 @@ def layout(content):
              for row in rows if row["noise_share"] is not None and not row["network"]}
     clean = next((row for row in rows if row["name"] == "clean"), None)
     titles, lines = ["mIoU / BF, %"], [[title] for _, title in content["rows"]]
-    for share in content["shares"]:
+    for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
-            own = clean if name == "clean" or (name == "noisy" and share == 0) else found.get((name, round(share, 2)))
-            paper = published(content["table"], name, share, content["street_scenes"])
+            own = clean if name == "clean" or (name == "noisy" and its_share == 0) else found.get((name, round(its_share, 2)))
+            paper = published(content["table"], name, its_share, content["street_scenes"])
             ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
-        heading = {0: "clean masks", 1: "coarse as drawn"}.get(share, f"{100 * share:.0f} % noisy")
+        heading = {0: "clean masks", 1: "coarse as drawn"}.get(its_share, f"{100 * its_share:.0f} % noisy")
         for title, cells in ((heading, ours), ("paper", papers)):
             if set(cells) != {"-"}:
                 titles.append(title)
@@ -187,12 +192,14 @@ def table_text(content):
 def make_table(table, args, jobs):
     """Write the report of finished jobs, the weights being those of the first seed at the highest share."""
     runs, shown = [job.result.parent for job in jobs.values()], {name for name, _, _ in jobs}
-    last = [job for (_, share, seed), job in jobs.items() if (share, seed) == (shares_of(table, args)[-1], args.seeds[0])]
+    last = [job for (_, its_share, seed), job in jobs.items()
+            if (its_share, seed) == (shares_of(table, args)[-1], args.seeds[0])]
     csvs = list(dict.fromkeys(need.result for job in last for need in job.needs if need.log.stem.endswith("score")))
     results, legend, weights = comparison.read_runs(runs), read_legend(args.classes, args.num_classes), read_weights(csvs)
     content = {"table": table, "rows": [(row.name, row.title) for row in TABLES[table][1] if row.name in shown],
-               "shares": [1 if share == DRAWN else share for share in shares_of(table, args)], "street_scenes": args.num_classes > 6,
-               "classes": legend.names, "baseline": "noisy", "clean": "clean", **packed(results)}
+               "shares": [1 if each == DRAWN else each for each in shares_of(table, args)],
+               "street_scenes": args.num_classes > 6, "classes": legend.names, "baseline": "noisy", "clean": "clean",
+               **packed(results)}
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
     text = table_text(content)
@@ -216,7 +223,7 @@ def parse():
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
     parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
-    parser.add_argument("--rows", nargs="+", help="only these rows, by the names of their runs (noisy, bm_kd, sharp, clean, ...)")
+    parser.add_argument("--rows", nargs="+", help="only these rows, by their runs' names (noisy, bm_kd, sharp, clean, ...)")
     parser.add_argument("--jobs", type=positive_int, default=1, help="commands side by side")
     parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
@@ -242,8 +249,8 @@ def parse():
     args.home = Path(args.out) / (args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
-    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--cache", "--optimizer", "adamw", "--learning-rate", 0.001,
-                     "--lr-step", max(1, args.epochs // 3), *other]
+    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
+                     "--optimizer", "adamw", "--learning-rate", 0.001, "--cache", *other]
     return args
 
 

@@ -6,9 +6,9 @@ that is asked about its own training masks has learnt their noise by heart and f
     python train_teacher.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv --name teacher \\
         --model pointrend --encoder resnet34 --encoder-weights imagenet --folds 3 --rounds 2
 
-In the first round every annotation counts 1, or, with --weighted, its `weight` in the CSV, which an earlier call's teachers may have
-given it. In a later one, with the same folds, each counts as much as it agrees, by --metric, with the pseudo-label that the
-round before gave it.
+In the first round every annotation counts 1, or, with --weighted, its `weight` in the CSV, which an earlier call's teachers may
+have given it. In a later one, with the same folds, each counts as much as it agrees, by --metric, with the pseudo-label that
+the round before gave it.
 
 Leaves one run per fold, runs/teacher/fold0 ..., the pseudo-labels of all rows in runs/teacher/pseudo, and
 runs/teacher/teacher.json, which says who judged what and what each was trained on; earlier rounds stand in round1/ ... With
@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers; each judges the rows it never saw")
     parser.add_argument("--rounds", type=positive_int, default=1, help="each weighs its annotations by the round before")
     parser.add_argument("--metric", choices=METRICS, default="bf", help="of the weights between two rounds")
-    parser.add_argument("--weighted", action="store_true", help="the first round, too, counts each annotation by the CSV's `weight`")
+    parser.add_argument("--weighted", action="store_true", help="the first round, too, weighs by the CSV's `weight`")
     parser.add_argument("--predict_csv", "--predict-csv", metavar="CSV", help="with --folds 1: rows to predict")
     args = parser.parse_args()
     rows = read_rows(args.train_csv, needs_weights=args.weighted)

@@ -1,7 +1,8 @@
 """How well scores find noisy masks: ours (BF, mIoU, BFmIoU) and cleanlab's, out-of-fold and in-sample, by the same teachers.
 
     python benchmarks/bench_detectors.py --teacher runs/tables/people/noise60/seed0/teacher_pointrend --size 160 96 \\
-        --csv runs/tables/people/noise60/seed0/csv/train_noisy.csv --truth data/csv/people/train.csv --out docs/results/detectors_people.json
+        --csv runs/tables/people/noise60/seed0/csv/train_noisy.csv --truth data/csv/people/train.csv \\
+        --out docs/results/detectors_people.json
 
 --teacher is what train_teacher.py left. Out-of-fold, a mask is judged by the network that never saw it; in-sample, by the next
 fold's, which was trained on it. AUROC and AUPRC tell noisy masks from untouched ones; Spearman compares the order with that of
@@ -73,8 +74,8 @@ def cleanlab_scores(probs, masks):
         print("cleanlab is not installed, its scores are left out", file=sys.stderr)
         return {}
     labels = np.minimum(masks.numpy(), probs.shape[1] - 1)  # it knows no ignored pixels
-    return {f"cleanlab {method}": get_label_quality_scores(labels, probs.astype(np.float32), method=method, verbose=False, n_jobs=1)[0]
-            for method in ("softmin", "num_pixel_issues")}
+    return {f"cleanlab {method}": get_label_quality_scores(labels, probs.astype(np.float32), method=method, verbose=False,
+                                                           n_jobs=1)[0] for method in ("softmin", "num_pixel_issues")}
 
 
 def main():

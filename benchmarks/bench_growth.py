@@ -17,8 +17,8 @@ from benchmarks.training import batch_of, epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.files import read_json
 from data.lazy import LazyModule
-from utils.figures import save_figure
 from utils import engine
+from utils.figures import save_figure
 
 plt = LazyModule("matplotlib.pyplot")
 

@@ -15,7 +15,8 @@ PSEUDO = torch.tensor([[[0, 0, 1]], [[1, 1, 0]]], dtype=torch.uint8)  # (N, H, W
 
 
 def batch():
-    return {"mask": torch.tensor([[[1, 0, 0]], [[0, 0, 1]]]), "weight": torch.tensor([0.25, 1.0]), "index": torch.tensor([1, 0])}
+    masks = torch.tensor([[[1, 0, 0]], [[0, 0, 1]]])  # (B, H, W)
+    return {"mask": masks, "weight": torch.tensor([0.25, 1.0]), "index": torch.tensor([1, 0])}
 
 
 def test_a_doubted_pixel_counts_as_much_as_its_mask_is_trusted():

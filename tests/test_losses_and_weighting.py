@@ -29,15 +29,16 @@ def test_each_sample_is_averaged_over_its_own_valid_pixels(channels):
 
 
 def test_pixel_weights_count_within_their_sample():
-    """Equal weights of all pixels are the weight of the sample; a pixel of weight 0 has no gradient, and stays in the average."""
+    """Equal weights of all pixels are the sample's weight; a pixel of weight 0 has no gradient, and stays in the average."""
     logits, mask = torch.randn(2, 1, 4, 4, requires_grad=True), torch.randint(0, 2, (2, 4, 4))
     mask[0, 0] = 255
     samples = torch.tensor([0.25, 1.0])
-    torch.testing.assert_close(batch_loss(logits, mask, samples[:, None, None].expand(2, 4, 4)), batch_loss(logits, mask, samples))
+    alike = batch_loss(logits, mask, samples[:, None, None].expand(2, 4, 4))
+    torch.testing.assert_close(alike, batch_loss(logits, mask, samples))
     pixels = torch.ones(2, 4, 4)
     pixels[1, :2] = 0
-    expected = weighted_loss(torch.stack([per_sample_loss(logits, mask)[0], per_sample_loss(logits[:, :, 2:], mask[:, 2:])[1] / 2]),
-                             torch.ones(2))
+    half = per_sample_loss(logits[:, :, 2:], mask[:, 2:])[1] / 2
+    expected = torch.stack([per_sample_loss(logits, mask)[0], half]).mean()
     loss = batch_loss(logits, mask, pixels)
     torch.testing.assert_close(loss, expected)
     loss.backward()

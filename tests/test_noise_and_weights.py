@@ -13,8 +13,8 @@ from data.splits import pair_folder
 from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
-from utils.generate_noisy_label import draw_levels
 from utils.detection import auprc, auroc, spearman
+from utils.generate_noisy_label import draw_levels
 from utils.get_weight import mixed_rows
 from utils.scoring import map_ahead, score_rows
 
@@ -83,7 +83,8 @@ def test_auprc_by_hand():
 
 
 def test_spearman_by_hand():
-    assert spearman([0.1, 0.2, 0.9], [1, 2, 3]) == pytest.approx(1) and spearman([3, 2, 1], [0.1, 0.2, 0.9]) == pytest.approx(-1)
+    assert spearman([0.1, 0.2, 0.9], [1, 2, 3]) == pytest.approx(1)
+    assert spearman([3, 2, 1], [0.1, 0.2, 0.9]) == pytest.approx(-1)
     assert spearman([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(1 - 6 * 2 / (4 * 15))  # 1 - 6 sum d^2 / (n (n^2 - 1))
     assert spearman([1, 1, 1], [1, 2, 3]) is None
 
@@ -107,16 +108,17 @@ def test_weights_of_known_noise(planted):
     run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--known", 0.25, "--out", planted / "known.csv")
     assert read_rows(planted / "known.csv")["weight"].tolist() == [1, 1, 1, 1, 1, 0.25, 1, 1]
     write_rows(planted / "unknown.csv", read_rows(planted / "train.csv"))
-    for flags, message in ((["--csv", planted / "unknown.csv", "--known", 0], "no column `iterations`"),
-                           (["--csv", planted / "train.csv", "--known", 0, "--mix", planted / "train.csv"], "pass --csv and --pred-dir"),
-                           (["--csv", planted / "train.csv", "--known", 0, "--sharpen"], "--sharpen goes with")):
-        done = run_script("utils/get_weight.py", *flags, "--out", planted / "no.csv", check=False)
+    for csv, flags, message in (("unknown", [], "no column `iterations`"),
+                                ("train", ["--mix", planted / "train.csv"], "pass --csv and --pred-dir"),
+                                ("train", ["--sharpen"], "--sharpen goes with")):
+        done = run_script("utils/get_weight.py", "--csv", planted / f"{csv}.csv", "--known", 0, *flags, "--out", planted / "no.csv",
+                          check=False)
         assert done.returncode == 2 and message in done.stderr and not (planted / "no.csv").exists()
 
 
 def test_sharpened_weights_on_the_command_line(planted):
-    run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf", "--sharpen",
-               "--out", planted / "sharp.csv")
+    run_script("utils/get_weight.py", "--csv", planted / "train.csv", "--pred-dir", planted / "pseudo", "--metric", "bf",
+               "--sharpen", "--out", planted / "sharp.csv")
     weights = read_rows(planted / "sharp.csv")["weight"]
     assert weights[5 + 2] < 1e-3 and weights.drop(5 + 2).min() > 0.999  # rows are numbered as in the file
 

@@ -17,7 +17,7 @@ from models.ocrnet import gather_regions
 from models.pointrend import draw_points, sample_at, subdivide, uncertainty
 from tests.conftest import run_script
 from utils.agreement import bf, hard_labels
-from utils.losses import AUXILIARY_SHARE, values_at, per_sample_loss, training_losses
+from utils.losses import AUXILIARY_SHARE, per_sample_loss, training_losses, values_at
 from utils.scoring import score_rows
 
 # --- PointRend --------------------------------------------------------------------------------------------------
@@ -155,11 +155,11 @@ def test_a_second_round_learns_with_the_weights_of_the_first(csvs, tmp_path):
     assert logged["weight"][0] < 0.999
     assert len(list((tmp_path / "t" / "pseudo").iterdir())) == len(rows)
     # the same in two calls: the first round's weights as a CSV
-    run_script("utils/get_weight.py", "--csv", train, "--pred-dir", tmp_path / "t" / "round1" / "pseudo", "--metric", "bf", "--size", 48, 32,
-               "--out", tmp_path / "w.csv")
-    run_script("train_teacher.py", "--train_csv", tmp_path / "w.csv", "--weighted", "--valid_csv", csvs / "valid_noisy_60.csv", "--name",
-               "v", "--out-dir", tmp_path, "--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 2, "--folds", 2,
-               "-l", 0.01, "--optimizer", "adamw")
+    run_script("utils/get_weight.py", "--csv", train, "--pred-dir", tmp_path / "t" / "round1" / "pseudo", "--metric", "bf",
+               "--size", 48, 32, "--out", tmp_path / "w.csv")
+    run_script("train_teacher.py", "--train_csv", tmp_path / "w.csv", "--weighted", "--valid_csv", csvs / "valid_noisy_60.csv",
+               "--name", "v", "--out-dir", tmp_path, "--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 2,
+               "--folds", 2, "-l", 0.01, "--optimizer", "adamw")
     for path in (tmp_path / "t" / "pseudo").iterdir():
         assert np.array_equal(read_mask(path), read_mask(tmp_path / "v" / "pseudo" / path.name))
     logs = [(tmp_path / name / "fold1" / "log.jsonl").read_text().splitlines() for name in "tv"]

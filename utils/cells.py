@@ -29,12 +29,12 @@ class Cell:
         self.settings, self.share, self.seed = settings, share, seed
         self.home = settings.home / (DRAWN if share == DRAWN else f"noise{round(100 * share)}") / f"seed{seed}"
         self.jobs = {}
-        self.scored = ["--size", *settings.size, "--num-classes", settings.num_classes]
 
     def _job(self, result, needs, *command):
         result = self.home / result
         name = "_".join(result.relative_to(self.home).with_suffix("").parts)
-        return self.jobs.setdefault(result, Job([str(word) for word in command], result, needs, self.home / "logs" / f"{name}.out"))
+        log = self.home / "logs" / f"{name}.out"
+        return self.jobs.setdefault(result, Job([str(word) for word in command], result, needs, log))
 
     # --- annotations --------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Cell:
                 "--num-classes", self.settings.num_classes, "--seed", self.seed, "--resume", *self.settings.training]
 
     def teacher(self, model, rounds=1):
-        """Out-of-fold teachers of the annotations; in a second round each annotation counts as much as the first one trusts it."""
+        """Out-of-fold teachers of the annotations; in a second round each counts as much as the first one trusts it; a job."""
         csv, needs, weighted = *self.noisy, []
         if rounds > 1:
             trust = self.weights(model, "bf", rounds - 1, sharpen=True)
@@ -84,20 +84,22 @@ class Cell:
                          "--folds", self.settings.folds, *self._network(model), *self._training(name))
 
     def weights(self, model, metric, rounds=1, sharpen=False):
-        """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance; sharpened ones with a stricter one; a job."""
+        """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance, sharpened with a stricter one; a job."""
         theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
         csv, needs = self.noisy
         teacher = self.teacher(model, rounds)
         out = f"csv/train_noisy_{model}{rounds if rounds > 1 else ''}_{'sharp' if sharpen else 'weight'}_{metric}score.csv"
-        return self._job(out, [*needs, teacher], "utils/get_weight.py", "--csv", csv, "--pred-dir", teacher.result.parent / "pseudo",
-                         "--metric", metric, "--truth", self.clean_csv, "--out", self.home / out, "--overwrite", *self.scored,
-                         "--theta", f"{theta:g}", *["--sharpen"] * sharpen)
+        return self._job(out, [*needs, teacher], "utils/get_weight.py", "--csv", csv,
+                         "--pred-dir", teacher.result.parent / "pseudo", "--metric", metric, "--truth", self.clean_csv,
+                         "--out", self.home / out, "--overwrite", "--size", *self.settings.size, "--theta", f"{theta:g}",
+                         "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen)
 
     def known(self, weight):
         """Weight CSV by someone who knows the noise: 1 for an untouched mask, `weight` for a noisy one; a job."""
         csv, needs = self.noisy
         out = f"csv/train_noisy_known_weight_{weight}.csv"
-        return self._job(out, needs, "utils/get_weight.py", "--csv", csv, "--known", weight, "--out", self.home / out, "--overwrite")
+        return self._job(out, needs, "utils/get_weight.py", "--csv", csv, "--known", weight, "--out", self.home / out,
+                         "--overwrite")
 
     def student(self, name, script, annotations, *flags, model="smp_unet"):
         """A training and its test.
@@ -109,8 +111,8 @@ class Cell:
         networks = self._network(model)
         if model is None:  # two networks (paper, section 4)
             networks = [*self._network("smp_unet", "-a"), *self._network("deeplabv3plus", "-b")]
-        return self._job(f"{name}/result.json", needs, script, "--train_csv", csv, "--test_csv", self.settings.splits / "test.csv",
-                         *networks, *self._training(name), *flags)
+        return self._job(f"{name}/result.json", needs, script, "--train_csv", csv,
+                         "--test_csv", self.settings.splits / "test.csv", *networks, *self._training(name), *flags)
 
 
 def splits_folder(data):
@@ -122,5 +124,5 @@ def splits_folder(data):
     for folder in (Path(data), Path("data/csv") / data):
         if (folder / "train.csv").exists() and (folder / "test.csv").exists():
             return folder
-    raise UserError(f"--data {data}: neither a folder with train.csv and test.csv, nor a prepared name in data/csv; make one with "
-                    f"python data/prepare_folder.py DIR --out data/csv/{Path(data).name}")
+    raise UserError(f"--data {data}: neither a folder with train.csv and test.csv, nor a prepared name in data/csv; make one "
+                    f"with python data/prepare_folder.py DIR --out data/csv/{Path(data).name}")

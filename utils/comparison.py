@@ -90,7 +90,7 @@ def group_runs(results):
         group["runs"][seed] = folder
     groups = list(groups.values())
     for group in groups:
-        namesakes = [other for other in groups if (other["name"], other["noise_share"]) == (group["name"], group["noise_share"])]
+        namesakes = [other for other in groups if all(other[key] == group[key] for key in ("name", "noise_share"))]
         flags = [results[next(iter(other["runs"].values()))]["args"] for other in namesakes]
         group["label"] = ", ".join([group["name"], *_differing(flags, flags[namesakes.index(group)])])
     return groups
@@ -108,7 +108,8 @@ def _identity(result):
 def _differing(namesakes, own):
     """The flags of `own` in which namesakes differ, as text."""
     flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
-    shown = [f"{flag.replace('_', '-')} {own.get(flag)}" for flag in flags if len({repr(each.get(flag)) for each in namesakes}) > 1]
+    shown = [f"{flag.replace('_', '-')} {own.get(flag)}" for flag in flags
+             if len({repr(each.get(flag)) for each in namesakes}) > 1]
     if len({Path(each["train_csv"]).name for each in namesakes}) > 1:
         shown.append(Path(own["train_csv"]).stem)
     return shown
@@ -265,5 +266,8 @@ def markdown_table(titles, lines):
 
 def number_frame(rows):
     """The rows of `compare` as a DataFrame of numbers, for a CSV: scores in 0..1, a column each."""
-    return pd.DataFrame([{**{key: row[key] for key in ("label", "noise_share", "auroc")}, "seeds": len(row["seeds"]),
-                          **{f"{score}_{key}": value for score in SCORES for key, value in row[score].items()}} for row in rows])
+    def numbers(row):
+        scores = {f"{score}_{key}": value for score in SCORES for key, value in row[score].items()}
+        return {**{key: row[key] for key in ("label", "noise_share", "auroc")}, "seeds": len(row["seeds"]), **scores}
+
+    return pd.DataFrame(map(numbers, rows))

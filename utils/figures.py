@@ -70,7 +70,8 @@ def plot_noise(rows, path):
         for (name, network), each in methods.items():
             mean, spread = (np.array([100 * (row[score][key] or 0) for row in each]) for key in ("mean", "sd"))
             shares = [100 * row["noise_share"] for row in each]
-            _line_with_band(axis, shares, mean, mean - spread, mean + spread, name + (f", network {network + 1}" if network else ""))
+            label = name + (f", network {network + 1}" if network else "")
+            _line_with_band(axis, shares, mean, mean - spread, mean + spread, label)
         for row in clean:
             axis.axhline(100 * row[score]["mean"], color="grey", linestyle=":", label="clean masks")
         axis.set(xlabel="noisy training masks, %", ylabel=f"{SCORES[score]} on the test set, %")

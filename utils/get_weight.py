@@ -5,18 +5,21 @@
 
     python utils/get_weight.py --mix A_weight_bmscore.csv B_weight_bmscore.csv --out AB_weight_bmscore.csv
 
-    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bf --sharpen --out sharp.csv
+    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bf --sharpen \\
+        --out sharp_bfscore.csv
 
     python utils/get_weight.py --csv data/csv/train_noisy_60.csv --known 0.5 --out known.csv
 
     python utils/get_weight.py --csv data/csv/faces/train.csv --pred-dir runs/teacher/pseudo --num-classes 6 --metric bf \\
         --truth data/csv/faces/train_truth.csv --out data/csv/faces/train_weight_bfscore.csv
 
-scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row, or gives masks
-that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop). Where
-the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones: AUROC, 1 =
-every clean mask weighs more than every noisy one, 0.5 = the weights know nothing; AUPRC, the precision of who reads upwards. Where better masks of the same images exist
-(--truth), it says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
+scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row, or gives
+masks that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop).
+
+Where the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones:
+AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = the weights know nothing; AUPRC, the precision of who reads
+upwards. Where better masks of the same images exist (--truth), it says how well the weights rank the annotations as their true
+agreement with those does: Spearman's correlation.
 
 Past one machine, each of N jobs scores a part, and a last one puts them together:
 
@@ -153,8 +156,8 @@ def main():
     args = parser.parse_args()
     by_truth = args.known is not None
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
-        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or --csv "
-                        "and --known (weights by the noise that was added)")
+        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
+                        "--csv and --known (weights by the noise that was added)")
     if args.sharpen and (args.shard or not args.pred_dir):
         raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
     if args.shard:

@@ -1,7 +1,7 @@
 """The tables, pictures and pages of a set of runs; `report.py` and `tables.py` choose the runs.
 
-The content of a table.json is a dict of `classes` (names), `baseline` and `clean` (names of runs, see `comparison.compare`), `machine`, `args`
-and `runs` (see `packed`), and `weights` (see `weight_summaries`).
+The content of a table.json is a dict of `classes` (names), `baseline` and `clean` (names of runs, see `comparison.compare`),
+`machine`, `args` and `runs` (see `packed`), and `weights` (see `weight_summaries`).
 """
 
 import base64
@@ -35,7 +35,8 @@ def result_tables(results, legend=None, baseline=None, clean="clean"):
         title, rows = comparison.EPOCHS[which].capitalize(), comparison.compare(results, which, baseline, clean)
         parts.append(f"{title} ({images} test images, percent):\n\n{comparison.markdown(comparison.score_frame(rows))}\n")
         if num_classes > 2:
-            parts.append(f"{title}, by class:\n\n{class_table(_by_label(results, which), (legend or Legend(num_classes)).names)}\n")
+            names = (legend or Legend(num_classes)).names
+            parts.append(f"{title}, by class:\n\n{class_table(_by_label(results, which), names)}\n")
     return "\n".join(parts)
 
 
@@ -133,8 +134,9 @@ def report_page(title, text, pictures):
     for caption, path in pictures.items():
         data = base64.b64encode(Path(path).read_bytes()).decode()
         parts.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"></figure>')
-    style = ("body{font:15px/1.5 sans-serif;margin:2em auto;max-width:75em;padding:0 1em} img{max-width:100%} figure{margin:2em 0}"
-             "table{border-collapse:collapse;font-size:13px} td,th{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:right}"
+    style = ("body{font:15px/1.5 sans-serif;margin:2em auto;max-width:75em;padding:0 1em} img{max-width:100%}"
+             "figure{margin:2em 0} table{border-collapse:collapse;font-size:13px}"
+             "td,th{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:right}"
              "td:first-child,th:first-child{text-align:left}")
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
             f"<style>{style}</style></head>\n<body><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n")

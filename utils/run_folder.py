@@ -70,7 +70,8 @@ def row_facts(splits):
         summary = summarise(train)[0]
         facts["weights"] = {"mean": float(train["weight"].mean()), **{k: summary.get(k) for k in ("auroc", "auprc")}}
     if test is not None:
-        names = [(os.path.basename(row.image), os.path.basename(row.mask), os.path.getsize(row.mask)) for row in test.itertuples()]
+        names = [(os.path.basename(row.image), os.path.basename(row.mask), os.path.getsize(row.mask))
+                 for row in test.itertuples()]
         facts["test_set"] = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
     return facts
 
