@@ -111,8 +111,8 @@ def test_weights_of_known_noise(planted):
     for csv, flags, message in (("unknown", [], "no column `iterations`"),
                                 ("train", ["--mix", planted / "train.csv"], "pass --csv and --pred-dir"),
                                 ("train", ["--sharpen"], "--sharpen goes with")):
-        done = run_script("utils/get_weight.py", "--csv", planted / f"{csv}.csv", "--known", 0, *flags, "--out", planted / "no.csv",
-                          check=False)
+        done = run_script("utils/get_weight.py", "--csv", planted / f"{csv}.csv", "--known", 0, *flags,
+                          "--out", planted / "no.csv", check=False)
         assert done.returncode == 2 and message in done.stderr and not (planted / "no.csv").exists()
 
 
