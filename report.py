@@ -51,7 +51,7 @@ def main():
     if tables:
         content["weights"] = weight_summaries(args.weights, tables)
     text = report_text(content, legend)
-    write_report(out, f"Runs of {out.parent}", content, text, args.runs, tables, args.pred_dir, legend, args.examples)
+    write_report(out, f"Runs of {out.parent}", content, text, tables, args.pred_dir, legend, args.examples)
     print(text)
     print(f"tables and pictures: {out}")
 

@@ -203,7 +203,7 @@ def make_table(table, args, jobs):
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
     text = table_text(content)
-    write_report(args.home / table, TABLES[table][0], content, text, runs, weights, None, legend)
+    write_report(args.home / table, TABLES[table][0], content, text, weights, None, legend)
     print(f"\n{text}\ntables and pictures: {args.home / table}")
 
 

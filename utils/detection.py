@@ -4,6 +4,11 @@ import numpy as np
 import pandas as pd
 
 
+def both_kinds(noisy):
+    """Whether there are noisy masks and untouched ones: else there is nothing to tell apart."""
+    return bool(noisy.any() and not noisy.all())
+
+
 def auroc(weights, noisy):
     """Probability that an untouched mask weighs more than a noisy one, ties counted half: 1 = always, 0.5 = by chance.
 
@@ -14,7 +19,7 @@ def auroc(weights, noisy):
     Returns:
         float in 0..1; None if there is only one kind.
     """
-    if noisy.all() or not noisy.any():
+    if not both_kinds(noisy):
         return None
     ranks, clean = pd.Series(weights).rank().to_numpy(), int((~noisy).sum())  # equal weights share their mean rank
     wins = ranks[~noisy].sum() - clean * (clean + 1) / 2  # Mann and Whitney's U
@@ -22,18 +27,12 @@ def auroc(weights, noisy):
 
 
 def auprc(weights, noisy):
-    """Average precision of a reader who looks at the lowest weights first and wants the noisy masks.
+    """Average precision of a reader who looks at the lowest weights first and wants the noisy masks, in 0..1.
 
     The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
-
-    Args:
-        weights: float (N,).
-        noisy: bool (N,).
-
-    Returns:
-        float in 0..1; None if there is only one kind.
+    Arguments, and None, as of `auroc`.
     """
-    if noisy.all() or not noisy.any():
+    if not both_kinds(noisy):
         return None
     order = np.argsort(weights, kind="stable")
     last_of_ties = np.flatnonzero(np.diff(np.append(np.asarray(weights)[order], np.inf)))  # equal weights are read together

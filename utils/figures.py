@@ -21,17 +21,19 @@ def save_figure(figure, path):
     plt.close(figure)
 
 
-def plot_learning_curves(runs, path):
-    """Validation mIoU and BF over the epochs, or the training loss where nothing was validated: a line per run name, the mean
+def plot_learning_curves(groups, path):
+    """Validation mIoU and BF over the epochs, or the training loss where nothing was validated: a line per group, the mean
     over its seeds, and a band from worst to best.
 
     Args:
-        runs: folders of runs.
+        groups: of `comparison.group_runs`; their folders hold the logs.
     """
-    logs = {}  # name -> a log per seed
-    for run in runs:
-        lines = (Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        logs.setdefault(Path(run).name, []).append([json.loads(line) for line in lines])
+    shares = len({group["noise_share"] for group in groups if group["name"] != "clean"}) > 1
+    logs = {}  # label -> a log per seed
+    for group in groups:
+        label = group["label"] + (_percent_noisy(group["noise_share"]) if shares else "")
+        lines = [(Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in group["runs"].values()]
+        logs[label] = [[json.loads(line) for line in each] for each in lines]
     validated = all(entry["valid"] for log in logs.values() for seed in log for entry in seed)
     if validated:
         curves = {f"{SCORES[key]} on the validation annotations, %": lambda entry, key=key: 100 * entry["valid"][0][key]
@@ -95,14 +97,17 @@ def plot_gain(rows, path):
     for row in points:
         axis.errorbar(row["auroc"], 100 * row["bf"]["difference"], fmt="o", capsize=3,
                       yerr=None if row["bf"]["interval"] is None or len(row["seeds"]) < 3 else 100 * row["bf"]["interval"])
-        share = "" if row["noise_share"] is None else f" {100 * row['noise_share']:.0f} %"
-        axis.annotate(row["name"] + share, (row["auroc"], 100 * row["bf"]["difference"]), xytext=(4, 4),
+        axis.annotate(row["name"] + _percent_noisy(row["noise_share"]), (row["auroc"], 100 * row["bf"]["difference"]), xytext=(4, 4),
                       textcoords="offset points", fontsize=7)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(xlabel="AUROC of the weights, untouched against noisy masks", ylabel="BF above the baseline, points")
     axis.grid(alpha=0.3)
     save_figure(figure, path)
     return True
+
+
+def _percent_noisy(share):
+    return "" if share is None else f" {100 * share:.0f} %"
 
 
 def _line_with_band(axis, x, middle, low, high, label):

@@ -142,22 +142,22 @@ def report_page(title, text, pictures):
             f"<style>{style}</style></head>\n<body><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n")
 
 
-def write_report(out, title, content, text, runs, weights=None, pred_dir=None, legend=None, examples=5):
+def write_report(out, title, content, text, weights=None, pred_dir=None, legend=None, examples=5):
     """All files of a report, see the head of report.py.
 
     Args:
-        content: of table.json.
+        content: of table.json; its runs' folders hold the logs for the learning curves.
         text: of table.md.
-        runs: folders of the runs, for the learning curves.
         weights: dict of CSV stem -> rows; the last one gives the examples.
     """
-    rows = comparison.compare(unpacked(content), "test_last", content.get("baseline"), content.get("clean", "clean"))
+    results = unpacked(content)
+    rows = comparison.compare(results, "test_last", content.get("baseline"), content.get("clean", "clean"))
     drawn = {name: out / f"{name}.png" for name in PICTURES}
     for path in drawn.values():
         path.unlink(missing_ok=True)
     figures.plot_noise(rows, drawn["noise"])
     figures.plot_gain(rows, drawn["gain"])
-    figures.plot_learning_curves(runs, drawn["learning_curves"])
+    figures.plot_learning_curves(comparison.group_runs(results), drawn["learning_curves"])
     if weights:
         figures.plot_weights(weights, content["weights"], drawn["weights"])
         if pred_dir:
