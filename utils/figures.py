@@ -40,7 +40,7 @@ def plot_learning_curves(groups, path):
                   for key in COMPARED}
     else:
         curves = {"training loss, weighted": lambda entry: entry["loss"][0], "mean weight": lambda entry: entry["weight"][0]}
-    figure, axes = plt.subplots(1, len(curves), figsize=(11, 4))
+    axes = _two_axes()
     for axis, (title, value) in zip(axes, curves.items()):
         for name, seeds in logs.items():
             length = min(map(len, seeds))
@@ -67,7 +67,7 @@ def plot_noise(rows, path):
                if len({row["noise_share"] for row in each}) > 1}
     if not methods:
         return False
-    figure, axes = plt.subplots(1, len(COMPARED), figsize=(11, 4))
+    axes = _two_axes()
     for axis, score in zip(axes, COMPARED):
         for (name, network), each in methods.items():
             mean, spread = (np.array([100 * (row[score][key] or 0) for row in each]) for key in ("mean", "sd"))
@@ -97,13 +97,22 @@ def plot_gain(rows, path):
     for row in points:
         axis.errorbar(row["auroc"], 100 * row["bf"]["difference"], fmt="o", capsize=3,
                       yerr=None if row["bf"]["interval"] is None or len(row["seeds"]) < 3 else 100 * row["bf"]["interval"])
-        axis.annotate(row["name"] + _percent_noisy(row["noise_share"]), (row["auroc"], 100 * row["bf"]["difference"]), xytext=(4, 4),
+        axis.annotate(row["name"] + _percent_noisy(row["noise_share"]),
+                      (row["auroc"], 100 * row["bf"]["difference"]), xytext=(4, 4),
                       textcoords="offset points", fontsize=7)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(xlabel="AUROC of the weights, untouched against noisy masks", ylabel="BF above the baseline, points")
     axis.grid(alpha=0.3)
     save_figure(figure, path)
     return True
+
+
+def _two_axes():
+    _, axes = plt.subplots(1, 2, figsize=(11, 4))
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    for axis in axes:  # ten lines of each style, then the next style
+        axis.set_prop_cycle(linestyle=np.repeat(["-", "--", ":", "-."], len(colours)), color=colours * 4)
+    return axes
 
 
 def _percent_noisy(share):
