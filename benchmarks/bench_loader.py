@@ -21,6 +21,7 @@ from data.command_line import command_line, positive_int, tool_parser
 from data.make_sample import draw_set
 from data.splits import pair_folder
 from utils import engine
+from utils.loaders import build_loaders, on_device
 
 
 def run_flags(args, *more):
@@ -55,7 +56,7 @@ def measure_loaders(args, rows):
     fabric = engine.start_fabric(run_flags(args))
     workers = [n for n in (0, 1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
     names = {**{f"{n} processes": run_flags(args, "--workers", n) for n in workers}, "cached": run_flags(args, "--cache")}
-    loaders = {name: engine.build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
+    loaders = {name: build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
     resident = [fabric.to_device(batch) for batch in loaders["cached"]]
     train = functools.partial(epoch_seconds, run_flags(args), fabric, engine.build_state(run_flags(args), fabric))
     train(resident)  # warm
@@ -75,7 +76,7 @@ def load_epoch(fabric, loader):
     """Seconds of one pass over a loader, its batches made ready on the device."""
     def run():
         for batch in loader:
-            last = engine.on_device(fabric, batch)["image"]
+            last = on_device(fabric, batch)["image"]
         return last.sum().item()  # waits for the device
 
     return seconds_of(run)

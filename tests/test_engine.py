@@ -23,7 +23,7 @@ from data.rows import read_rows
 from data.transforms import normalised
 from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
-from utils import engine
+from utils import engine, loaders
 from utils.checkpoint import load, load_network, model_config
 from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores
@@ -181,7 +181,7 @@ def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_
     ious = [((both[0] == c) & (both[1] == c)).sum() / ((both[0] == c) | (both[1] == c)).sum() for c in range(2)]
     args = arguments(csvs, tmp_path, "--batch-size", str(batch_size))
     fabric = engine.start_fabric(args)
-    loader = engine.build_loaders(args, {"test": read_rows(csvs / "test.csv")}, fabric)["test"]
+    loader = loaders.build_loaders(args, {"test": read_rows(csvs / "test.csv")}, fabric)["test"]
     scores = engine.evaluate(fabric, fabric.setup_module(network), loader, 2, 3.0)
     assert scores["images"] == 4 and scores["miou"] == pytest.approx(np.mean(ious))
     assert scores["bf"] == pytest.approx(np.mean([slow_scores(p, t, 2, 3.0)[0] for p, t in zip(*both)]))
@@ -325,8 +325,8 @@ def test_augmentation_does_not_depend_on_workers_or_batches(csvs, tmp_path):
     def augmented(epoch, *flags):
         args = arguments(csvs, tmp_path, "--augment", *flags)
         args.cache = "--workers" not in flags
-        loader = engine.build_loaders(args, rows, fabric)["train"]
-        engine.seed_epoch(args, loader, epoch, 0)
+        loader = loaders.build_loaders(args, rows, fabric)["train"]
+        loaders.seed_epoch(args, loader, epoch, 0)
         batches = list(loader)
         index = torch.cat([batch["index"] for batch in batches])
         return [torch.cat([batch[key] for batch in batches])[index.argsort()] for key in ("image", "mask")]
@@ -339,19 +339,19 @@ def test_augmentation_does_not_depend_on_workers_or_batches(csvs, tmp_path):
 
 def test_a_cpu_that_trains_loads_by_itself_and_a_gpu_has_help(monkeypatch):
     on = {kind: argparse.Namespace(device=torch.device(kind)) for kind in ("cpu", "cuda")}
-    monkeypatch.setattr(engine.os, "cpu_count", lambda: 6)
-    assert [engine.worker_count(argparse.Namespace(workers=None), on[kind]) for kind in ("cpu", "cuda")] == [0, 6]
-    assert [engine.worker_count(argparse.Namespace(workers=3), on[kind]) for kind in ("cpu", "cuda")] == [3, 3]
+    monkeypatch.setattr(loaders.os, "cpu_count", lambda: 6)
+    assert [loaders.worker_count(argparse.Namespace(workers=None), on[kind]) for kind in ("cpu", "cuda")] == [0, 6]
+    assert [loaders.worker_count(argparse.Namespace(workers=3), on[kind]) for kind in ("cpu", "cuda")] == [3, 3]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert engine.worker_count(argparse.Namespace(workers=None), on["cuda"]) == 2
+    assert loaders.worker_count(argparse.Namespace(workers=None), on["cuda"]) == 2
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
+    monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
     with pytest.raises(UserError, match=r"--cache: 19 samples of 48x32 take 0\.00 GiB, 0\.00 GiB are free; leave it out"):
         engine.run(arguments(csvs, tmp_path, "--cache"), train_without_weight.weigh)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(engine, "free_memory", lambda: 19 * 4 * 48 * 32)
+    monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32)
     engine.run(arguments(csvs, tmp_path, "--cache", "--epochs", "1"), train_without_weight.weigh)
     assert "GiB for 19 samples" in capsys.readouterr().out
 

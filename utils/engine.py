@@ -23,13 +23,12 @@ import sys
 import time
 from pathlib import Path
 
-from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
 from data.files import UserError, progress, read_json, write_json
 from data.lazy import LazyModule, torch
 from data.rows import check_rows, read_rows
-from data.transforms import normalised
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
+from utils.loaders import build_loaders, on_device, seed_epoch
 from utils.losses import batch_loss, main_logits
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
@@ -141,60 +140,6 @@ def build_state(args, fabric, suffixes=("",)):
     return checkpoint.TrainingState(configs, networks, optimizers, schedulers)
 
 
-def build_loaders(args, splits, fabric):
-    """DataLoader of each split. --batch-size counts over all processes.
-
-    Training shuffles by seed and epoch; elsewhere see `each_row_once`.
-    """
-    ranks = fabric.world_size
-    batch = args.batch_size // ranks
-    if batch == 0:
-        raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
-    if args.cache:
-        check_cache(args, fabric, sum(map(len, splits.values())))
-    loaders = {}
-    for split, rows in splits.items():
-        training = split == "train"
-        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
-                                      args.seed)
-        sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
-                   else each_row_once(dataset, fabric))
-        loaders[split] = torch.utils.data.DataLoader(
-            dataset, batch, sampler=sampler, collate_fn=as_it_is,
-            num_workers=worker_count(args, fabric),
-            drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
-            pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
-    return loaders
-
-
-def local_processes():
-    """Training processes on this machine, as torchrun says; else one."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def worker_count(args, fabric):
-    """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
-    if args.workers is not None:
-        return args.workers
-    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
-
-
-def check_cache(args, fabric, samples):
-    """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
-    needed = cache_bytes(samples, args.size) * local_processes() / 2**30
-    free = free_memory() / 2**30
-    if needed > free:
-        raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
-                        "are free; leave it out and raise --workers, or choose a smaller --size")
-    if fabric.is_global_zero:
-        print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
-
-
-def each_row_once(dataset, fabric):
-    """Sampler for scoring: each of n processes takes every n-th row, so that none is dropped or repeated."""
-    return range(fabric.global_rank, len(dataset), fabric.world_size)
-
-
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
@@ -267,12 +212,6 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
     return {"loss": means[0], "weight": means[1], **({"empty": empty} if selects else {})}
 
 
-def on_device(fabric, batch):
-    """A loader's batch on the device, as networks and losses want it: images normalised, masks int64."""
-    batch = fabric.to_device(batch)
-    return {**batch, "image": normalised(batch["image"]), "mask": batch["mask"].long()}
-
-
 def averaged_over_kept(fabric, selections):
     """Make eq. 7's division by the batch size one by the number of samples kept, over all processes.
 
@@ -285,15 +224,6 @@ def averaged_over_kept(fabric, selections):
     kept = over_processes(fabric, torch.stack([each.sum() for each in selections]), "sum")
     scaled = [each * (len(each) * fabric.world_size / total.clamp(min=1)) for each, total in zip(selections, kept)]
     return scaled, kept
-
-
-def seed_epoch(args, loader, epoch, rank):
-    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before."""
-    loader.sampler.set_epoch(epoch)
-    loader.dataset.epoch = epoch
-    seed = (args.seed * 1_000_003 + epoch) * 1_009 + rank
-    loader.generator.manual_seed(seed)  # seeds the loader's processes
-    torch.manual_seed(seed)
 
 
 def evaluate_all(fabric, state, loader, args):

@@ -8,7 +8,8 @@ import pandas as pd
 
 from data.files import write_rows
 from utils.checkpoint import load_network
-from utils.engine import run, worker_count
+from utils.engine import run
+from utils.loaders import worker_count
 from utils.prediction import predict
 from utils.weighting import uniform
 

@@ -1,0 +1,77 @@
+"""Rows -> batches of a run: one loader per split, the same samples in the same order whatever ran before."""
+
+import os
+
+from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
+from data.files import UserError
+from data.lazy import torch
+from data.transforms import normalised
+
+
+def build_loaders(args, splits, fabric):
+    """DataLoader of each split. --batch-size counts over all processes.
+
+    Training shuffles by seed and epoch; elsewhere see `each_row_once`.
+    """
+    ranks = fabric.world_size
+    batch = args.batch_size // ranks
+    if batch == 0:
+        raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
+    if args.cache:
+        check_cache(args, fabric, sum(map(len, splits.values())))
+    loaders = {}
+    for split, rows in splits.items():
+        training = split == "train"
+        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
+                                      args.seed)
+        sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
+                   else each_row_once(dataset, fabric))
+        loaders[split] = torch.utils.data.DataLoader(
+            dataset, batch, sampler=sampler, collate_fn=as_it_is,
+            num_workers=worker_count(args, fabric),
+            drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
+            pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
+    return loaders
+
+
+def local_processes():
+    """Training processes on this machine, as torchrun says; else one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def worker_count(args, fabric):
+    """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
+    if args.workers is not None:
+        return args.workers
+    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
+
+
+def check_cache(args, fabric, samples):
+    """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
+    needed = cache_bytes(samples, args.size) * local_processes() / 2**30
+    free = free_memory() / 2**30
+    if needed > free:
+        raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
+                        "are free; leave it out and raise --workers, or choose a smaller --size")
+    if fabric.is_global_zero:
+        print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
+
+
+def each_row_once(dataset, fabric):
+    """Sampler for scoring: each of n processes takes every n-th row, so that none is dropped or repeated."""
+    return range(fabric.global_rank, len(dataset), fabric.world_size)
+
+
+def on_device(fabric, batch):
+    """A loader's batch on the device, as networks and losses want it: images normalised, masks int64."""
+    batch = fabric.to_device(batch)
+    return {**batch, "image": normalised(batch["image"]), "mask": batch["mask"].long()}
+
+
+def seed_epoch(args, loader, epoch, rank):
+    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before."""
+    loader.sampler.set_epoch(epoch)
+    loader.dataset.epoch = epoch
+    seed = (args.seed * 1_000_003 + epoch) * 1_009 + rank
+    loader.generator.manual_seed(seed)  # seeds the loader's processes
+    torch.manual_seed(seed)
