@@ -14,7 +14,7 @@ from data.rows import pseudo_label_names, read_rows
 from utils.checkpoint import load_network
 from utils.engine import start_fabric
 from utils.loaders import worker_count
-from utils.options import add_device_flags
+from utils.options import add_device_flags, add_flip_flag
 from utils.prediction import predict
 
 
@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--network", type=int, default=0, choices=(0, 1), help="which network of a two-network run")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs of an earlier call")
+    add_flip_flag(parser)
     add_device_flags(parser)
     args = parser.parse_args()
 
@@ -35,7 +36,7 @@ def main():
         refuse_existing(Path(args.out_dir) / name, args.overwrite)
     network, config = load_network(args.checkpoint, args.network)
     fabric = start_fabric(args)
-    predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric))
+    predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric), args.flip)
     print(f"{len(set(names))} pseudo-labels in {args.out_dir}")
 
 

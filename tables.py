@@ -229,6 +229,7 @@ def parse():
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
     parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, but for those that name another")
     parser.add_argument("--folds", type=positive_int, default=3, help="of the teachers")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="teachers see no mirrored picture beside it")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of all networks")
     parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")

@@ -25,7 +25,7 @@ from utils import run_folder
 from utils.agreement import METRICS
 from utils.engine import start_fabric
 from utils.folds import assign_folds, train_round
-from utils.options import train_parser
+from utils.options import add_flip_flag, train_parser
 from utils.scoring import score_rows
 
 
@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--metric", choices=METRICS, default="bf", help="of the weights between two rounds")
     parser.add_argument("--weighted", action="store_true", help="the first round, too, weighs by the CSV's `weight`")
     parser.add_argument("--predict_csv", "--predict-csv", metavar="CSV", help="with --folds 1: rows to predict")
+    add_flip_flag(parser)
     args = parser.parse_args()
     rows = read_rows(args.train_csv, needs_weights=args.weighted)
     if args.predict_csv and args.folds > 1:

@@ -24,8 +24,8 @@ def args(photos, tmp_path):
         write_rows(tmp_path / "csv" / f"{name}.csv", rows)
     return argparse.Namespace(splits=tmp_path / "csv", home=tmp_path / "runs", seeds=[0, 1], shares=[0, 0.3, 0.6], share=0.6,
                               rows=None, size=[8, 8], theta=3.0, num_classes=2, noise="morphology", background=0,
-                              encoder="mobilenet_v2", encoder_weights="none", folds=3, lambda_warmup=2, ramp_epochs=4,
-                              teacher="pointrend", training=["--epochs", 1])
+                              encoder="mobilenet_v2", encoder_weights="none", folds=3, flip=True, lambda_warmup=2,
+                              ramp_epochs=4, teacher="pointrend", training=["--epochs", 1])
 
 
 def test_every_published_row_has_a_run():

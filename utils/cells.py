@@ -20,7 +20,7 @@ class Cell:
     Args:
         settings: Namespace: `splits` (folder of train.csv, test.csv, and train_truth.csv where the annotations are really
             coarse), `home` (folder of all cells), `size`, `theta`, `num_classes`, `noise`, `background`, `encoder`,
-            `encoder_weights`, `folds`, `lambda_warmup`, `ramp_epochs`, and `training`, a list of flags for every training.
+            `encoder_weights`, `folds`, `flip`, `lambda_warmup`, `ramp_epochs`, and `training`, flags of every training.
         share: 0..1, or DRAWN.
         seed: of the noise, the folds and the trainings.
     """
@@ -81,7 +81,8 @@ class Cell:
             csv, needs, weighted = trust.result, [trust], ["--weighted"]
         name = f"teacher_{model}{rounds if rounds > 1 else ''}"
         return self._job(f"{name}/teacher.json", needs, "train_teacher.py", "--train_csv", csv, *weighted,
-                         "--folds", self.settings.folds, *self._network(model), *self._training(name))
+                         "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model),
+                         *self._training(name))
 
     def weights(self, model, metric, rounds=1, sharpen=False):
         """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance, sharpened with a stricter one; a job."""

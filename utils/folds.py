@@ -66,6 +66,6 @@ def train_round(args, fabric, home, rows, fold_of, judged, names):
                        "training_rows": result["rows"]["train"], "valid": result["valid"], "judges": judges})
         if fabric.is_global_zero:
             predict(fabric, *load_network(checkpoint), judged[held_out], judges, home / "pseudo", args.batch_size,
-                    worker_count(args, fabric))
+                    worker_count(args, fabric), args.flip)
     fabric.barrier()
     return record

@@ -136,6 +136,12 @@ def add_optimizer_flags(parser):
                        help="clip gradient values to this before the step; 0 = off")
 
 
+def add_flip_flag(parser):
+    """--flip."""
+    parser.add_argument("--flip", action="store_true", help="average each prediction with that of the mirrored picture; not "
+                                                            "where left and right are classes of their own")
+
+
 def add_device_flags(parser):
     """--workers, --accelerator, --devices, --strategy, --precision; returns their group."""
     group = parser.add_argument_group("machine")
