@@ -2,13 +2,15 @@
 
 import json
 
+import lightning_fabric
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
 from data.dataset import SegmentationDataset
-from data.files import read_mask
+from data.files import read_image, read_mask, resize_image, write_image
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
@@ -18,6 +20,7 @@ from models.pointrend import draw_points, sample_at, subdivide, uncertainty
 from tests.conftest import run_script
 from utils.agreement import bf, hard_labels
 from utils.losses import AUXILIARY_SHARE, per_sample_loss, training_losses, values_at
+from utils.prediction import predict
 from utils.scoring import score_rows
 
 # --- PointRend --------------------------------------------------------------------------------------------------
@@ -191,6 +194,27 @@ def test_a_teacher_of_other_data_judges_these_rows(csvs, tmp_path, name):
     run_script("utils/get_weight.py", "--csv", csvs / "train_noisy_60.csv", "--pred-dir", tmp_path / "t" / "pseudo", "--out",
                tmp_path / "w.csv")
     assert np.isfinite(read_rows(tmp_path / "w.csv", needs_weights=True)["weight"]).all()
+
+
+def test_a_flipped_prediction_mirrors_with_its_picture(photos, tmp_path):
+    """Averaged with the mirrored picture, a network that prefers one side no longer does; alone, it does."""
+    picture = resize_image(read_image(pair_folder(photos).iloc[0].image), (48, 32))
+    for name, pixels in (("as_it_is", picture), ("mirrored", picture[:, ::-1].copy())):
+        write_image(tmp_path / "images" / f"{name}.png", pixels)
+    rows = pd.DataFrame({"image": [str(tmp_path / "images" / f"{name}.png") for name in ("as_it_is", "mirrored")]})
+    torch.manual_seed(0)
+    network = build_model("unet", width=4)
+    fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
+    config = {"size": (48, 32), "num_classes": 2}
+    with torch.no_grad():
+        network.eval()  # shift the logits so that half of the pixels are foreground
+        network.head.bias -= network(normalised(torch.from_numpy(picture).permute(2, 0, 1)[None])).median()
+    labels = {}
+    for flip in (False, True):
+        predict(fabric, network, config, rows, pseudo_label_names(rows), tmp_path / str(flip), flip=flip)
+        labels[flip] = [read_mask(tmp_path / str(flip) / name) for name in pseudo_label_names(rows)]
+    assert np.array_equal(labels[True][0], labels[True][1][:, ::-1]) and 0 < labels[True][0].mean() < 1
+    assert not np.array_equal(labels[False][0], labels[False][1][:, ::-1])
 
 
 def test_an_hrnet_serves_ocrnet():
