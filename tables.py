@@ -74,11 +74,6 @@ def known(name, title, weight):
     return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.known(weight)))
 
 
-def control(name, title, flag):
-    """A row of the sharp weights, spoilt."""
-    return Row(name, title, lambda cell: cell.student(name, TEACHER, sharp_weights(cell), flag))
-
-
 def tried(name, title, trust=None):
     """A row of benchmarks/alternatives.py, by the sharp weights or by those that `trust(cell)` gives."""
     def job(cell):
@@ -87,6 +82,15 @@ def tried(name, title, trust=None):
         return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", pseudo)
 
     return Row(name, title, job)
+
+
+def spoilt(weights, prefix=""):
+    """Two controls: the weights that `weights(cell)` gives, but each to another mask, and their mean to all."""
+    def row(kind, title, flag):
+        return Row(prefix + kind, title, lambda cell: cell.student(prefix + kind, TEACHER, weights(cell), flag))
+
+    return [row("shuffled", "control: weights of other masks", "--shuffle-weights"),
+            row("constant", "control: everywhere the mean weight", "--mean-weights")]
 
 
 def sharp_weights(cell):
@@ -100,13 +104,12 @@ NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD)
 SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
             lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
 ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0)
-CONTROLS = [control("shuffled", "control: weights of other masks", "--shuffle-weights"),
-            control("constant", "control: everywhere the mean weight", "--mean-weights"), ORACLE]
+CONTROLS = [*spoilt(sharp_weights), ORACLE]
 
 TABLES = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
         NOISY, Row("oracle", "clean ones alone", ORACLE.job), known("half", "coarse ones with weight 0.5", 0.5),
-        *CONTROLS[:2], CLEAN]),
+        *spoilt(lambda cell: cell.known(0.5), "half_"), CLEAN]),
     "table2": ("Table 2: weights over the share of noisy masks", [
         NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
         by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, SHARP,
