@@ -28,7 +28,7 @@ from models import NAMES
 from utils import comparison
 from utils.cells import DRAWN, Cell, splits_folder
 from utils.figures import plot_examples
-from utils.options import add_class_flag, add_legend_flag, add_noise_flags
+from utils.options import add_class_flag, add_legend_flag, add_noise_flags, train_parser
 from utils.paper import published
 from utils.plan import run_plan
 from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
@@ -222,7 +222,7 @@ def parse():
     """The flags; those not known here go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
-    parser.add_argument("--data", default="sample", help="folder with train.csv and test.csv, or its name in data/csv")
+    parser.add_argument("--data", required=True, help="folder with train.csv and test.csv, or its name in data/csv")
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
     parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
@@ -255,6 +255,7 @@ def parse():
         args.classes = args.splits / "classes.json"
     args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
                      "--optimizer", "adamw", "--learning-rate", 0.001, "--cache", *other]
+    train_parser("").parse_args(["--train_csv", "", "--name", "", *map(str, args.training)])  # a wrong flag ends here
     return args
 
 

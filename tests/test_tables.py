@@ -8,6 +8,7 @@ import pytest
 import tables
 from data.files import UserError, write_rows
 from data.splits import pair_folder
+from tests.conftest import run_script
 from tests.test_report import run_of
 from utils.cells import DRAWN, Cell, splits_folder
 from utils.paper import TABLES as PUBLISHED
@@ -115,6 +116,17 @@ def test_layout_of_two_shares():
         f"| NLKD | 90.0 / 75.0 | 87.76 / 61.12 | 86.0 ± {spread[0]:.1f} / 52.0 ± {spread[1]:.1f} | 86.77 / 58.55 |",
         "| upper | 88.0 / 70.0 | - | 88.0 / 70.0 | - |"]
     assert tables.table_text(content).startswith("Table 2: weights over the share of noisy masks (2 seeds)\n\n| mIoU")
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--learnig-rate", "1"], "unrecognized arguments: --learnig-rate 1"),
+    (["--precision", "8"], "--precision: invalid choice"),
+    (["--rows", "nlkd"], "--rows nlkd: no such row; there are band, bf"), (["--rows", "clean"], "leaves out the baseline"),
+    (["--shares", "60"], "'60' is not a number in 0..1")])
+def test_faults_are_found_before_anything_runs(args, flags, message):
+    done = run_script("tables.py", "table2", "--data", args.splits, "--out", args.home, *flags, check=False)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not list(args.home.rglob("*result.json"))
 
 
 def test_data_that_is_not_prepared_is_refused(tmp_path):
