@@ -78,8 +78,7 @@ def tried(name, title, trust=None):
     """A row of benchmarks/alternatives.py, by the sharp weights or by those that `trust(cell)` gives."""
     def job(cell):
         weights = (trust or sharp_weights)(cell)
-        pseudo = weights.needs[-1].result.parent / "pseudo"
-        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", pseudo)
+        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", pseudo_labels_of(weights))
 
     return Row(name, title, job)
 
@@ -93,6 +92,20 @@ def spoilt(weights, prefix=""):
             row("constant", "control: everywhere the mean weight", "--mean-weights")]
 
 
+def by_pixels(name, title, *flags):
+    """A row that lets doubted masks count where their teacher confirms them, by the sharp weights."""
+    def job(cell):
+        weights = sharp_weights(cell)
+        return cell.student(name, TEACHER, weights, "--pixels", pseudo_labels_of(weights), *flags)
+
+    return Row(name, title, job)
+
+
+def pseudo_labels_of(weights):
+    """The folder of the pseudo-labels that a job of weights scores by."""
+    return weights.needs[-1].result.parent / "pseudo"
+
+
 def sharp_weights(cell):
     """The weights of the option that goes beyond the paper; a job."""
     return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
@@ -103,8 +116,11 @@ CLEAN = plain("clean", "upper bound: clean masks", clean=True)
 NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD)
 SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
             lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
+PIXELS = by_pixels("pixels", "beyond the paper: the same, by pixels")
+BEYOND = [SHARP, PIXELS]
 ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0)
-CONTROLS = [*spoilt(sharp_weights), ORACLE]
+CONTROLS = [*spoilt(sharp_weights), ORACLE,
+            by_pixels("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights")]
 
 TABLES = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
@@ -112,25 +128,25 @@ TABLES = {
         *spoilt(lambda cell: cell.known(0.5), "half_"), CLEAN]),
     "table2": ("Table 2: weights over the share of noisy masks", [
         NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
-        by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, SHARP,
+        by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, *BEYOND,
         *CONTROLS, CLEAN]),
-    "table3": ("Table 3: clean and coarse annotations", [NOISY, NLKD, SHARP, *CONTROLS, CLEAN]),
+    "table3": ("Table 3: clean and coarse annotations", [NOISY, NLKD, *BEYOND, *CONTROLS, CLEAN]),
     "table4": ("Table 4: students and teachers", [
         NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
         by_teacher("pointrend_bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"),
         plain("deeplab", "DeepLabv3+, no weights", "deeplabv3plus"),
         by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
         by_teacher("deeplab_pointrend_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"),
-        SHARP, *CONTROLS, CLEAN, plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
+        *BEYOND, *CONTROLS, CLEAN, plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
     "table5": ("Table 5: methods of two networks", [
         NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
         two_networks("co_teaching+", "Co-teaching+"),
-        by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), SHARP, *CONTROLS, CLEAN]),
+        by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), *BEYOND,
+        *CONTROLS, CLEAN]),
     "alternatives": ("Weightings beyond the paper", [
-        NOISY, NLKD, SHARP, by_teacher("sharp_once", "sharpened BF, first round", "bf", sharpen=True),
+        NOISY, NLKD, *BEYOND, by_teacher("sharp_once", "sharpened BF, first round", "bf", sharpen=True),
         by_teacher("bf2", "BF as it is, second round", "bf", rounds=2),
         tried("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", rounds=2)),
-        tried("pixels", "pixels that the teacher doubts, second round"),
         tried("band", "the band of doubted outlines, second round"),
         tried("relabel", "doubted masks replaced by pseudo-labels"), *CONTROLS, CLEAN]),
 }
@@ -153,7 +169,7 @@ def jobs_of(table, args):
             cell = Cell(args, noisy_share, seed)
             for row in TABLES[table][1]:
                 once = row.name == "clean" or row.title.startswith("control")
-                fits = noisy_share == shares[-1] if once else noisy_share != 0 or row.name in ("bm_kd", "sharp")
+                fits = noisy_share == shares[-1] if once else noisy_share != 0 or row.name in ("bm_kd", "sharp", "pixels")
                 unknown = noisy_share == DRAWN and row.name in ("oracle", "half")
                 if fits and not unknown and (not args.rows or row.name in args.rows):
                     jobs[row.name, noisy_share, seed] = row.job(cell)
@@ -213,8 +229,7 @@ def make_table(table, args, jobs):
 def make_figure3(args, job):
     """The annotations with the lowest and the highest weights, from a finished job of weights."""
     rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
-    pseudo = job.needs[-1].result.parent / "pseudo"
-    plot_examples(rows, pseudo, read_legend(args.classes, args.num_classes), min(5, len(rows) // 2), path)
+    plot_examples(rows, pseudo_labels_of(job), read_legend(args.classes, args.num_classes), min(5, len(rows) // 2), path)
     print(f"lowest and highest weights of {job.result}: {path}")
 
 

@@ -9,11 +9,15 @@
 The training CSV needs a third column `weight`; validation does not weigh its masks. --shuffle-weights gives each row the
 weight of another one, at random by --seed: a control that must not help, or the gain was not the weights'. --mean-weights gives
 every row the mean: what a lower loss alone does.
+
+--pixels DIR goes beyond the paper: with the pseudo-labels in DIR, by which the CSV was scored, w_ip = 1 for each pixel p where
+annotation and pseudo-label agree, and w_i where they do not: a doubted annotation counts where its teacher confirms it.
 """
 
 from functools import partial
 
 from data.command_line import command_line, share
+from data.lazy import torch
 from utils.engine import run
 from utils.options import train_parser
 from utils.weighting import floored, levelled, shuffled
@@ -24,15 +28,23 @@ def weigh(args, logits, batch, epoch):
     return [floored(batch["weight"], args.min_weight)]
 
 
+def weigh_pixels(args, logits, batch, epoch):
+    """w_ip = 1 where annotation and pseudo-label agree, else w_i; (B, H, W)."""
+    (weights,) = weigh(args, logits, batch, epoch)
+    return [torch.where(batch["mask"] == batch["pseudo"], 1.0, weights[:, None, None])]
+
+
 def main():
     parser = train_parser(__doc__)
     parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
     controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
+    parser.add_argument("--pixels", metavar="DIR", help="pseudo-labels: pixels that agree with them count fully")
     args = parser.parse_args()
     reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
-    run(args, partial(weigh, args), needs_weights=True, reweigh=reweigh)
+    method = weigh_pixels if args.pixels else weigh
+    run(args, partial(method, args), needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels)
 
 
 if __name__ == "__main__":

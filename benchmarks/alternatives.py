@@ -1,18 +1,16 @@
 """Weightings that were tried beside those of the paper, as a train script; `tables.py alternatives` runs them all.
 
-    python benchmarks/alternatives.py --way pixels --pred-dir runs/teacher/pseudo --train_csv train_noisy_sharp_bfscore.csv \\
-        --test_csv test.csv --name pixels
+    python benchmarks/alternatives.py --way band --pred-dir runs/teacher/pseudo --train_csv train_noisy_sharp_bfscore.csv \\
+        --test_csv test.csv --name band
 
 The CSV holds the trust t_i in each mask; y_i is the mask and f(x_i) its out-of-fold pseudo-label in --pred-dir.
 
     cubed      w_i = t_i^3
     rank       w_i = the rank of t_i among all rows, 0..1
-    pixels     w_ip = 1 where y_i and f(x_i) agree, else t_i: a doubted mask counts where the teacher confirms it
     band       w_ip = t_i within --band px of the outline of y_i, else 1: a doubted mask counts inside and far outside
     relabel    w_i = 1, and masks with t_i < 0.5 are replaced by f(x_i)
 """
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,9 +21,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, positive_int
-from data.files import UserError, read_mask, resize_labels
+from data.files import UserError
 from data.lazy import torch
-from data.rows import pseudo_label_names, read_rows
 from utils.engine import run
 from utils.options import train_parser
 from utils.weighting import uniform
@@ -36,12 +33,6 @@ def weigh_rows(logits, batch, epoch):
     return [batch["weight"]]
 
 
-def weigh_pixels(pseudo, logits, batch, epoch):
-    """w_ip = 1 where y_i = f(x_i), else t_i; (B, H, W)."""
-    agree = batch["mask"] == pseudo_of(pseudo, batch)
-    return [torch.where(agree, 1.0, batch["weight"][:, None, None])]
-
-
 def weigh_band(band, logits, batch, epoch):
     """w_ip = t_i near the outline of y_i, else 1; (B, H, W)."""
     mask = batch["mask"][:, None].float()  # (B, 1, H, W)
@@ -49,16 +40,11 @@ def weigh_band(band, logits, batch, epoch):
     return [torch.where((highest != lowest)[:, 0], batch["weight"][:, None, None], 1.0)]
 
 
-def weigh_relabelled(pseudo, logits, batch, epoch):
+def weigh_relabelled(logits, batch, epoch):
     """w_i = 1, (B,); the batch's doubted masks become pseudo-labels."""
     doubted = (batch["weight"] < 0.5)[:, None, None]
-    batch["mask"][:] = torch.where(doubted, pseudo_of(pseudo, batch), batch["mask"])
+    batch["mask"][:] = torch.where(doubted, batch["pseudo"].long(), batch["mask"])
     return [uniform(batch["weight"])]
-
-
-def pseudo_of(pseudo, batch):
-    """Pseudo-labels of the batch's rows, int64 (B, H, W), on its device."""
-    return pseudo[batch["index"].cpu()].to(batch["mask"])
 
 
 def cubed(weights):
@@ -73,18 +59,14 @@ def ranked(weights):
 
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--way", required=True, choices=("cubed", "rank", "pixels", "band", "relabel"))
-    parser.add_argument("--pred-dir", required=True, help="out-of-fold pseudo-labels of the training rows")
+    parser.add_argument("--way", required=True, choices=("cubed", "rank", "band", "relabel"))
+    parser.add_argument("--pred-dir", help="out-of-fold pseudo-labels of the training rows, for relabel")
     parser.add_argument("--band", type=positive_int, default=5, help="px to either side of an outline")
     args = parser.parse_args()
-    if args.augment:
-        raise UserError("--augment: pseudo-labels would not move along; leave it out")
-    rows = read_rows(args.train_csv, needs_weights=True)
-    files = [os.path.join(args.pred_dir, name) for name in pseudo_label_names(rows)]
-    pseudo = torch.from_numpy(np.stack([resize_labels(read_mask(path, args.num_classes), tuple(args.size)) for path in files]))
-    weigh = {"pixels": partial(weigh_pixels, pseudo), "band": partial(weigh_band, args.band),
-             "relabel": partial(weigh_relabelled, pseudo)}.get(args.way, weigh_rows)
-    run(args, weigh, needs_weights=True, reweigh={"cubed": cubed, "rank": ranked}.get(args.way))
+    if args.way == "relabel" and not args.pred_dir:
+        raise UserError("--way relabel needs --pred-dir")
+    weigh = {"band": partial(weigh_band, args.band), "relabel": weigh_relabelled}.get(args.way, weigh_rows)
+    run(args, weigh, needs_weights=True, reweigh={"cubed": cubed, "rank": ranked}.get(args.way), pseudo_dir=args.pred_dir)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from data.files import progress, read_image, read_mask, resize_image, resize_labels
@@ -17,12 +18,12 @@ from data.lazy import torch
 from data.transforms import build_augmentation
 
 CGROUP = "/sys/fs/cgroup"
-CACHE_BYTES_PER_PIXEL = 4  # three of the image, one of the mask
+IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 
 
-def cache_bytes(samples, size):
-    """Memory that the cached samples of a size (H, W) take."""
-    return samples * size[0] * size[1] * CACHE_BYTES_PER_PIXEL
+def cache_bytes(rows, size):
+    """Memory that the cached samples of rows take at a size (H, W)."""
+    return len(rows) * size[0] * size[1] * (IMAGE_BYTES_PER_PIXEL + 1 + ("pseudo" in rows))
 
 
 def free_memory():
@@ -66,20 +67,21 @@ class SegmentationDataset:
     """Samples of a CSV at one size.
 
     Args:
-        rows: DataFrame of `read_rows`.
+        rows: DataFrame of `read_rows`; may have a column `pseudo`, paths of pseudo-labels.
         size: (H, W), pixels; images and masks are resized to it.
         num_classes: C; 2 = binary.
         augment: flip, scale and colour at random (training only).
-        cache: keep the decoded, resized samples in memory, 4 * H * W bytes each.
+        cache: keep the decoded, resized samples in memory, see `cache_bytes`.
         seed: of the augmentation; `epoch` counts in too, and is set before each one.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
-    float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows.
+    float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows; and, where the rows have them,
+    `pseudo` uint8 (B, H, W), pseudo-labels. Legend below: L label maps of a sample, 1 or 2.
     """
 
     def __init__(self, rows, size, num_classes, augment=False, cache=False, seed=0):
         self.image_paths = rows["image"].tolist()
-        self.mask_paths = rows["mask"].tolist()
+        self.label_paths = list(zip(*(rows[column] for column in ("mask", "pseudo") if column in rows)))
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
         self.seed, self.epoch = seed, 0
@@ -88,36 +90,37 @@ class SegmentationDataset:
 
     def _fill_cache(self):
         images = torch.empty(len(self), *self.size, 3, dtype=torch.uint8)
-        masks = torch.empty(len(self), *self.size, dtype=torch.uint8)
+        labels = torch.empty(len(self), len(self.label_paths[0]), *self.size, dtype=torch.uint8)
 
         def fill(index):
-            images[index], masks[index] = self._load(index)
+            images[index], labels[index] = self._load(index)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(progress(pool.map(fill, range(len(self))), "filling the cache", len(self), "sample"))
-        return images, masks
+        return images, labels
 
     def _load(self, index):
-        """Image (H, W, 3) and mask (H, W), uint8, from their files."""
+        """Image (H, W, 3) and label maps (L, H, W), uint8, from their files."""
         image = resize_image(read_image(self.image_paths[index]), self.size)
-        labels = resize_labels(read_mask(self.mask_paths[index], self.num_classes), self.size)
-        return torch.from_numpy(image), torch.from_numpy(labels)
+        labels = [resize_labels(read_mask(path, self.num_classes), self.size) for path in self.label_paths[index]]
+        return torch.from_numpy(image), torch.from_numpy(np.stack(labels))
 
-    def _augmented(self, image, mask, index):
+    def _augmented(self, image, labels, index):
         """The sample of this epoch, the same whichever process and batch it comes in."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
-            return self.augment(image, mask)
+            return self.augment(image, labels)
 
     def __len__(self):
         return len(self.image_paths)
 
     def __getitems__(self, indices):
         if self.cached:
-            images, masks = (each[indices] for each in self.cached)
+            images, labels = (each[indices] for each in self.cached)
         else:
-            images, masks = map(torch.stack, zip(*map(self._load, indices)))
+            images, labels = map(torch.stack, zip(*map(self._load, indices)))
         images = images.permute(0, 3, 1, 2)  # (B, 3, H, W)
         if self.augment:
-            images, masks = map(torch.stack, zip(*map(self._augmented, images, masks, indices)))
-        return {"image": images, "mask": masks, "weight": self.weights[indices], "index": torch.tensor(indices)}
+            images, labels = map(torch.stack, zip(*map(self._augmented, images, labels, indices)))
+        maps = dict(zip(("mask", "pseudo"), labels.unbind(1)))
+        return {"image": images, **maps, "weight": self.weights[indices], "index": torch.tensor(indices)}

@@ -103,7 +103,8 @@ def check_rows(csv, rows, num_classes):
     def fault(row):
         try:
             image_size(row.image)
-            read_checked_mask(row.mask, num_classes)
+            for path in (row.mask, *([row.pseudo] if "pseudo" in rows else [])):
+                read_checked_mask(path, num_classes)
         except UserError as error:
             return str(error)
 
@@ -131,6 +132,23 @@ def pseudo_label_names(rows):
         if len({_last_parts(path, depth) for path in distinct}) == len(distinct):
             break
     return [_last_parts(path, depth) + ".png" for path in paths]
+
+
+def pseudo_label_paths(rows, folder, part=slice(None)):
+    """Paths of the rows' pseudo-labels in a folder.
+
+    Args:
+        part: of these rows alone. The others are needed all the same: by their images, pseudo-labels are named.
+
+    Raises:
+        UserError: one is missing.
+    """
+    paths = [os.path.join(folder, name) for name in pseudo_label_names(rows)[part]]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise UserError(f"{folder}: {len(missing)} of {len(paths)} pseudo-labels are missing, first "
+                        f"{os.path.basename(missing[0])}; write them with predict.py --csv on the same CSV")
+    return paths
 
 
 def _last_parts(path, depth):

@@ -14,8 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_augmentation():
-    """A function (image uint8 (3, H, W), mask uint8 (H, W)) -> the same, changed at random: horizontal flip, scale in
-    0.75..1.25, colour jitter. Off in the paper (section 4)."""
+    """A function (image uint8 (3, H, W), label maps uint8 (..., H, W)) -> the same, changed at random: horizontal flip, scale
+    in 0.75..1.25, colour jitter. Off in the paper (section 4)."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 

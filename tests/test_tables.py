@@ -45,9 +45,9 @@ def test_each_table_has_its_controls():
 def test_table2_at_three_shares(args):
     jobs = tables.jobs_of("table2", args)
     at = {share: {name for name, its, seed in jobs if its == share and seed == 1} for share in args.shares}
-    assert at[0] == {"bm_kd", "sharp"}  # without noise the baseline is the run on clean masks
-    assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp"}
-    assert at[0.6] == at[0.3] | {"shuffled", "constant", "oracle", "clean"}
+    assert at[0] == {"bm_kd", "sharp", "pixels"}  # without noise the baseline is the run on clean masks
+    assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp", "pixels"}
+    assert at[0.6] == at[0.3] | {"shuffled", "constant", "pixels_shuffled", "oracle", "clean"}
     assert len({job.result for job in jobs.values()}) == len(jobs)
     kd = jobs["bf_kd", 0.3, 1]
     assert kd.command[0] == "train_with_KDweight.py" and kd.needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
@@ -88,9 +88,9 @@ def pair_folder_of(args):
 
 def test_alternatives_judge_by_the_teacher_that_weighed(args):
     jobs = tables.jobs_of("alternatives", args)
-    command = jobs["pixels", 0.6, 0].command
-    assert command[0] == "benchmarks/alternatives.py"
-    assert command[command.index("--pred-dir") + 1].endswith("teacher_pointrend2/pseudo")
+    for name, script, flag in (("relabel", "benchmarks/alternatives.py", "--pred-dir"), ("pixels", tables.TEACHER, "--pixels")):
+        command = jobs[name, 0.6, 0].command
+        assert command[0] == script and command[command.index(flag) + 1].endswith("teacher_pointrend2/pseudo")
     assert command[command.index("--train_csv") + 1].endswith("train_noisy_pointrend2_sharp_bfscore.csv")
     assert "alternatives" not in tables.PAPERS and len(tables.PAPERS) == 5
 

@@ -6,7 +6,7 @@ the weights:
     weigh(logits, batch, epoch) -> [w of network 1, w of network 2, ...]
 
     logits  list of tensors (B, C, H, W), one per network, without gradient
-    batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,)
+    batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,), see `SegmentationDataset`
     epoch   int, 0-based
     w       float tensors (B,); or (B, H, W), how much each pixel counts in its sample's loss
 
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from data.files import UserError, progress, read_json, write_json
 from data.lazy import LazyModule, torch
-from data.rows import check_rows, read_rows
+from data.rows import check_rows, pseudo_label_paths, read_rows
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.loaders import build_loaders, on_device, seed_epoch
@@ -36,7 +36,7 @@ from utils.optimizers import build_optimizer
 lightning_fabric = LazyModule("lightning_fabric")
 
 
-def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None):
+def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None):
     """Train with `weigh`, choose the best epoch, test it, and leave the run's files.
 
     Args:
@@ -46,6 +46,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         networks: suffix of each network's flags; default: one network, from --model, --encoder, --encoder-weights.
         selects: `weigh` gives selections, see the head of this module.
         reweigh: changes the weights of the training rows, all at once, before `weigh` sees them: float (rows,) -> (rows,).
+        pseudo_dir: folder of the training rows' pseudo-labels; `weigh` finds them as batch["pseudo"], uint8 (B, H, W).
 
     Returns:
         the content of result.json.
@@ -58,7 +59,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
     if args.resume and (folder / "result.json").exists():
         print(f"{folder}: finished already, nothing to do")
         return read_json(folder / "result.json")
-    splits = read_splits(args, needs_weights)  # what is wrong with the rows is found before PyTorch is even loaded
+    splits = read_splits(args, needs_weights, pseudo_dir)  # what is wrong with the rows is found before PyTorch is even loaded
     if reweigh:
         splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
     fabric = start_fabric(args)
@@ -77,13 +78,15 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
 # --- before the loop --------------------------------------------------------------------------------------------
 
 
-def read_splits(args, needs_weights):
+def read_splits(args, needs_weights, pseudo_dir=None):
     """Checked rows of each split: dict of `train`, `valid`, `test` -> DataFrame."""
     splits = {}
     for split in ("train", "valid", "test"):
         csv = getattr(args, f"{split}_csv")
         if csv:
             splits[split] = read_rows(csv, needs_weights and split == "train")
+    if pseudo_dir:
+        splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
     for split, rows in splits.items():
         check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
     return splits

@@ -18,7 +18,7 @@ def build_loaders(args, splits, fabric):
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
     if args.cache:
-        check_cache(args, fabric, sum(map(len, splits.values())))
+        check_cache(args, fabric, splits)
     loaders = {}
     for split, rows in splits.items():
         training = split == "train"
@@ -46,9 +46,10 @@ def worker_count(args, fabric):
     return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
 
 
-def check_cache(args, fabric, samples):
+def check_cache(args, fabric, splits):
     """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
-    needed = cache_bytes(samples, args.size) * local_processes() / 2**30
+    samples = sum(map(len, splits.values()))
+    needed = sum(cache_bytes(rows, args.size) for rows in splits.values()) * local_processes() / 2**30
     free = free_memory() / 2**30
     if needed > free:
         raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "

@@ -3,15 +3,14 @@
 import functools
 import itertools
 import multiprocessing
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from data.files import UserError, checked_labels, decode_mask, progress, resize_labels
-from data.rows import pseudo_label_names
+from data.files import checked_labels, decode_mask, progress, resize_labels
+from data.rows import pseudo_label_paths
 from utils.agreement_cpu import agreement
 
 
@@ -19,16 +18,12 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0,
     """Weight of each row, float (rows,) in 0..1.
 
     Args:
-        part: score these rows alone. The others are needed all the same: by their images, pseudo-labels are named.
+        part: see `pseudo_label_paths`.
 
     Raises:
         UserError: a pseudo-label is missing or not a label map.
     """
-    predictions = [os.path.join(pred_dir, name) for name in pseudo_label_names(rows)[part]]
-    missing = [path for path in predictions if not os.path.isfile(path)]
-    if missing:
-        raise UserError(f"--pred-dir {pred_dir}: {len(missing)} of {len(predictions)} pseudo-labels are missing, first "
-                        f"{os.path.basename(missing[0])}; write them with predict.py --csv on the same CSV")
+    predictions = pseudo_label_paths(rows, pred_dir, part)
     return score_pairs(rows["mask"].tolist()[part], predictions, num_classes, metric, theta, size, workers)
 
 
