@@ -23,11 +23,12 @@ from data.dataset import SegmentationDataset
 from data.files import UserError, progress, read_json
 from data.lazy import torch
 from data.rows import pseudo_label_names, read_rows
-from data.transforms import normalised
 from utils.agreement import METRICS, agreement
+from utils.cells import SHARP_THETA
 from utils.checkpoint import load_network
 from utils.detection import auprc, auroc, spearman
-from utils.options import add_class_flag, add_score_flags
+from utils.options import add_class_flag, add_flip_flag, add_score_flags
+from utils.prediction import logits_of
 
 
 def judged_folds(rows, teacher):
@@ -42,7 +43,7 @@ def judged_folds(rows, teacher):
     return [fold["checkpoint"] for fold in folds], np.array([fold_of[name] for name in names])
 
 
-def probabilities(dataset, checkpoints, fold_of):
+def probabilities(dataset, checkpoints, fold_of, flip):
     """Class probabilities of each sample by the network of its fold, float16 (N, K, H, W); binary masks have K = 2."""
     result = None
     for fold, checkpoint in enumerate(checkpoints):
@@ -51,7 +52,7 @@ def probabilities(dataset, checkpoints, fold_of):
         for batch in progress(np.array_split(indices, max(1, len(indices) // 16)), f"fold {fold + 1}", unit="batch"):
             samples = dataset.__getitems__(batch.tolist())
             with torch.no_grad():
-                logits = network(normalised(samples["image"])).float()  # (B, C, H, W)
+                logits = logits_of(network, samples["image"], flip)  # (B, C, H, W)
             one = logits.sigmoid()
             given = torch.cat([1 - one, one], 1) if logits.shape[1] == 1 else logits.softmax(1)
             if result is None:
@@ -61,9 +62,11 @@ def probabilities(dataset, checkpoints, fold_of):
 
 
 def our_scores(probs, masks, args):
-    """dict of metric -> float (N,)."""
+    """dict of score -> float (N,); the last one is BF with the tolerance of sharp weights."""
     classes = torch.from_numpy(probs.argmax(1))  # (N, H, W)
-    return {metric: agreement(classes, masks, args.num_classes, metric, args.theta).numpy() for metric in METRICS}
+    scores = {metric: agreement(classes, masks, args.num_classes, metric, args.theta) for metric in METRICS}
+    scores["bf, strict"] = agreement(classes, masks, args.num_classes, "bf", args.theta * SHARP_THETA)
+    return {name: values.numpy() for name, values in scores.items()}
 
 
 def cleanlab_scores(probs, masks):
@@ -85,6 +88,7 @@ def main():
     parser.add_argument("--truth", required=True, help="CSV of the same images with their untouched masks")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"))
     parser.add_argument("--out", required=True, help="JSON of what was measured")
+    add_flip_flag(parser)
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
@@ -92,18 +96,20 @@ def main():
     if "iterations" not in rows:
         raise UserError(f"--csv {args.csv}: has no column `iterations`")
     checkpoints, fold_of = judged_folds(rows, args.teacher)
-    dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)
-    clean = SegmentationDataset(truth, args.size, args.num_classes, cache=True).cached[1].long()
-    masks, noisy = dataset.cached[1].long(), (rows["iterations"] > 0).to_numpy()  # (N, H, W)
+    dataset = SegmentationDataset(rows, args.size, args.num_classes)
+    true_masks = SegmentationDataset(truth, args.size, args.num_classes)
+    masks, clean = (each.__getitems__(range(len(rows)))["mask"].long() for each in (dataset, true_masks))  # (N, H, W)
+    noisy = (rows["iterations"] > 0).to_numpy()
     true = agreement(masks, clean, args.num_classes, "bm", args.theta).numpy()
 
     figures, lines = [], []
     for kind, folds in (("out-of-fold", fold_of), ("in-sample", (fold_of + 1) % len(checkpoints))):
-        probs = probabilities(dataset, checkpoints, folds)
+        probs = probabilities(dataset, checkpoints, folds, args.flip)
         for name, scores in {**our_scores(probs, masks, args), **cleanlab_scores(probs, masks)}.items():
             figures.append({"teacher": kind, "score": name, "auroc": auroc(scores, noisy), "auprc": auprc(scores, noisy),
                             "spearman": spearman(scores, true)})
-            lines.append((kind, name, *(f"{figures[-1][key]:.3f}" for key in ("auroc", "auprc", "spearman"))))
+            values = (figures[-1][key] for key in ("auroc", "auprc", "spearman"))
+            lines.append((kind, name, *("-" if value is None else f"{value:.3f}" for value in values)))
     keep(args.out, {"rows": len(rows), "noisy": int(noisy.sum()), "detectors": figures},
          {f"{len(rows)} masks, {noisy.sum()} noisy": table(("teacher", "score", "AUROC", "AUPRC", "Spearman"), lines)},
          ("cleanlab",) if any("cleanlab" in each["score"] for each in figures) else ())

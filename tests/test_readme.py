@@ -100,7 +100,7 @@ def tables_in(content):
 def test_the_pages_show_the_committed_results(path):
     """people_table2.json stands in people.md, and so on."""
     content = json.loads(path.read_text())
-    page = path.with_name(re.sub("_table.$", "", path.stem) + ".md") if "table" in content else path.with_suffix(".md")
+    page = path.with_name(re.sub("_(table.|alternatives)$", "", path.stem) + ".md")
     if "tables" in content:
         page = path.with_name("detectors.md")
     for table in tables_in(content):

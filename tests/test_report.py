@@ -43,6 +43,9 @@ def test_runs_of_one_name_are_told_apart_by_the_flags_that_differ():
     groups = group_runs(runs)
     assert [group["label"] for group in groups] == ["kd, epochs 5", "kd, epochs 9"]
     assert groups[1]["runs"] == {0: "b", 1: "c"}
+    by_file = group_runs({"a": run_of("kd", pixels="s0/p"), "b": run_of("kd", pixels="s1/p", seed=1),
+                          "c": run_of("kd", pixels=None)})
+    assert [group["runs"] for group in by_file] == [{0: "a", 1: "b"}, {0: "c"}]
     by_csv = group_runs({"a": run_of("kd", train_csv="x/bf.csv"), "b": run_of("kd", train_csv="x/miou.csv")})
     assert [group["label"] for group in by_csv] == ["kd, bf", "kd, miou"]
     by_noise = group_runs({"a": run_of("kd", noise=0.3), "b": run_of("kd", noise=0.6)})

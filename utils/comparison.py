@@ -18,7 +18,8 @@ COMPARED = ("miou", "bf")  # with differences and recovered gap
 EPOCHS = {"test": "best epoch by validation", "test_last": "last epoch"}
 
 # flags in which the seeds of one method may differ; the forget rate is by default each CSV's own share of noise
-SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "forget_rate", "load", "command", *FREE_FLAGS}
+SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "forget_rate", "command", *FREE_FLAGS}
+PATH_FLAGS = {"load", "pixels", "pred_dir"}  # each seed may have a file of its own: whether there is one is what counts
 TEST_FLAGS = ("size", "theta", "num_classes")  # with other ones, scores are not comparable
 
 
@@ -99,7 +100,8 @@ def group_runs(results):
 def _identity(result):
     """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
     (its folder may differ, as each seed has masks of its own)."""
-    flags = {flag: value for flag, value in result["args"].items() if flag not in SEED_FLAGS}
+    flags = {flag: bool(value) if flag in PATH_FLAGS else value for flag, value in result["args"].items()
+             if flag not in SEED_FLAGS}
     share = result.get("noise_share")
     return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
             repr(sorted(flags.items())))

@@ -9,6 +9,18 @@ from data.transforms import normalised
 from utils.agreement import hard_labels
 
 
+def logits_of(network, images, flip=False):
+    """Logits of a network in eval mode, float32 (B, C, H, W).
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        flip: average with the logits of the mirrored pictures.
+    """
+    images = normalised(images)
+    logits = network(images).float()
+    return (logits + network(images.flip(-1)).float().flip(-1)) / 2 if flip else logits
+
+
 def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers=0, flip=False):
     """Write the pseudo-label of each row to `out_dir`.
 
@@ -16,7 +28,7 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
         network, config: of `checkpoint.load_network`.
         rows: DataFrame with a column `image`.
         names: file name of each row's pseudo-label, see `pseudo_label_names`.
-        flip: average the logits with those of the mirrored picture.
+        flip: see `logits_of`.
 
     The network sees the picture at its training size; its logits are brought back to the picture's own size before
     they become labels, so that outlines stay smooth.
@@ -26,10 +38,7 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
     loader = torch.utils.data.DataLoader(dataset, batch_size, num_workers=workers, collate_fn=as_it_is)
     for batch in progress(loader, "predicting", unit="batch"):
         with torch.no_grad(), fabric.autocast():
-            images = normalised(fabric.to_device(batch["image"]))
-            logits = network(images).float()  # (B, C, H, W)
-            if flip:
-                logits = (logits + network(images.flip(-1)).float().flip(-1)) / 2
+            logits = logits_of(network, fabric.to_device(batch["image"]), flip)  # (B, C, H, W)
         for one, index, size in zip(logits, batch["index"], batch["own_size"]):
             own = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
             write_mask(Path(out_dir) / names[index], hard_labels(own)[0].byte().cpu().numpy(), config["num_classes"])
