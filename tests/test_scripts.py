@@ -168,7 +168,7 @@ def test_teachers_judge_only_what_they_never_saw_and_the_chain_holds(csvs, tmp_p
     run_script("report.py", tmp_path / "kd", "--out", tmp_path / "report", "--weights", weights, "--noisy-csv", train,
                "--pred-dir", tmp_path / "teacher" / "pseudo")
     made = {path.name for path in (tmp_path / "report").iterdir()}
-    assert made == {"table.md", "table.json", "learning_curves.png", "weights.png", "examples.png"}
+    assert made == {"table.md", "table.json", "table.csv", "report.html", "learning_curves.png", "weights.png", "examples.png"}
 
 
 def test_folds_are_even_seeded_and_keep_an_image_together():

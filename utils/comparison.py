@@ -8,10 +8,12 @@ import statistics
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import t as student_t
 
 from data.files import UserError, read_json
+from data.lazy import LazyModule
 from utils.run_folder import FREE_FLAGS
+
+stats = LazyModule("scipy.stats")
 
 SCORES = {"miou": "mIoU", "bf": "BF", "dice": "Dice", "boundary_iou": "Boundary IoU"}
 COMPARED = ("miou", "bf")  # with differences and recovered gap
@@ -139,7 +141,7 @@ def paired_difference(method, baseline):
     n = len(differences)
     if n < 2:
         return (differences[0] if n else None), None, n or None
-    return statistics.fmean(differences), float(student_t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5, n
+    return statistics.fmean(differences), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5, n
 
 
 def recovered(method, baseline, clean, least=0.002):

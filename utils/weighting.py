@@ -4,11 +4,12 @@ A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
 """
 
 import numpy as np
-from scipy.special import expit, logit
 
-from data.lazy import torch
+from data.lazy import LazyModule, torch
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
+
+special = LazyModule("scipy.special")
 
 
 def uniform(weights):
@@ -87,7 +88,7 @@ def sharpened(scores, rounds=300):
     centres, deviation, share = np.array([scores.min(), scores.max()]), scores.std(), 0.5  # share: of the higher group
     for _ in range(rounds):
         middle, slope = centres.mean(), np.diff(centres)[0] / deviation**2
-        higher = expit(slope * (scores - middle) + logit(share))
+        higher = special.expit(slope * (scores - middle) + special.logit(share))
         belongs = np.stack([1 - higher, higher])  # (2, rows)
         centres = (belongs * scores).sum(1) / belongs.sum(1)
         deviation = max(0.01, np.sqrt((belongs * (scores - centres[:, None])**2).sum() / len(scores)))
