@@ -18,6 +18,7 @@ from utils.reporting import report_text
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
 EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_with_KDweight.py": SMALL,
+         "train_with_Teacher_weight.py": SMALL,
          "predict.py": "--accelerator cpu", "evaluate.py": "--accelerator cpu"}
 
 
@@ -40,6 +41,13 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         else:
             done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0 and done.stdout.count("\n") > 5, done.stderr
+    beyond = README[README.index("### Beyond the paper"):README.index("## Scripts")]
+    commands = [line.strip() for line in beyond.splitlines() if line.startswith("    python ")]
+    assert len(commands) == 4
+    for command in commands:
+        script, *flags = shlex.split(command)[1:]
+        run_script(ROOT / script, *flags, *EXTRA.get(script, "").split(), cwd=tmp_path)
+    assert (tmp_path / "runs" / "by_pixels" / "result.json").exists()
     scores = json.loads((tmp_path / "runs" / "nlkd" / "test.json").read_text())
     assert scores["images"] == len(list((tmp_path / "runs" / "nlkd" / "masks").iterdir())) == 3
     assert (tmp_path / "runs" / "report" / "examples.png").exists()
