@@ -94,12 +94,16 @@ def plot_gain(rows, path):
     if not points:
         return False
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
-    for row in points:
-        axis.errorbar(row["auroc"], 100 * row["bf"]["difference"], fmt="o", capsize=3,
-                      yerr=None if row["bf"]["interval"] is None or len(row["seeds"]) < 3 else 100 * row["bf"]["interval"])
-        axis.annotate(row["name"] + _percent_noisy(row["noise_share"]),
-                      (row["auroc"], 100 * row["bf"]["difference"]), xytext=(4, 4),
-                      textcoords="offset points", fontsize=7)
+    names = list(dict.fromkeys(row["name"] for row in points))
+    shares = sorted({row["noise_share"] or 0 for row in points})
+    for row in points:  # a colour per method, a marker per noise share
+        known = row["bf"]["interval"] is not None and len(row["seeds"]) > 2  # of two seeds it is too wide to see anything
+        axis.errorbar(row["auroc"], 100 * row["bf"]["difference"], capsize=3, markeredgecolor="black",
+                      fmt="osD^vP*X"[shares.index(row["noise_share"] or 0) % 8],
+                      color=plt.cm.tab20(names.index(row["name"]) % 20),
+                      label=row["name"] + _percent_noisy(row["noise_share"] if len(shares) > 1 else None),
+                      yerr=100 * row["bf"]["interval"] if known else None)
+    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(xlabel="AUROC of the weights, untouched against noisy masks", ylabel="BF above the baseline, points")
     axis.grid(alpha=0.3)
