@@ -38,6 +38,16 @@ def test_two_at_a_time_and_never_before_what_they_need(tmp_path):
     assert order(tmp_path)[2] == "last"
 
 
+@pytest.mark.parametrize("given, seen", [(None, "3"), ("1", "1")])
+def test_commands_side_by_side_share_the_cores(tmp_path, monkeypatch, given, seen):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    run_plan([job(tmp_path, "a", "import os; open(OUT, 'w').write(os.environ['OMP_NUM_THREADS'])")], parallel=2)
+    assert (tmp_path / "a").read_text() == seen
+
+
 def test_a_failure_stops_only_what_needs_it(tmp_path):
     bad = job(tmp_path, "bad", "raise SystemExit('the reason')")
     after = job(tmp_path, "after", "open(OUT, 'w')", bad)

@@ -1,5 +1,6 @@
 """Many commands that build on one another: what is finished is skipped, the rest runs side by side."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -58,7 +59,7 @@ def run_plan(jobs, parallel=1):
         UserError: names every job that failed, with the end of its log.
     """
     todo = [job for job in with_needs(jobs) if not job.finished()]
-    waiting, running, failed, processes = list(todo), {}, [], Processes()
+    waiting, running, failed, processes = list(todo), {}, [], Processes(max(1, os.cpu_count() // parallel))
     bar = progress(None, "runs", len(todo), "run")
     with ThreadPoolExecutor(parallel) as pool, processes:
         while waiting or running:
@@ -93,10 +94,15 @@ def _end_of(log):
 
 
 class Processes:
-    """The commands that run now; leaving the context ends them."""
+    """The commands that run now; leaving the context ends them.
 
-    def __init__(self):
+    Args:
+        threads: of each command, unless OMP_NUM_THREADS says so: commands side by side share the cores.
+    """
+
+    def __init__(self, threads):
         self.running, self.lock, self.closed = set(), threading.Lock(), False
+        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
     def __enter__(self):
         return self
@@ -114,7 +120,8 @@ class Processes:
             with self.lock:
                 if self.closed:
                     return 1
-                process = subprocess.Popen([sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT)
+                process = subprocess.Popen([sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT,
+                                           env=self.environment)
                 self.running.add(process)
             try:
                 return process.wait()
