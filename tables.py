@@ -242,6 +242,7 @@ def parse():
     parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
     parser.add_argument("--rows", nargs="+", help="only these rows, by their runs' names (noisy, bm_kd, sharp, clean, ...)")
+    parser.add_argument("--finished", action="store_true", help="run nothing, tabulate the runs that are finished")
     parser.add_argument("--jobs", type=positive_int, default=1, help="commands side by side")
     parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
@@ -278,11 +279,13 @@ def main():
     args = parse()
     tables = {"all": PAPERS, "figure3": []}.get(args.table, [args.table])
     plans = {table: jobs_of(table, args) for table in tables}
+    if args.finished:
+        plans = {table: {key: job for key, job in jobs.items() if job.finished()} for table, jobs in plans.items()}
     cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
     examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []
     for table, jobs in plans.items():
         if not any(name == "noisy" for name, _, _ in jobs):
-            raise UserError(f"{table}: --rows leaves out the baseline, `noisy`")
+            raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
     run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
     for table, jobs in plans.items():
         make_table(table, args, jobs)

@@ -121,7 +121,9 @@ def test_layout_of_two_shares():
 @pytest.mark.parametrize("flags, message", [
     (["--learnig-rate", "1"], "unrecognized arguments: --learnig-rate 1"),
     (["--precision", "8"], "--precision: invalid choice"),
-    (["--rows", "nlkd"], "--rows nlkd: no such row; there are band, bf"), (["--rows", "clean"], "leaves out the baseline"),
+    (["--rows", "nlkd"], "--rows nlkd: no such row; there are band, bf"),
+    (["--rows", "clean"], "`noisy`, is not finished or not among --rows"),
+    (["--finished"], "table2: the baseline"),
     (["--shares", "60"], "'60' is not a number in 0..1")])
 def test_faults_are_found_before_anything_runs(args, flags, message):
     done = run_script("tables.py", "table2", "--data", args.splits, "--out", args.home, *flags, check=False)
