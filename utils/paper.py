@@ -41,4 +41,4 @@ def published(table, row, share, street_scenes=False):
         street_scenes: Table 3's Cityscapes instead of its portraits.
     """
     figures = (CITYSCAPES if street_scenes and table == "table3" else TABLES.get(table, {})).get(row, {})
-    return figures.get(round(share, 2)) or (figures.get(MANUAL) if share > 0 else None)
+    return figures.get(share) or (figures.get(MANUAL) if share > 0 else None)

@@ -63,13 +63,12 @@ def run_plan(jobs, parallel=1):
     bar = progress(None, "runs", len(todo), "run")
     with ThreadPoolExecutor(parallel) as pool, processes:
         while waiting or running:
-            waiting = [job for job in waiting if not _stuck(job, failed)]
             ready = [job for job in waiting if all(need.finished() for need in job.needs)]
             for job in ready[:parallel - len(running)]:
                 waiting.remove(job)
                 running[pool.submit(processes.run, job)] = job
             if not running:
-                break
+                break  # what still waits needs a job that failed
             bar.set_postfix_str(", ".join(job.log.stem for job in running.values()))
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -81,11 +80,6 @@ def run_plan(jobs, parallel=1):
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} commands failed; the same call goes on from here\n"
                         + "\n".join(f"  {' '.join(job.command)}\n    {_end_of(job.log)}" for job in failed))
-
-
-def _stuck(job, failed):
-    """Whether a job needs, at any remove, one that failed."""
-    return any(need in failed or _stuck(need, failed) for need in job.needs)
 
 
 def _end_of(log):
