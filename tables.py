@@ -28,6 +28,7 @@ from models import NAMES
 from utils import comparison
 from utils.cells import DRAWN, Cell, splits_folder
 from utils.figures import plot_examples
+from utils.metrics import markdown_table
 from utils.options import add_class_flag, add_legend_flag, add_noise_flags, train_parser
 from utils.paper import published
 from utils.plan import run_plan
@@ -199,7 +200,7 @@ def layout(content):
             if set(cells) != {"-"}:
                 titles.append(title)
                 lines = [line + [cell] for line, cell in zip(lines, cells)]
-    return comparison.markdown_table(titles, lines)
+    return markdown_table(titles, lines)
 
 
 def table_text(content):
@@ -222,14 +223,14 @@ def make_table(table, args, jobs):
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
     text = table_text(content)
-    write_report(args.home / table, TABLES[table][0], content, text, weights, None, legend)
+    write_report(args.home / table, TABLES[table][0], content, text, weights)
     print(f"\n{text}\ntables and pictures: {args.home / table}")
 
 
 def make_figure3(args, job):
     """The annotations with the lowest and the highest weights, from a finished job of weights."""
     rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
-    plot_examples(rows, pseudo_labels_of(job), read_legend(args.classes, args.num_classes), min(5, len(rows) // 2), path)
+    plot_examples(rows, pseudo_labels_of(job), read_legend(args.classes, args.num_classes), 5, path)
     print(f"lowest and highest weights of {job.result}: {path}")
 
 

@@ -24,13 +24,9 @@ from data.command_line import command_line, positive_int
 from data.files import UserError
 from data.lazy import torch
 from utils.engine import run
+from utils.folds import weigh_by_csv
 from utils.options import train_parser
 from utils.weighting import uniform
-
-
-def weigh_rows(logits, batch, epoch):
-    """w_i, (B,), as the rows were weighted before training."""
-    return [batch["weight"]]
 
 
 def weigh_band(band, logits, batch, epoch):
@@ -65,8 +61,9 @@ def main():
     args = parser.parse_args()
     if args.way == "relabel" and not args.pred_dir:
         raise UserError("--way relabel needs --pred-dir")
-    weigh = {"band": partial(weigh_band, args.band), "relabel": weigh_relabelled}.get(args.way, weigh_rows)
-    run(args, weigh, needs_weights=True, reweigh={"cubed": cubed, "rank": ranked}.get(args.way), pseudo_dir=args.pred_dir)
+    weigh = {"band": partial(weigh_band, args.band), "relabel": weigh_relabelled}.get(args.way, weigh_by_csv)
+    run(args, weigh, needs_weights=True, reweigh={"cubed": cubed, "rank": ranked}.get(args.way),
+        pseudo_dir=args.pred_dir if args.way == "relabel" else None)
 
 
 if __name__ == "__main__":

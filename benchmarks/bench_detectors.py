@@ -96,7 +96,7 @@ def main():
     if "iterations" not in rows:
         raise UserError(f"--csv {args.csv}: has no column `iterations`")
     checkpoints, fold_of = judged_folds(rows, args.teacher)
-    dataset = SegmentationDataset(rows, args.size, args.num_classes)
+    dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)  # it is gone through three times
     true_masks = SegmentationDataset(truth, args.size, args.num_classes)
     masks, clean = (each.__getitems__(range(len(rows)))["mask"].long() for each in (dataset, true_masks))  # (N, H, W)
     noisy = (rows["iterations"] > 0).to_numpy()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from data.files import write_json
+from utils.metrics import markdown_table
 from utils.run_folder import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,8 +89,7 @@ def _cpu_name():
 
 def table(titles, rows):
     """Lines of a Markdown table."""
-    return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|",
-            *("| " + " | ".join(map(str, row)) + " |" for row in rows)]
+    return markdown_table(titles, [map(str, row) for row in rows]).splitlines()
 
 
 def keep(path, content, tables, packages=()):

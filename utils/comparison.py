@@ -11,6 +11,7 @@ import pandas as pd
 
 from data.files import UserError, read_json
 from data.lazy import LazyModule
+from utils.metrics import markdown_table
 from utils.run_folder import FREE_FLAGS
 
 stats = LazyModule("scipy.stats")
@@ -260,12 +261,6 @@ def _difference(score):
 def markdown(frame):
     """A DataFrame of text as a Markdown table."""
     return markdown_table(frame.columns, frame.to_numpy())
-
-
-def markdown_table(titles, lines):
-    """Titles and lines of text as a Markdown table."""
-    rule = "|---" * len(titles) + "|"
-    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def number_frame(rows):

@@ -156,7 +156,12 @@ def plot_weights(tables, summaries, path):
 
 
 def plot_examples(rows, pred_dir, legend, count, path):
-    """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3)."""
+    """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3).
+
+    Args:
+        count: annotations at each end, as many as there are rows for.
+    """
+    count = min(count, max(1, len(rows) // 2))
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")
     chosen = np.concatenate([order[:count], order[-count:]])
     names, num_classes = pseudo_label_names(rows), len(legend.names)

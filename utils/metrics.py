@@ -69,6 +69,12 @@ def _or_none(value):
     return None if value != value else value
 
 
+def markdown_table(titles, lines):
+    """Titles and lines of text as a Markdown table."""
+    rule = "|---" * len(titles) + "|"
+    return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def score_table(named_scores):
     """A text table of `SplitScores.compute` results, in percent.
 
@@ -77,12 +83,12 @@ def score_table(named_scores):
     """
     columns = ("miou", "dice", "bf", "boundary_iou")
     titles = ("mIoU", "Dice", "BF", "Boundary IoU", "IoU per class")
-    lines = ["| run | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    lines = []
     for name, scores in named_scores.items():
         cells = [f"{100 * scores[column]:.2f}" for column in columns]
         per_class = " ".join(_mean_percent([value]) for value in scores["iou_per_class"])
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {per_class} |")
-    return "\n".join(lines)
+        lines.append([name, *cells, per_class])
+    return markdown_table(["run", *titles], lines)
 
 
 def class_table(named_scores, names):
@@ -92,12 +98,12 @@ def class_table(named_scores, names):
         named_scores: dict of column name -> list of `SplitScores.compute` results, a seed each, of more than two classes.
         names: of the classes.
     """
-    lines = ["| IoU / BF | " + " | ".join(named_scores) + " |", "|---" * (len(named_scores) + 1) + "|"]
+    lines = []
     for c, name in enumerate(names):
         cells = [" / ".join(_mean_percent([each[key][c] for each in seeds]) for key in ("iou_per_class", "bf_per_class"))
                  for seeds in named_scores.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    return markdown_table(["IoU / BF", *named_scores], lines)
 
 
 def _mean_percent(values):

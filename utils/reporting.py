@@ -13,7 +13,7 @@ from data.legend import Legend
 from data.rows import read_rows
 from utils import comparison, figures
 from utils.detection import summarise
-from utils.metrics import class_table
+from utils.metrics import class_table, markdown_table
 
 PICTURES = ("noise", "gain", "learning_curves", "weights", "examples")
 
@@ -105,7 +105,7 @@ def weight_table(summaries):
         values = [summary.get(key) for key in known] + [summary["levels"][level]["mean"] for level in levels]
         lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
     headings = ["weights", *(titles[key] for key in known), *(f"mean at level {level}" for level in levels)]
-    return comparison.markdown_table(headings, lines)
+    return markdown_table(headings, lines)
 
 
 def report_text(content, legend=None):
@@ -162,7 +162,7 @@ def write_report(out, title, content, text, weights=None, pred_dir=None, legend=
         figures.plot_weights(weights, content["weights"], drawn["weights"])
         if pred_dir:
             shown = list(weights.values())[-1]
-            figures.plot_examples(shown, pred_dir, legend, min(examples, max(1, len(shown) // 2)), drawn["examples"])
+            figures.plot_examples(shown, pred_dir, legend, examples, drawn["examples"])
     page = report_page(title, text, {name: path for name, path in drawn.items() if path.exists()})
     for name, written in (("table.md", text), ("report.html", page),
                           ("table.csv", comparison.number_frame(rows).to_csv(index=False))):
