@@ -12,7 +12,8 @@ from data.files import refuse_existing, write_json
 from data.lazy import torch
 from data.rows import check_rows, read_rows
 from utils.checkpoint import load_network
-from utils.engine import evaluate, start_fabric
+from utils.devices import start_fabric
+from utils.engine import evaluate
 from utils.loaders import each_row_once, worker_count
 from utils.metrics import score_table
 from utils.options import add_device_flags

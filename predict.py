@@ -12,7 +12,7 @@ from data.command_line import command_line, positive_int, tool_parser
 from data.files import refuse_existing
 from data.rows import pseudo_label_names, read_rows
 from utils.checkpoint import load_network
-from utils.engine import start_fabric
+from utils.devices import start_fabric
 from utils.loaders import worker_count
 from utils.options import add_device_flags, add_flip_flag
 from utils.prediction import predict

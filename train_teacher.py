@@ -16,14 +16,12 @@ runs/teacher/teacher.json, which says who judged what and what each was trained 
 teacher trained on other data).
 """
 
-from pathlib import Path
-
 from data.command_line import command_line, positive_int
 from data.files import UserError, write_json
 from data.rows import pseudo_label_names, read_rows
 from utils import run_folder
 from utils.agreement import METRICS
-from utils.engine import start_fabric
+from utils.devices import start_fabric
 from utils.folds import assign_folds, train_round
 from utils.options import add_flip_flag, train_parser
 from utils.scoring import score_rows
@@ -46,17 +44,24 @@ def main():
     if args.folds > rows["image"].nunique():
         raise UserError(f"--folds {args.folds}: more folds than images ({rows['image'].nunique()}) in {args.train_csv}")
 
-    home = Path(args.out_dir) / args.name
-    run_folder.check(args, home)
-    if args.resume and (home / "teacher.json").exists():
-        print(f"{home}: finished already, nothing to do")
-        return
-    judged = read_rows(args.predict_csv) if args.predict_csv else rows
+    with run_folder.claimed(args) as home:
+        if args.resume and (home / "teacher.json").exists():
+            print(f"{home}: finished already, nothing to do")
+            return
+        train_and_judge(args, home, rows, read_rows(args.predict_csv) if args.predict_csv else rows)
+
+
+def train_and_judge(args, home, rows, judged):
+    """All rounds and folds, and teacher.json.
+
+    Args:
+        rows, judged: DataFrames of `read_rows`, to train on and to predict.
+    """
     names = pseudo_label_names(judged)
     fold_of = assign_folds(judged["image"], args.folds, args.seed)
     fabric = start_fabric(args)
     if fabric.is_global_zero:
-        run_folder.open_new(args, home)
+        run_folder.open_run(args, home, {"train": rows})
     fabric.barrier()
 
     columns = ["image", "mask", *["weight"] * args.weighted]

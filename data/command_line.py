@@ -1,20 +1,43 @@
 """What every command line here shares: help that is the docstring, checked numbers, errors of one line."""
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
 from data.files import UserError
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a scheduler sends before it takes the machine away; to be treated like Ctrl-C."""
+
+
 def command_line(main):
-    """Run a script's `main()`: a UserError becomes one message on stderr and exit code 2, Ctrl-C becomes 130."""
+    """Run a script's `main()`.
+
+    A UserError, or what the machine refuses, becomes one message on stderr and exit code 2; Ctrl-C and SIGTERM end with 130
+    and 143.
+    """
+    if "WORLD_SIZE" not in os.environ:  # torchrun's processes wait for one another, so that they must die at once
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except UserError as error:
         sys.exit(_print_error(error, code=2))
-    except KeyboardInterrupt:
-        sys.exit(_print_error("interrupted; finished files are kept", code=130))
+    except OSError as error:
+        sys.exit(_print_error(f"{error.filename or 'a file'}: {error.strerror or error}", code=2))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+            raise
+        sys.exit(_print_error("out of memory; lower --batch-size or --size, or leave out --cache", code=2))
+    except KeyboardInterrupt as stop:
+        code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        sys.exit(_print_error(str(stop) or "interrupted; finished files are kept", code))
+
+
+def _terminate(number, frame):
+    raise Terminated
 
 
 def _print_error(message, code):

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -24,10 +25,17 @@ from tqdm import tqdm
 from data import IGNORE_INDEX
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LARGEST_PICTURE = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit; a few kB can claim more, and would fill the memory
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values for pictures that lie on their side
+ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
 class UserError(Exception):
     """Something the user can mend: the message names the file, row or flag and says what to do."""
+
+    def __init__(self, message):
+        # a loader process wraps what it raises in the text of its traceback
+        super().__init__(message.rpartition("UserError: ")[2].strip() if message.startswith("Caught UserError") else message)
 
 
 def progress(items, title, total=None, unit="it", shown=True):
@@ -44,17 +52,29 @@ def progress(items, title, total=None, unit="it", shown=True):
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
+
+    Raises:
+        UserError: the disk is full, or nothing may be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); what stood there before is kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path):
+    """Whether a file is what a killed `atomic_path` left."""
+    return re.fullmatch(r"\..+\.\d+(\.\w+)?", Path(path).name) is not None
 
 
 def write_json(path, content):
@@ -87,11 +107,10 @@ def read_image(path):
         uint8 array (H, W, 3).
 
     Raises:
-        UserError: the file is missing, cut short or not an image.
+        UserError: the file is missing, cut short, too large or not an image.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: no such image")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image_size(path)
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{path}: cannot be decoded as an image; replace the file or remove its row")
     return np.ascontiguousarray(image[:, :, ::-1])
@@ -142,9 +161,11 @@ def decode_mask(path, num_classes):
 
 
 def _is_grey_png(content):
-    """Whether OpenCV, a quarter faster than Pillow, reads the file's values as they are: a grey PNG, 8 bits a pixel."""
+    """Whether OpenCV, a quarter faster than Pillow, reads the file's values as they are: a grey PNG, 8 bits a pixel, of a
+    size that Pillow would not refuse."""
     head = content[:26].tobytes()
-    return head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:] == b"\x08\x00"
+    pixels = int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big")
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:] == b"\x08\x00" and pixels <= LARGEST_PICTURE
 
 
 def _holds(values, lowest, highest):
@@ -195,16 +216,19 @@ def write_image(path, image):
     """Write an RGB picture (H, W, 3) or a grey one (H, W), uint8; the format follows the suffix."""
     if image.ndim == 3:
         image = image[:, :, ::-1]
+    try:
+        done, content = cv2.imencode(Path(path).suffix, image)
+    except cv2.error:
+        raise UserError(f"{path}: no picture format has this suffix; {', '.join(IMAGE_SUFFIXES)} are written") from None
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), image):
-            raise UserError(f"{path}: cannot be written; is the disk full or the suffix unknown?")
+        temporary.write_bytes(content)  # OpenCV's own writing does not say when the disk is full
 
 
 def image_size(path):
-    """(H, W) in pixels from the file's header alone.
+    """(H, W) in pixels, EXIF rotation applied, from the file's header alone.
 
     Raises:
-        UserError: no such file, or not an image.
+        UserError: no such file, not an image, or one of more than LARGEST_PICTURE px.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file")
@@ -212,9 +236,28 @@ def image_size(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
-                return file.size[::-1]
+                turned = file.getexif().get(ORIENTATION) in TURNED
+                return file.size if turned else file.size[::-1]
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: more than {LARGEST_PICTURE} px; cut it into smaller pictures") from None
     except Exception as error:  # PIL raises whatever its format plugins raise
         raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
+
+
+def check_image(path):
+    """`image_size`, and a UserError if the file is cut short; a whole JPEG or PNG need not be decoded for that."""
+    size = image_size(path)
+    with open(path, "rb") as file:
+        beginning = file.read(2)
+        file.seek(-min(64, os.path.getsize(path)), os.SEEK_END)
+        ending = file.read().rstrip(b"\0")  # some cameras fill up with zeros
+    if beginning not in ENDINGS or not ending.endswith(ENDINGS[beginning]):
+        try:
+            with Image.open(path) as file:
+                file.load()
+        except Exception as error:  # see `image_size`
+            raise UserError(f"{path}: cut short or damaged ({str(error) or type(error).__name__})") from None
+    return size
 
 
 def resize_image(image, size):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.files import UserError, image_size, progress, read_checked_mask
+from data.files import UserError, check_image, progress, read_checked_mask
 
 SHOWN_FAULTS = 10
 
@@ -94,17 +94,26 @@ def _raise_faults(csv, faults):
         raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
 
 
+def check_apart(train_csv, train, csv, rows):
+    """Raise UserError if rows that are scored hold pictures of the training rows."""
+    known = {os.path.realpath(path) for path in train["image"]}
+    shared = [path for path in rows["image"] if os.path.realpath(path) in known]
+    if shared:
+        raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {train_csv} too, first {shared[0]}; scores on "
+                        "them would say nothing, leave them out of one")
+
+
 def check_rows(csv, rows, num_classes):
-    """Open every file of the rows: image headers are readable and mask values are classes.
+    """Open every file of the rows: images are whole, mask values are classes, and masks have their images' shape.
 
     Raises:
         UserError: one report of all faulty rows, the first 10 shown with their row numbers.
     """
     def fault(row):
         try:
-            image_size(row.image)
+            size = check_image(row.image)
             for path in (row.mask, *([row.pseudo] if "pseudo" in rows else [])):
-                read_checked_mask(path, num_classes)
+                check_shape(size, read_checked_mask(path, num_classes).shape, path)
         except UserError as error:
             return str(error)
 
@@ -112,6 +121,18 @@ def check_rows(csv, rows, num_classes):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(progress(pool.map(fault, items), f"checking {Path(csv).name}", len(items), "row"))
     _raise_faults(csv, [(row.Index, message) for row, message in zip(items, found) if message])
+
+
+def check_shape(size, mask_size, path):
+    """Raise UserError unless a mask has its image's aspect ratio, give or take two pixels of its own.
+
+    Args:
+        size, mask_size: (H, W) in px. They may differ, as both are resized.
+    """
+    (height, width), (mask_height, mask_width) = size, mask_size
+    if min(abs(mask_width - width * mask_height / height), abs(mask_height - height * mask_width / width)) > 2:
+        raise UserError(f"mask {path} is {mask_height} x {mask_width} px, its image {height} x {width}: another shape; is one "
+                        "of them turned or cropped?")
 
 
 def pseudo_label_names(rows):

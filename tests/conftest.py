@@ -29,10 +29,14 @@ def pytest_report_header():
     return f"real photographs: NOT FOUND at {DATASETS}; tests on them are SKIPPED, the others use drawn portraits"
 
 
+def environment():
+    """That of a user without a GPU, one thread a command."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
 def run_script(*arguments, check=True, cwd=ROOT):
     """Run `python ARGUMENTS` as a user would; returns the CompletedProcess with text output."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(), text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

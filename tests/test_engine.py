@@ -23,7 +23,7 @@ from data.rows import read_rows
 from data.transforms import normalised
 from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
-from utils import engine, loaders
+from utils import devices, engine, loaders
 from utils.checkpoint import load, load_network, model_config
 from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores
@@ -228,7 +228,7 @@ def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(csvs, tmp_path):
-    with pytest.raises(UserError, match="epoch 1: the loss is"):
+    with pytest.raises(UserError, match="epoch 1, step 1: the loss is nan, at learning rate .*; look at these"):
         engine.run(arguments(csvs, tmp_path), lambda lo, b, e: [b["weight"] * float("nan")])
 
 
@@ -258,7 +258,7 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
         def seed_everything(self, *args, **kwargs):
             pass
 
-    monkeypatch.setattr(engine.lightning_fabric, "Fabric", Recorder)
+    monkeypatch.setattr(devices.lightning_fabric, "Fabric", Recorder)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     if torchrun:

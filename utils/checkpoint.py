@@ -4,6 +4,7 @@ A checkpoint is a dict of plain values and tensors, so it loads with `weights_on
 refused. `networks` holds one entry per network: its `config` (arguments of `build_model`, size and task) and `state`.
 """
 
+import io
 from pathlib import Path
 
 from data.files import UserError, atomic_path
@@ -14,9 +15,11 @@ FORMAT = "nlkd-1"
 
 
 def save(path, content):
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all; equal contents give equal bytes."""
+    buffer = io.BytesIO()  # torch's own writing puts the file's name into it, and a full disk ends it in many words
+    torch.save({"format": FORMAT, **content}, buffer)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path):
@@ -94,14 +97,28 @@ def start_from(network, path, index=0):
 class TrainingState:
     """All that changes while training, so that a run can be stopped and resumed.
 
-    Random numbers need no saving: order and augmentation are seeded anew by (seed, epoch).
+    Random numbers need no saving between epochs: order and augmentation are seeded anew by (seed, epoch).
     """
 
     def __init__(self, configs, networks, optimizers, schedulers):
         self.configs, self.networks = configs, networks
         self.optimizers, self.schedulers = optimizers, schedulers
         self.epoch = 0  # the next one to train
+        self.begun = None  # of an epoch that was left in the middle: see `engine.train_one_epoch`
         self.best_score, self.best_epoch = -1.0, -1
+
+    def begin_epoch(self, device):
+        """Set `begun`, unless a checkpoint has: how far the epoch is, in steps, sums of losses and weights (2, networks),
+        empty batches per network and seconds. Returns the seconds."""
+        if self.begun is None:
+            count = len(self.networks)
+            self.begun = {"step": 0, "sums": torch.zeros(2, count), "empty": [0] * count, "seconds": 0.0, "random": None}
+        self.begun["sums"] = self.begun["sums"].to(device)  # stays there until the epoch ends
+        return self.begun["seconds"]
+
+    def leave_epoch(self, seconds):
+        """Note what else the rest of the epoch needs."""
+        self.begun["seconds"], self.begun["random"] = seconds, random_state()
 
     def weights(self):
         """The networks alone, as a checkpoint holds them."""
@@ -117,7 +134,7 @@ class TrainingState:
         """Everything, as a checkpoint holds it."""
         return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
                 "schedulers": [s.state_dict() for s in self.schedulers], "epoch": self.epoch,
-                "best_score": self.best_score, "best_epoch": self.best_epoch}
+                "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def restore(self, content):
         """Take over a checkpoint's content."""
@@ -126,3 +143,16 @@ class TrainingState:
             for target, saved in zip(getattr(self, part), content[part]):
                 target.load_state_dict(saved)
         self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
+        self.begun = content.get("begun")  # a checkpoint may be older than this
+
+
+def random_state():
+    """The state of PyTorch's random numbers, of the CPU and of each GPU."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state):
+    """Go on with the random numbers where `random_state` was."""
+    torch.set_rng_state(state["cpu"])
+    for device, saved in enumerate(state["cuda"][:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(saved, device)

@@ -17,23 +17,21 @@ A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt
 curves.
 """
 
-import math
-import os
 import sys
 import time
 from pathlib import Path
 
 from data.files import UserError, progress, read_json, write_json
-from data.lazy import LazyModule, torch
-from data.rows import check_rows, pseudo_label_paths, read_rows
+from data.lazy import torch
+from data.rows import check_apart, check_rows, pseudo_label_paths, read_rows
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
+from utils.devices import start_fabric
 from utils.loaders import build_loaders, on_device, seed_epoch
 from utils.losses import batch_loss, main_logits
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
-
-lightning_fabric = LazyModule("lightning_fabric")
+from utils.stopping import LossWatch, StopRequest
 
 
 def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None):
@@ -54,25 +52,24 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
     Raises:
         UserError: anything the user can mend, found before training begins where that is possible.
     """
-    folder = Path(args.out_dir) / args.name
-    run_folder.check(args, folder)
-    if args.resume and (folder / "result.json").exists():
-        print(f"{folder}: finished already, nothing to do")
-        return read_json(folder / "result.json")
-    splits = read_splits(args, needs_weights, pseudo_dir)  # what is wrong with the rows is found before PyTorch is even loaded
-    if reweigh:
-        splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
-    fabric = start_fabric(args)
-    fabric.barrier()  # every process has found the folder free before the first one writes to it
-    state = build_state(args, fabric, networks)
-    loaders = build_loaders(args, splits, fabric)
-    if fabric.is_global_zero:
-        run_folder.open_new(args, folder)
-    fabric.barrier()
-    if args.resume and (folder / "last.ckpt").exists():
-        state.restore(checkpoint.load(folder / "last.ckpt"))
-    fit(args, fabric, state, loaders, weigh, selects, folder)
-    return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits))
+    with run_folder.claimed(args) as folder:
+        if args.resume and (folder / "result.json").exists():
+            print(f"{folder}: finished already, nothing to do")
+            return read_json(folder / "result.json")
+        splits = read_splits(args, needs_weights, pseudo_dir)  # what is wrong with the rows is found before PyTorch is loaded
+        if reweigh:
+            splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
+        fabric = start_fabric(args)
+        fabric.barrier()  # every process has found the folder free before the first one writes to it
+        state = build_state(args, fabric, networks)
+        loaders = build_loaders(args, splits, fabric)
+        if fabric.is_global_zero:
+            run_folder.open_run(args, folder, splits)
+        fabric.barrier()
+        if args.resume and (folder / "last.ckpt").exists():
+            state.restore(checkpoint.load(folder / "last.ckpt"))
+        fit(args, fabric, state, loaders, weigh, selects, folder)
+        return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits))
 
 
 # --- before the loop --------------------------------------------------------------------------------------------
@@ -85,39 +82,16 @@ def read_splits(args, needs_weights, pseudo_dir=None):
         csv = getattr(args, f"{split}_csv")
         if csv:
             splits[split] = read_rows(csv, needs_weights and split == "train")
+    for split in ("valid", "test"):
+        if split in splits:
+            check_apart(args.train_csv, splits["train"], getattr(args, f"{split}_csv"), splits[split])
+    if needs_weights and not splits["train"]["weight"].any():
+        raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from; see utils/get_weight.py")
     if pseudo_dir:
         splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
     for split, rows in splits.items():
         check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
     return splits
-
-
-def start_fabric(args):
-    """Device, precision and processes, by Lightning Fabric."""
-    torchrun = "LOCAL_WORLD_SIZE" in os.environ
-    devices, nodes, strategy = args.devices, 1, args.strategy
-    if torchrun:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    if strategy == "auto":
-        strategy = "ddp" if torchrun else "dp" if _visible_gpus(args) > 1 else "auto"
-    if devices == "auto" and args.accelerator == "cpu":
-        devices = 1
-    try:
-        fabric = lightning_fabric.Fabric(accelerator=args.accelerator, devices=devices, num_nodes=nodes, strategy=strategy,
-                                         precision=args.precision)
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:  # Lightning's misconfiguration errors are ValueErrors
-        raise UserError(f"--accelerator {args.accelerator} --devices {args.devices}: {error}") from None
-    return fabric
-
-
-def _visible_gpus(args):
-    if args.accelerator not in ("auto", "cuda", "gpu") or not torch.cuda.is_available():
-        return 0
-    if args.devices in ("auto", "-1"):
-        return torch.cuda.device_count()
-    return len(args.devices.strip(",").split(",")) if "," in args.devices else int(args.devices)
 
 
 def build_networks(args, configs, suffixes=("",)):
@@ -147,72 +121,117 @@ def build_state(args, fabric, suffixes=("",)):
 
 
 def fit(args, fabric, state, loaders, weigh, selects, folder):
-    """Train epoch by epoch; after each, validate, log and save."""
+    """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
     log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
-    for epoch in range(state.epoch, args.epochs):
-        began = time.perf_counter()
-        learning_rate = state.optimizers[0].param_groups[0]["lr"]
-        seed_epoch(args, loaders["train"], epoch, fabric.global_rank)
-        means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, epoch)
-        if not all(map(math.isfinite, means["loss"])):
-            raise UserError(f"epoch {epoch + 1}: the loss is {means['loss']}; lower --learning-rate "
-                            f"({args.learning_rate}); {folder} keeps the epochs before")
-        seconds = time.perf_counter() - began
-        for scheduler in state.schedulers:
-            scheduler.step()
-        valid = evaluate_all(fabric, state, loaders.get("valid"), args)
-        state.epoch = epoch + 1
-        score = selection_score(valid[0]) if valid else float(epoch)
-        improved = score > state.best_score
-        if improved:
-            state.best_score, state.best_epoch = score, epoch
-        if log:
-            if improved:
-                checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": epoch, "valid": valid})
+    with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
+        for epoch in range(state.epoch, args.epochs):
+            learning_rate = state.optimizers[0].param_groups[0]["lr"]
+            began = time.perf_counter() - state.begin_epoch(fabric.device)
+            seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
+            watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
+            try:
+                means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
+                seconds = time.perf_counter() - began
+                valid = evaluate_all(fabric, state, loaders.get("valid"), args)
+            except KeyboardInterrupt as request:
+                if not stop.active:
+                    raise
+                state.leave_epoch(time.perf_counter() - began)
+                checkpoint.save(folder / "last.ckpt", state.content())
+                raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
+                                    f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
             images = len(loaders["train"]) * args.batch_size
-            log.write({"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid,
-                       "seconds": seconds, "images_per_second": images / seconds}, args.epochs, improved)
-            checkpoint.save(folder / "last.ckpt", state.content())  # last: a resumed run drops log lines beyond it
-        fabric.barrier()
+            entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
+                     "images_per_second": images / seconds}
+            with stop.held():
+                end_epoch(fabric, state, entry, folder, log, args.epochs)
     if log:
         log.close()
 
 
-def train_one_epoch(args, fabric, state, loader, weigh, selects, epoch):
-    """One pass over the training set.
+def end_epoch(fabric, state, entry, folder, log, epochs):
+    """Count an epoch as done: log it, save it, and keep it as the best if it is."""
+    for scheduler in state.schedulers:
+        scheduler.step()
+    epoch, valid = entry["epoch"], entry["valid"]
+    state.epoch, state.begun = epoch + 1, None
+    score = selection_score(valid[0]) if valid else float(epoch)
+    improved = score > state.best_score
+    if improved:
+        state.best_score, state.best_epoch = score, epoch
+    if log:
+        if improved:
+            checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": epoch, "valid": valid})
+        log.write(entry, epochs, improved)
+        checkpoint.save(folder / "last.ckpt", state.content())  # last: a resumed run drops log lines beyond it
+    fabric.barrier()
+
+
+def train_one_epoch(args, fabric, state, loader, weigh, selects, watch, stop):
+    """One pass over the training set, or over what `state.begun` has left of it.
 
     Returns:
         dict of `loss` and `weight`: their means over the epoch, one per network; and, of a method that selects,
         `empty`: batches of which it kept nothing.
+
+    Raises:
+        UserError: a loss is not finite.
+        KeyboardInterrupt: between two steps, see `StopRequest`.
     """
     for network in state.networks:
         network.train()
-    sums = torch.zeros(2, len(state.networks), device=fabric.device)  # stays on the device until the epoch ends
-    empty = [0] * len(state.networks)
+    begun, epoch = state.begun, state.epoch
     bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
-    for step, batch in enumerate(bar, 1):
-        batch = on_device(fabric, batch)
-        outputs = [network(batch["image"]) for network in state.networks]
-        with torch.no_grad():
-            weights = weigh([main_logits(output).detach() for output in outputs], batch, epoch)
-        sums[1] += torch.stack([each.mean() for each in weights])
-        if selects:
-            weights, kept = averaged_over_kept(fabric, weights)
-        for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
-            loss = batch_loss(outputs[k], batch["mask"], weights[k])
-            optimizer.zero_grad()
-            fabric.backward(loss)  # even if nothing is kept: DDP waits for it
-            if selects and kept[k] == 0:
-                empty[k] += 1  # momentum and weight decay would move the network even so
-                continue
-            if args.clip:
-                fabric.clip_gradients(network, optimizer, clip_val=args.clip)
-            optimizer.step()
-            sums[0, k] += loss.detach()
+    for step, batch in enumerate(bar, begun["step"] + 1):
+        with stop.held():
+            losses = train_step(args, fabric, state, on_device(fabric, batch), weigh, selects)
+            begun["step"] = step
+            watch.add(step, losses, batch["index"], state.optimizers[0].param_groups[0]["lr"])
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{sums[0, 0].item() / step:.4f}", weight=f"{sums[1, 0].item() / step:.3f}")
-    means = over_processes(fabric, sums / len(loader), "mean").tolist()
-    return {"loss": means[0], "weight": means[1], **({"empty": empty} if selects else {})}
+            loss, weight = (begun["sums"][:, 0] / step).tolist()
+            bar.set_postfix(loss=f"{loss:.4f}", weight=f"{weight:.3f}")
+    watch.look()
+    means = over_processes(fabric, begun["sums"] / len(loader), "mean").tolist()
+    return {"loss": means[0], "weight": means[1], **({"empty": begun["empty"]} if selects else {})}
+
+
+def train_step(args, fabric, state, batch, weigh, selects):
+    """Update every network on a batch, and `state.begun`.
+
+    Returns:
+        list of losses, tensors (), one per network.
+    """
+    outputs = forward_all(args, state, batch)
+    with torch.no_grad():
+        weights = weigh([main_logits(output).detach() for output in outputs], batch, state.epoch)
+    state.begun["sums"][1] += torch.stack([each.mean() for each in weights])
+    if selects:
+        weights, kept = averaged_over_kept(fabric, weights)
+    losses = []
+    for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
+        loss = batch_loss(outputs[k], batch["mask"], weights[k])
+        losses.append(loss.detach())
+        optimizer.zero_grad()
+        fabric.backward(loss)  # even if nothing is kept: DDP waits for it
+        if selects and kept[k] == 0:
+            state.begun["empty"][k] += 1  # momentum and weight decay would move the network even so
+            continue
+        if args.clip:
+            fabric.clip_gradients(network, optimizer, clip_val=args.clip)
+        optimizer.step()
+        state.begun["sums"][0, k] += losses[k]
+    return losses
+
+
+def forward_all(args, state, batch):
+    """What each network gives for a batch."""
+    try:
+        return [network(batch["image"]) for network in state.networks]
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(f"--batch-size {args.batch_size}: a batch of {len(batch['image'])} at --size {args.size[0]} "
+                        f"{args.size[1]} leaves batch normalisation a single value; pass a larger one") from None
 
 
 def averaged_over_kept(fabric, selections):
@@ -269,7 +288,7 @@ def finish(args, fabric, state, loaders, folder, facts):
               "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
               "rows": {split: len(loader.dataset) for split, loader in loaders.items()}, **facts,
-              "args": vars(args), "machine": run_folder.machine(fabric)}
+              "args": run_folder.recorded(args), "machine": run_folder.machine(fabric)}
     if fabric.is_global_zero:
         write_json(folder / "result.json", result)
         if test:

@@ -1,11 +1,14 @@
 """Rows -> batches of a run: one loader per split, the same samples in the same order whatever ran before."""
 
+import itertools
 import os
+import signal
 
 from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
 from data.files import UserError
 from data.lazy import torch
 from data.transforms import normalised
+from utils.checkpoint import restore_random_state
 
 
 def build_loaders(args, splits, fabric):
@@ -24,11 +27,10 @@ def build_loaders(args, splits, fabric):
         training = split == "train"
         dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
                                       args.seed)
-        sampler = (torch.utils.data.DistributedSampler(dataset, ranks, fabric.global_rank, seed=args.seed) if training
-                   else each_row_once(dataset, fabric))
+        sampler = shuffled_rows(dataset, fabric, args.seed) if training else each_row_once(dataset, fabric)
         loaders[split] = torch.utils.data.DataLoader(
             dataset, batch, sampler=sampler, collate_fn=as_it_is,
-            num_workers=worker_count(args, fabric),
+            num_workers=worker_count(args, fabric), worker_init_fn=leave_stopping,
             drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
@@ -58,6 +60,23 @@ def check_cache(args, fabric, splits):
         print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
 
 
+def shuffled_rows(dataset, fabric, seed):
+    """Sampler for training: an epoch's order, cut into as many shares as there are processes; `skipped` rows are left out."""
+    class Shuffled(torch.utils.data.DistributedSampler):
+        skipped = 0
+
+        def __iter__(self):
+            return itertools.islice(super().__iter__(), self.skipped, None)
+
+    return Shuffled(dataset, fabric.world_size, fabric.global_rank, seed=seed)
+
+
+def leave_stopping(worker):
+    """What a loader process begins with: Ctrl-C reaches it too, but the training decides when it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def each_row_once(dataset, fabric):
     """Sampler for scoring: each of n processes takes every n-th row, so that none is dropped or repeated."""
     return range(fabric.global_rank, len(dataset), fabric.world_size)
@@ -69,10 +88,17 @@ def on_device(fabric, batch):
     return {**batch, "image": normalised(batch["image"]), "mask": batch["mask"].long()}
 
 
-def seed_epoch(args, loader, epoch, rank):
-    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before."""
+def seed_epoch(args, loader, epoch, rank, begun=None):
+    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before.
+
+    Args:
+        begun: of `TrainingState`; an epoch that was left in the middle goes on there. None: from its first step.
+    """
     loader.sampler.set_epoch(epoch)
+    loader.sampler.skipped = begun["step"] * loader.batch_size if begun else 0
     loader.dataset.epoch = epoch
     seed = (args.seed * 1_000_003 + epoch) * 1_009 + rank
     loader.generator.manual_seed(seed)  # seeds the loader's processes
     torch.manual_seed(seed)
+    if begun and begun["random"]:
+        restore_random_state(begun["random"])

@@ -1,41 +1,50 @@
 """The folder of a run, OUT_DIR/NAME: who may write to it, its log, and what its figures must be quoted with."""
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from data.files import UserError, atomic_path, read_json, write_json
+from data.files import UserError, atomic_path, is_temporary, read_json, write_json
 from data.lazy import torch
+from utils import lock
 from utils.detection import summarise
 
 # flags that may change between a run and its resumption without changing its result
 FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
 
 
-def check(args, folder):
-    """Refuse, before anything is read, a name that is taken or that leaves --out-dir."""
+@contextlib.contextmanager
+def claimed(args):
+    """Hold OUT_DIR/NAME for this process; yields its path.
+
+    Raises:
+        UserError: the name leaves --out-dir, another process is at work there, or a run is there already: before anything
+            is read.
+    """
     if Path(args.name).is_absolute() or ".." in Path(args.name).parts or not Path(args.name).parts:
         raise UserError(f"--name {args.name}: must be a folder inside --out-dir")
+    folder = Path(args.out_dir) / args.name
+    _refuse_taken(args, folder)
+    with lock.held(folder):
+        _refuse_taken(args, folder)  # once more: the one that held it until now may have finished it
+        yield folder
+
+
+def _refuse_taken(args, folder):
     started = (folder / "args.json").exists()
     if args.resume and started:
         _refuse_other_flags(args, folder)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(path.name == lock.FILE_NAME or is_temporary(path) for path in folder.iterdir()):
         if not started:
             raise UserError(f"{folder} exists and is not a run; choose another --name")
         if not args.overwrite:
             raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
-
-
-def open_new(args, folder):
-    """Make the run's folder and write args.json; with --overwrite, what was there goes."""
-    if args.overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv)})
 
 
 def _refuse_other_flags(args, folder):
@@ -46,11 +55,62 @@ def _refuse_other_flags(args, folder):
                             f"{before[flag]}; pass --overwrite or another --name")
 
 
+def open_run(args, folder, splits):
+    """Make a run's folder ready and write args.json; with --overwrite, what was there goes.
+
+    Args:
+        splits: dict of split -> DataFrame of `read_rows`.
+
+    Raises:
+        UserError: a resumed run was started with other rows.
+    """
+    rows = {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
+    if args.resume and (folder / "args.json").exists():
+        before = read_json(folder / "args.json").get("rows", rows)  # a run may be older than this
+        for split, now in rows.items():
+            if split in before and before[split] != now:
+                raise UserError(f"{folder}: cannot resume, {getattr(args, f'{split}_csv')} holds other rows or files than when "
+                                f"the run was started ({before[split]['count']} rows then, {now['count']} now); pass "
+                                "--overwrite or another --name")
+    else:
+        first = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
+        for path in sorted(folder.iterdir(), key=lambda path: path.name not in first):
+            if path.name not in (lock.FILE_NAME, "args.json"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": rows})
+    for path in folder.iterdir():
+        if is_temporary(path):  # a process was killed while it wrote
+            path.unlink()
+
+
+def digest(rows):
+    """A short text that changes with the rows: names and sizes in bytes of their files, weights, noise levels."""
+    files = [[f(row[name]) for name in ("image", "mask", "pseudo") if name in rows for f in (os.path.basename, os.path.getsize)]
+             for row in rows.to_dict("records")]
+    values = [rows[name].tolist() for name in ("weight", "iterations") if name in rows]
+    return hashlib.sha256(json.dumps([files, values]).encode()).hexdigest()[:16]
+
+
+def recorded(args):
+    """The flags that result.json tells: all but those that only say how to treat an earlier run."""
+    return {flag: value for flag, value in vars(args).items() if flag not in ("resume", "overwrite")}
+
+
 def machine(fabric):
     """What a figure must be quoted with."""
-    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    cpu = f"{os.cpu_count()} CPU cores ({cpu_name()})"
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else cpu
     packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
     return {"device": device, "processes": fabric.world_size, **versions(packages)}
+
+
+def cpu_name():
+    """The processor's name: even with one seed, results differ in the last bits, and then more, from one kind to another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def row_facts(splits):
@@ -94,9 +154,9 @@ class EpochLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "log.jsonl"
-        kept = self.path.read_text().splitlines() if self.path.exists() else []
-        # an epoch that was logged but not saved will be trained, and logged, again
-        kept = [line for line in kept if json.loads(line)["epoch"] < first_epoch]
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        # an epoch that was logged but not saved will be trained, and logged, again; what follows may even be torn
+        kept = lines[:first_epoch]
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)

@@ -1,0 +1,116 @@
+"""How a training ends before its last epoch: Ctrl-C and SIGTERM at a safe point, and a loss that is not a number."""
+
+import os
+import signal
+import threading
+
+from data.command_line import Terminated
+from data.files import UserError
+from data.lazy import torch
+
+CHECKED_STEPS = 20  # losses are looked at together, since a look makes a GPU wait
+SHOWN_SAMPLES = 8
+
+
+class StopRequest:
+    """While it is entered, Ctrl-C or SIGTERM raises KeyboardInterrupt or Terminated, but not within `held`.
+
+    Inside `with request.held():` the first signal waits for the end of the block, so that what belongs together is done or
+    not done; a second Ctrl-C does not wait.
+
+    Args:
+        active: False leaves signals as they are (several processes that wait for one another).
+    """
+
+    def __init__(self, active=True):
+        self.active = active and threading.current_thread() is threading.main_thread()
+        self.depth, self.asked, self.process = 0, None, os.getpid()
+
+    def __enter__(self):
+        if self.active:
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception):
+        if self.active:
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
+
+    def held(self):
+        """The context in which a signal waits."""
+        return _Held(self)
+
+    def _ask(self, number, frame):
+        if os.getpid() != self.process:
+            return  # a loader process that has just been forked
+        if self.asked is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # a scheduler, or whoever started this, says it once more
+        self.asked = number
+        if self.depth == 0:
+            self.end()
+
+    def end(self):
+        """Raise what was asked for."""
+        raise Terminated if self.asked == signal.SIGTERM else KeyboardInterrupt
+
+
+class _Held:
+    def __init__(self, request):
+        self.request = request
+
+    def __enter__(self):
+        self.request.depth += 1
+
+    def __exit__(self, kind, error, trace):
+        self.request.depth -= 1
+        if kind is None and self.request.depth == 0 and self.request.asked is not None:
+            self.request.end()
+
+
+class LossWatch:
+    """Finds the first step whose loss is not finite, and says on which samples.
+
+    Args:
+        dataset: with `image_paths`.
+        epoch: 0-based.
+        args: flags of `train_parser`.
+        folder: of the run.
+    """
+
+    def __init__(self, dataset, epoch, args, folder):
+        self.dataset, self.epoch, self.args, self.folder = dataset, epoch, args, folder
+        self.seen = []
+
+    def add(self, step, losses, index, learning_rate):
+        """Note the losses of a step.
+
+        Args:
+            step: 1-based.
+            losses: list of tensors (), one per network.
+            index: int64 (B,), of the samples.
+
+        Raises:
+            UserError: see `look`; every CHECKED_STEPS steps.
+        """
+        self.seen.append((step, torch.stack(losses), index, learning_rate))
+        if len(self.seen) == CHECKED_STEPS:
+            self.look()
+
+    def look(self):
+        """Look at what was noted since the last look.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        seen, self.seen = self.seen, []
+        if not seen or torch.stack([losses for _, losses, _, _ in seen]).isfinite().all():
+            return
+        step, losses, index, rate = next(each for each in seen if not each[1].isfinite().all())
+        names = [self.dataset.image_paths[i] for i in index.tolist()]
+        more = f" and {len(names) - SHOWN_SAMPLES} more" if len(names) > SHOWN_SAMPLES else ""
+        kept = f"last.ckpt holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
+        raise UserError(f"epoch {self.epoch + 1}, step {step}: the loss is {', '.join(f'{x:g}' for x in losses.tolist())}, at "
+                        f"learning rate {rate:g}, on {', '.join(names[:SHOWN_SAMPLES])}{more}; look at these or lower "
+                        f"--learning-rate ({self.args.learning_rate:g}); {self.folder}: {kept}")
