@@ -104,7 +104,7 @@ def check_apart(train_csv, train, csv, rows):
 
 
 def check_rows(csv, rows, num_classes):
-    """Open every file of the rows: images are whole, mask values are classes, and masks have their images' shape.
+    """Open every file of the rows: images are whole, mask values are classes, and masks have about their images' shape.
 
     Raises:
         UserError: one report of all faulty rows, the first 10 shown with their row numbers.
@@ -124,13 +124,14 @@ def check_rows(csv, rows, num_classes):
 
 
 def check_shape(size, mask_size, path):
-    """Raise UserError unless a mask has its image's aspect ratio, give or take two pixels of its own.
+    """Raise UserError if a mask's aspect ratio is not its image's, by more than 5 % and two pixels.
 
     Args:
         size, mask_size: (H, W) in px. They may differ, as both are resized.
     """
     (height, width), (mask_height, mask_width) = size, mask_size
-    if min(abs(mask_width - width * mask_height / height), abs(mask_height - height * mask_width / width)) > 2:
+    off = abs(mask_width * height - width * mask_height)
+    if off > max(0.05 * width * mask_height, 2 * max(height, width)):
         raise UserError(f"mask {path} is {mask_height} x {mask_width} px, its image {height} x {width}: another shape; is one "
                         "of them turned or cropped?")
 

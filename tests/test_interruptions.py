@@ -97,20 +97,35 @@ def wait_for(there, process, seconds=90):
         time.sleep(0.02)
 
 
-def test_a_signal_waits_for_the_end_of_what_is_held_and_a_second_ctrl_c_does_not():
+def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
     done = []
     with pytest.raises(Terminated), StopRequest() as stop:
-        with stop.held():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-            done.append("all")
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("all")
+        stop.check()
         done.append("too much")
-    assert done == ["all"]
-    with pytest.raises(KeyboardInterrupt), StopRequest() as stop, stop.held():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
+        done.append("once")
         os.kill(os.getpid(), signal.SIGINT)
         done.append("too much")
-    assert done == ["all"]
+    assert done == ["all", "once"]
+
+
+def test_a_stop_while_testing_says_how_to_go_on(csvs, tmp_path, monkeypatch):
+    real, whole = engine.finish, engine.run(arguments(csvs, tmp_path / "whole"), weigh)
+
+    def finish(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "finish", finish)
+        with pytest.raises(Terminated, match="stopped while testing; the same command with --resume"):
+            engine.run(arguments(csvs, tmp_path), weigh)
+    assert engine.run(arguments(csvs, tmp_path, "--resume"), weigh)["test"] == whole["test"]
 
 
 def test_whoever_ends_tables_ends_their_commands(tmp_path):

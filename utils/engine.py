@@ -68,8 +68,9 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         fabric.barrier()
         if args.resume and (folder / "last.ckpt").exists():
             state.restore(checkpoint.load(folder / "last.ckpt"))
-        fit(args, fabric, state, loaders, weigh, selects, folder)
-        return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits))
+        with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
+            fit(args, fabric, state, loaders, weigh, selects, folder, stop)
+            return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits), stop)
 
 
 # --- before the loop --------------------------------------------------------------------------------------------
@@ -120,31 +121,29 @@ def build_state(args, fabric, suffixes=("",)):
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
-def fit(args, fabric, state, loaders, weigh, selects, folder):
+def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
     """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
     log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
-    with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
-        for epoch in range(state.epoch, args.epochs):
-            learning_rate = state.optimizers[0].param_groups[0]["lr"]
-            began = time.perf_counter() - state.begin_epoch(fabric.device)
-            seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
-            watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
-            try:
-                means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
-                seconds = time.perf_counter() - began
-                valid = evaluate_all(fabric, state, loaders.get("valid"), args)
-            except KeyboardInterrupt as request:
-                if not stop.active:
-                    raise
-                state.leave_epoch(time.perf_counter() - began)
-                checkpoint.save(folder / "last.ckpt", state.content())
-                raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
-                                    f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
-            images = len(loaders["train"]) * args.batch_size
-            entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
-                     "images_per_second": images / seconds}
-            with stop.held():
-                end_epoch(fabric, state, entry, folder, log, args.epochs)
+    for epoch in range(state.epoch, args.epochs):
+        learning_rate = state.optimizers[0].param_groups[0]["lr"]
+        began = time.perf_counter() - state.begin_epoch(fabric.device)
+        seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
+        watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
+        try:
+            means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
+            seconds = time.perf_counter() - began
+            valid = evaluate_all(fabric, state, loaders.get("valid"), args, stop)
+        except KeyboardInterrupt as request:
+            if not stop.active:
+                raise
+            state.leave_epoch(time.perf_counter() - began)
+            checkpoint.save(folder / "last.ckpt", state.content())
+            raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
+                                f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
+        images = len(loaders["train"]) * args.batch_size
+        entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
+                 "images_per_second": images / seconds}
+        end_epoch(fabric, state, entry, folder, log, args.epochs)
     if log:
         log.close()
 
@@ -183,13 +182,13 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, watch, stop):
     begun, epoch = state.begun, state.epoch
     bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
     for step, batch in enumerate(bar, begun["step"] + 1):
-        with stop.held():
-            losses = train_step(args, fabric, state, on_device(fabric, batch), weigh, selects)
-            begun["step"] = step
-            watch.add(step, losses, batch["index"], state.optimizers[0].param_groups[0]["lr"])
+        losses = train_step(args, fabric, state, on_device(fabric, batch), weigh, selects)
+        begun["step"] = step
+        watch.add(step, losses, batch["index"], state.optimizers[0].param_groups[0]["lr"])
         if step % 20 == 0:
             loss, weight = (begun["sums"][:, 0] / step).tolist()
             bar.set_postfix(loss=f"{loss:.4f}", weight=f"{weight:.3f}")
+        stop.check()
     watch.look()
     means = over_processes(fabric, begun["sums"] / len(loader), "mean").tolist()
     return {"loss": means[0], "weight": means[1], **({"empty": begun["empty"]} if selects else {})}
@@ -248,15 +247,19 @@ def averaged_over_kept(fabric, selections):
     return scaled, kept
 
 
-def evaluate_all(fabric, state, loader, args):
+def evaluate_all(fabric, state, loader, args, stop):
     """Scores of each network on a split; None without a loader."""
     if loader is None:
         return None
-    return [evaluate(fabric, network, loader, args.num_classes, args.theta) for network in state.networks]
+    return [evaluate(fabric, network, loader, args.num_classes, args.theta, stop=stop) for network in state.networks]
 
 
-def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
-    """Scores of one network over a whole split, every sample counted once: see `SplitScores.compute`."""
+def evaluate(fabric, network, loader, num_classes, theta, title="validating", stop=None):
+    """Scores of one network over a whole split, every sample counted once: see `SplitScores.compute`.
+
+    Args:
+        stop: StopRequest that is asked after each batch.
+    """
     network.eval()
     # processes hold unequal numbers of batches, so DDP's collective calls must not run here
     forward = network.module if fabric.world_size > 1 else network
@@ -266,6 +269,8 @@ def evaluate(fabric, network, loader, num_classes, theta, title="validating"):
         with torch.no_grad(), fabric.autocast():
             logits = forward(batch["image"])  # (B, C, H, W)
         scores.update(hard_labels(logits), batch["mask"])
+        if stop:
+            stop.check()
     scores.reduce(fabric)
     return scores.compute()
 
@@ -278,12 +283,15 @@ def selection_score(scores):
 # --- after the loop ---------------------------------------------------------------------------------------------
 
 
-def finish(args, fabric, state, loaders, folder, facts):
+def finish(args, fabric, state, loaders, folder, facts, stop):
     """Test the last epoch and the best one, and write result.json."""
-    test_last = evaluate_all(fabric, state, loaders.get("test"), args)
-    best = checkpoint.load(folder / "best.ckpt")
-    state.load_weights(best["networks"])
-    test = test_last if best["epoch"] == args.epochs - 1 else evaluate_all(fabric, state, loaders.get("test"), args)
+    try:
+        test_last = evaluate_all(fabric, state, loaders.get("test"), args, stop)
+        best = checkpoint.load(folder / "best.ckpt")
+        state.load_weights(best["networks"])
+        test = test_last if best["epoch"] == args.epochs - 1 else evaluate_all(fabric, state, loaders.get("test"), args, stop)
+    except KeyboardInterrupt as request:
+        raise type(request)(f"{folder}: stopped while testing; the same command with --resume tests again") from None
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
               "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],

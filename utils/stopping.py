@@ -13,10 +13,9 @@ SHOWN_SAMPLES = 8
 
 
 class StopRequest:
-    """While it is entered, Ctrl-C or SIGTERM raises KeyboardInterrupt or Terminated, but not within `held`.
+    """While it is entered, Ctrl-C and SIGTERM wait until somebody asks: `check` raises KeyboardInterrupt or Terminated.
 
-    Inside `with request.held():` the first signal waits for the end of the block, so that what belongs together is done or
-    not done; a second Ctrl-C does not wait.
+    A second Ctrl-C does not wait.
 
     Args:
         active: False leaves signals as they are (several processes that wait for one another).
@@ -24,7 +23,7 @@ class StopRequest:
 
     def __init__(self, active=True):
         self.active = active and threading.current_thread() is threading.main_thread()
-        self.depth, self.asked, self.process = 0, None, os.getpid()
+        self.asked, self.process = None, os.getpid()
 
     def __enter__(self):
         if self.active:
@@ -36,37 +35,17 @@ class StopRequest:
             for number, handler in self.before.items():
                 signal.signal(number, handler)
 
-    def held(self):
-        """The context in which a signal waits."""
-        return _Held(self)
-
     def _ask(self, number, frame):
         if os.getpid() != self.process:
             return  # a loader process that has just been forked
+        if self.asked is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = self.asked or number
+
+    def check(self):
+        """Raise what was asked for, if anything: to be called where everything is done or not done."""
         if self.asked is not None:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return  # a scheduler, or whoever started this, says it once more
-        self.asked = number
-        if self.depth == 0:
-            self.end()
-
-    def end(self):
-        """Raise what was asked for."""
-        raise Terminated if self.asked == signal.SIGTERM else KeyboardInterrupt
-
-
-class _Held:
-    def __init__(self, request):
-        self.request = request
-
-    def __enter__(self):
-        self.request.depth += 1
-
-    def __exit__(self, kind, error, trace):
-        self.request.depth -= 1
-        if kind is None and self.request.depth == 0 and self.request.asked is not None:
-            self.request.end()
+            raise Terminated if self.asked == signal.SIGTERM else KeyboardInterrupt
 
 
 class LossWatch:
