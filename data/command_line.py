@@ -79,6 +79,7 @@ positive_int = _checked(int, lambda v: v > 0, "a whole number > 0")
 nonnegative_int = _checked(int, lambda v: v >= 0, "a whole number >= 0")
 positive_float = _checked(float, lambda v: 0 < v < float("inf"), "a number > 0")
 nonnegative_float = _checked(float, lambda v: 0 <= v < float("inf"), "a number >= 0")
+seed_number = _checked(int, lambda v: 0 <= v < 2**32, "a whole number in 0..4294967295")
 share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
 class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
 

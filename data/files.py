@@ -26,6 +26,7 @@ from data import IGNORE_INDEX
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LARGEST_PICTURE = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit; a few kB can claim more, and would fill the memory
+GREY_SHARE = 0.25  # of a binary mask's pixels; more is no mask
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values for pictures that lie on their side
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
@@ -202,7 +203,19 @@ def checked_labels(values, path, num_classes):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
         raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
                         "see --num-classes")
+    if num_classes == 2 and values.dtype != bool and _holds(values, 1, 254) and not _is_label_map(values):
+        _refuse_grey(values, path)
     return labels
+
+
+def _refuse_grey(values, path):
+    """A binary mask has blurred edges at most: not class numbers, which are all below 127, and not a photograph."""
+    if not _holds(values, 128, 255):
+        raise UserError(f"mask {path} holds values up to {values.max()}, which are all background in a binary mask (> 127 is "
+                        "foreground); are they class numbers? See --num-classes")
+    grey = cv2.countNonZero(cv2.inRange(values, 64, 191)) / values.size
+    if grey > GREY_SHARE:
+        raise UserError(f"mask {path} is neither black nor white in {100 * grey:.0f} % of its pixels; is it the photograph?")
 
 
 def write_mask(path, labels, num_classes=2):

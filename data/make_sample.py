@@ -16,7 +16,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, tool_parser
+from data.command_line import command_line, positive_int, seed_number, tool_parser
 from data.files import UserError, progress, write_image, write_mask
 
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
@@ -149,7 +149,7 @@ def main():
     parser.add_argument("--out", required=True, help="folder that gets images/ and masks/")
     parser.add_argument("--count", type=positive_int, default=300, help="portraits")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[128, 128], metavar=("H", "W"), help="px")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     args = parser.parse_args()
     out = Path(args.out)
     if out.exists():

@@ -58,6 +58,8 @@ def read_header(csv, needs_weights=False, rows=1):
         raise UserError(f"{csv}: no such CSV") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError) as error:
         raise UserError(f"{csv}: not a readable CSV ({str(error).strip()})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.shape[1] < 2:
         raise UserError(f"{csv}: needs two columns at least, image path and mask path; found {list(table.columns)}")
     if Path(str(table.columns[0])).suffix.lower() in (".jpg", ".jpeg", ".png"):
@@ -74,7 +76,7 @@ def read_header(csv, needs_weights=False, rows=1):
 
 def _resolve(path, folder):
     beside_csv = folder / path
-    return str(beside_csv) if not os.path.exists(path) and beside_csv.exists() else path
+    return str(beside_csv) if path and not os.path.exists(path) and beside_csv.exists() else path
 
 
 def _weight_fault(value):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.command_line import share, tool_parser
+from data.command_line import seed_number, share, tool_parser
 from data.files import IMAGE_SUFFIXES, UserError, csv_text, progress, read_json, write_json, write_mask, write_rows
 
 SPLITS = ("train", "valid", "test")
@@ -100,7 +100,7 @@ def prepare_parser(docstring, folder, valid_of=None, valid=0.1):
     parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
     if valid_of:
         parser.add_argument("--valid", type=share, default=valid, help=f"share of {valid_of} for validation")
-        parser.add_argument("--seed", type=int, default=0, help="of the split")
+        parser.add_argument("--seed", type=seed_number, default=0, help="of the split")
     return parser
 
 

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, nonnegative_int, tool_parser
+from data.command_line import command_line, nonnegative_int, seed_number, tool_parser
 from data.files import (
     IMAGE_SUFFIXES,
     UserError,
@@ -224,7 +224,7 @@ def main():
     parser.add_argument("--iterations", "--level", type=nonnegative_int, default=8, help="px that an outline moves")
     parser.add_argument("--sheet", metavar="PNG", help=f"draw the first mask at several levels (for {REFERENCE_SIZE} px) there")
     parser.add_argument("--table", metavar="JSON", help=f"score noisy masks at several levels (for {REFERENCE_SIZE} px)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_noise_flags(parser)
     add_class_flag(parser)

@@ -12,6 +12,7 @@ from data.lazy import torch
 from models import build_model
 
 FORMAT = "nlkd-1"
+CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # see `model_config`
 
 
 def save(path, content):
@@ -34,9 +35,16 @@ def load(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever zipfile, pickle or the OS raise
         raise UserError(f"{path}: not a checkpoint of this software or damaged ({type(error).__name__})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not _holds_networks(content):
         raise UserError(f"{path}: not a checkpoint of this software (format {FORMAT} expected)")
     return content
+
+
+def _holds_networks(content):
+    networks = content.get("networks")
+    return isinstance(networks, list) and all(
+        isinstance(each, dict) and isinstance(each.get("state"), dict) and isinstance(each.get("config"), dict)
+        and CONFIG <= each["config"].keys() for each in networks)
 
 
 def model_config(args, suffix=""):
@@ -69,7 +77,10 @@ def load_network(path, index=0):
     """
     saved = _network_of(path, index)
     network = build_from(saved["config"])
-    network.load_state_dict(saved["state"])
+    try:
+        network.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its own network ({str(error).splitlines()[0]})") from None
     return network.eval(), saved["config"]
 
 
@@ -127,7 +138,7 @@ class TrainingState:
 
     def load_weights(self, saved_networks):
         """Take over what `weights` gave."""
-        for network, saved in zip(self.networks, saved_networks):
+        for network, saved in zip(self.networks, saved_networks, strict=True):
             network.load_state_dict(saved["state"])
 
     def content(self):
@@ -137,12 +148,20 @@ class TrainingState:
                 "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def restore(self, content):
-        """Take over a checkpoint's content."""
-        self.load_weights(content["networks"])
-        for part in ("optimizers", "schedulers"):
-            for target, saved in zip(getattr(self, part), content[part]):
-                target.load_state_dict(saved)
-        self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
+        """Take over a checkpoint's content.
+
+        Raises:
+            UserError: it is no state of a training, or of another one.
+        """
+        try:
+            self.load_weights(content["networks"])
+            for part in ("optimizers", "schedulers"):
+                for target, saved in zip(getattr(self, part), content[part], strict=True):
+                    target.load_state_dict(saved)
+            self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"last.ckpt is not of this run ({type(error).__name__}: {str(error).splitlines()[0]}); pass "
+                            "--overwrite to begin anew") from None
         self.begun = content.get("begun")  # a checkpoint may be older than this
 
 

@@ -17,6 +17,7 @@ A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt
 curves.
 """
 
+import copy
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ from utils.losses import batch_loss, main_logits
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
 from utils.optimizers import build_optimizer
 from utils.stopping import LossWatch, StopRequest
+
+SMALL = 64  # px; below, a network may run out of pixels
 
 
 def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None):
@@ -61,7 +64,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
             splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
         fabric = start_fabric(args)
         fabric.barrier()  # every process has found the folder free before the first one writes to it
-        state = build_state(args, fabric, networks)
+        state = build_state(args, fabric, networks, len(splits["train"]))
         loaders = build_loaders(args, splits, fabric)
         if fabric.is_global_zero:
             run_folder.open_run(args, folder, splits)
@@ -108,11 +111,37 @@ def build_networks(args, configs, suffixes=("",)):
     return networks
 
 
-def build_state(args, fabric, suffixes=("",)):
-    """The networks of a run, made from --seed, with their optimizers, set up to train."""
+def check_smallest_batch(args, networks, samples):
+    """Try the networks on a batch as small as training will see.
+
+    Args:
+        samples: in the smallest batch of a process.
+
+    Raises:
+        UserError: batch normalisation is left a single value, or the picture is smaller than what the network makes of it.
+    """
+    if samples > 1 and min(args.size) >= SMALL:
+        return
+    with torch.no_grad(), torch.random.fork_rng():
+        for network in networks:
+            try:
+                copy.deepcopy(network).train()(torch.zeros(samples, 3, *args.size))
+            except (ValueError, RuntimeError) as error:
+                raise UserError(f"--batch-size {args.batch_size} --size {args.size[0]} {args.size[1]}: too little for the "
+                                f"network ({str(error).splitlines()[0]}); pass a larger one") from None
+
+
+def build_state(args, fabric, suffixes=("",), rows=0):
+    """The networks of a run, made from --seed, with their optimizers, set up to train.
+
+    Args:
+        rows: of the training set; 0 = many.
+    """
     fabric.seed_everything(args.seed, verbose=False)
     configs = [checkpoint.model_config(args, suffix) for suffix in suffixes]
     networks = build_networks(args, configs, suffixes)
+    together = args.batch_size if rows >= args.batch_size or not rows else rows  # a last batch that is not full is dropped
+    check_smallest_batch(args, networks, max(1, together // fabric.world_size))
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
     networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
     return checkpoint.TrainingState(configs, networks, optimizers, schedulers)
@@ -200,7 +229,7 @@ def train_step(args, fabric, state, batch, weigh, selects):
     Returns:
         list of losses, tensors (), one per network.
     """
-    outputs = forward_all(args, state, batch)
+    outputs = [network(batch["image"]) for network in state.networks]
     with torch.no_grad():
         weights = weigh([main_logits(output).detach() for output in outputs], batch, state.epoch)
     state.begun["sums"][1] += torch.stack([each.mean() for each in weights])
@@ -220,17 +249,6 @@ def train_step(args, fabric, state, batch, weigh, selects):
         optimizer.step()
         state.begun["sums"][0, k] += losses[k]
     return losses
-
-
-def forward_all(args, state, batch):
-    """What each network gives for a batch."""
-    try:
-        return [network(batch["image"]) for network in state.networks]
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError(f"--batch-size {args.batch_size}: a batch of {len(batch['image'])} at --size {args.size[0]} "
-                        f"{args.size[1]} leaves batch normalisation a single value; pass a larger one") from None
 
 
 def averaged_over_kept(fabric, selections):

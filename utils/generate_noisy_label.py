@@ -16,7 +16,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, share, tool_parser
+from data.command_line import command_line, positive_int, seed_number, share, tool_parser
 from data.files import UserError, progress, read_checked_mask, refuse_existing, write_mask, write_rows
 from data.rows import pseudo_label_names, read_rows
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
@@ -41,7 +41,7 @@ def main():
                         help="noise levels, px at --reference-size")
     parser.add_argument("--reference-size", type=positive_int, default=REFERENCE_SIZE,
                         help="longer side that --levels speak of, px")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_noise_flags(parser)
     add_class_flag(parser)

@@ -11,6 +11,7 @@ from data.command_line import (
     nonnegative_int,
     positive_float,
     positive_int,
+    seed_number,
     share,
     tool_parser,
 )
@@ -47,7 +48,7 @@ def train_parser(docstring, add_networks=None):
     data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
     data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
     runs = parser.add_argument_group("run")
-    runs.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    runs.add_argument("--seed", type=seed_number, default=0, help="of weights, order and augmentation")
     runs.add_argument("--out-dir", default="runs", help="where runs are kept")
     again = runs.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the run's last epoch, if there is one")
