@@ -39,7 +39,7 @@ def main():
     add_legend_flag(parser)
     args = parser.parse_args()
     if args.json:
-        print(report_text(read_json(args.json)))
+        print(report_text(read_json(args.json, "classes", "runs")))
         return
     if not args.runs or not args.out:
         raise UserError("pass the folders of finished runs and --out, or --json FILE")

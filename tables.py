@@ -18,14 +18,13 @@ every training (e.g. --precision bf16-mixed).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from data.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
 from data.files import UserError
 from data.legend import read_legend
 from data.rows import read_rows
 from models import NAMES
-from utils import comparison
+from utils import comparison, lock
 from utils.cells import DRAWN, Cell, splits_folder
 from utils.figures import plot_examples
 from utils.metrics import markdown_table
@@ -33,6 +32,7 @@ from utils.options import add_class_flag, add_legend_flag, add_noise_flags, trai
 from utils.paper import published
 from utils.plan import run_plan
 from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
+from utils.run_folder import inside
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -267,7 +267,7 @@ def parse():
         if name not in names:
             raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
-    args.home = Path(args.out) / (args.name or args.splits.name)
+    args.home = inside(args.out, args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
     args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
@@ -287,7 +287,9 @@ def main():
     for table, jobs in plans.items():
         if not any(name == "noisy" for name, _, _ in jobs):
             raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
-    run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
+    if not args.finished:
+        with lock.held(args.home):
+            run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
     for table, jobs in plans.items():
         make_table(table, args, jobs)
     for job in examples:

@@ -84,18 +84,25 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path, *keys):
     """The content of a JSON file.
 
+    Args:
+        keys: that its object must have.
+
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, is not JSON, or has no such object.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path}: not the file that is wanted here, it has no `{missing[0]}`")
+    return content
 
 
 # --- images and masks -------------------------------------------------------------------------------------------

@@ -50,11 +50,16 @@ def read_legend(path, num_classes):
     """
     if path is None:
         return Legend(num_classes)
-    content = read_json(path)
-    names = content.get("names", []) if isinstance(content, dict) else []
-    if len(names) != num_classes or len(content.get("colours", names)) != num_classes:
+    content = read_json(path, "names")
+    names, colours = content["names"], content.get("colours")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: `names` must be a list of texts")
+    if len(names) != num_classes or len(colours or names) != num_classes:
         raise UserError(f"{path}: names {len(names)} classes, --num-classes is {num_classes}")
-    return Legend(num_classes, names, content.get("colours"))
+    if colours and not all(isinstance(each, list) and len(each) == 3 and all(value in range(256) for value in each)
+                           for each in colours):
+        raise UserError(f"{path}: `colours` must be a list of [red, green, blue], 0..255 each")
+    return Legend(num_classes, names, colours)
 
 
 def write_legend(folder, names, colours=None):

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from data import IGNORE_INDEX
 from data.command_line import command_line
 from data.files import read_checked_mask
-from data.splits import convert_masks, divide, download, open_output, prepare_parser, require, write_splits
+from data.splits import convert_masks, divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
 LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap value; 0 does not occur
 
@@ -27,12 +27,6 @@ LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap v
 def convert(path):
     """A trimap as a label map: 0, 1, 255."""
     return LABEL_OF[read_checked_mask(path, len(LABEL_OF)) % IGNORE_INDEX]
-
-
-def read_list(home, split):
-    """Stems that annotations/SPLIT.txt names, the first word of each line."""
-    lines = (home / "annotations" / f"{split}.txt").read_text().splitlines()
-    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
 def main():
@@ -46,7 +40,7 @@ def main():
     trimaps = home / "annotations" / "trimaps"
     require(home / "annotations" / "trainval.txt", home / "annotations" / "test.txt", home / "images", trimaps,
             layout="oxford-iiit-pet/ with images/ and annotations/{trimaps/,trainval.txt,test.txt}")
-    parts = {split: read_list(home, split) for split in ("trainval", "test")}
+    parts = {split: listed_names(home / "annotations" / f"{split}.txt") for split in ("trainval", "test")}
     rows = {}
     for split, stems in parts.items():
         images = [home / "images" / f"{stem}.jpg" for stem in stems]

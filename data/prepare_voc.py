@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from data.command_line import command_line
 from data.legend import write_legend
-from data.splits import divide, download, open_output, prepare_parser, require, write_splits
+from data.splits import divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
 NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
          "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -24,7 +24,7 @@ NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", 
 
 def read_list(home, split):
     """Rows (`image`, `mask`) that ImageSets/Segmentation/SPLIT.txt names."""
-    stems = (home / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+    stems = listed_names(home / "ImageSets" / "Segmentation" / f"{split}.txt")
     return pd.DataFrame({"image": [str(home / "JPEGImages" / f"{stem}.jpg") for stem in stems],
                          "mask": [str(home / "SegmentationClass" / f"{stem}.png") for stem in stems]})
 

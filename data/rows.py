@@ -86,7 +86,7 @@ def _weight_fault(value):
 
 
 def _iterations_fault(value):
-    return None if value >= 0 and value == int(value) else "a whole number >= 0 is needed"
+    return None if 0 <= value < 2**31 and value == int(value) else "a whole number >= 0 is needed"
 
 
 def _raise_faults(csv, faults):

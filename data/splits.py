@@ -111,6 +111,20 @@ def require(*paths, layout):
             raise UserError(f"{path}: not found; this is the layout that is read: {layout}")
 
 
+def listed_names(path):
+    """The names that a list of a data set holds, the first word of each line; files are read and written under them.
+
+    Raises:
+        UserError: a name leaves its folder.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{path}: {name!r} is not the name of a file without its folder")
+    return names
+
+
 def download(name, folder, **choice):
     """Fetch a data set by the torchvision class of that name.
 

@@ -47,7 +47,7 @@ def _common(a, b):
     """Both maps with 255 wherever either has it."""
     if a.max(initial=0) < IGNORE_INDEX and b.max(initial=0) < IGNORE_INDEX:
         return a, b
-    ignored = cv2.compare(np.maximum(a, b), IGNORE_INDEX, cv2.CMP_EQ)  # 255 where it holds
+    ignored = cv2.inRange(np.maximum(a, b), IGNORE_INDEX, IGNORE_INDEX)  # 255 where it holds
     return a | ignored, b | ignored
 
 

@@ -37,7 +37,7 @@ def read_runs(folders):
         path = Path(folder) / "result.json"
         if not path.is_file():
             raise UserError(f"{folder}: no result.json; the run is not finished (resume it with --resume)")
-        results[str(folder)] = read_json(path)
+        results[str(folder)] = read_json(path, "script", "name", "args", "test", "test_last")
     check_comparable(results)
     return results
 

@@ -101,7 +101,7 @@ def joined_rows(args):
     missing = [number for number in range(1, count + 1) if part_path(out, number, count) not in parts]
     if missing:
         raise UserError(f"--join: {len(missing)} of {count} parts are missing, first --shard {missing[0]}/{count}")
-    settings = [{flag: read_json(path.with_suffix(".json"))[flag] for flag in SCORING} for path in parts]
+    settings = [{flag: read_json(path.with_suffix(".json"), *SCORING)[flag] for flag in SCORING} for path in parts]
     for path, other in zip(parts, settings):
         if other != settings[0]:
             raise UserError(f"{path}: scored with {other}, but {parts[0].name} with {settings[0]}")

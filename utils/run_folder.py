@@ -27,13 +27,18 @@ def claimed(args):
         UserError: the name leaves --out-dir, another process is at work there, or a run is there already: before anything
             is read.
     """
-    if Path(args.name).is_absolute() or ".." in Path(args.name).parts or not Path(args.name).parts:
-        raise UserError(f"--name {args.name}: must be a folder inside --out-dir")
-    folder = Path(args.out_dir) / args.name
+    folder = inside(args.out_dir, args.name)
     _refuse_taken(args, folder)
     with lock.held(folder):
         _refuse_taken(args, folder)  # once more: the one that held it until now may have finished it
         yield folder
+
+
+def inside(parent, name):
+    """The folder of a --name; a UserError if it is none inside its parent."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+        raise UserError(f"--name {name}: must be a folder inside {parent}")
+    return Path(parent) / name
 
 
 def _refuse_taken(args, folder):
