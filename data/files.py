@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from data import IGNORE_INDEX
@@ -119,8 +119,12 @@ def read_image(path):
     """
     image_size(path)
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{path}: cannot be decoded as an image; replace the file or remove its row")
+    if image is None:  # a format that only some builds of OpenCV read, or no image
+        try:
+            with Image.open(path) as file:
+                return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+        except Exception as error:  # see `image_size`
+            raise UserError(f"{path}: cannot be decoded as an image ({error}); replace the file or remove its row") from None
     return np.ascontiguousarray(image[:, :, ::-1])
 
 

@@ -1,0 +1,22 @@
+"""The fast tests on other Pythons, and with the oldest packages that requirements.txt allows; each in a .nox/ of its own.
+
+    pip install nox
+    nox                       every Python that is there: 3.10, 3.12, 3.13; and the oldest packages
+    nox -s oldest -- -x       one of them, with flags for pytest
+"""
+
+from pathlib import Path
+
+import nox
+
+
+@nox.session(python=["3.10", "3.12", "3.13"])
+def tests(session):
+    session.install("-r", "requirements.txt")
+    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session(python="3.10")
+def oldest(session):
+    session.install(*Path("requirements.txt").read_text().replace(">=", "==").split())
+    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
