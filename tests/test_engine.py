@@ -7,6 +7,7 @@ import json
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -18,7 +19,7 @@ import train_with_Teacher_weight
 import train_without_weight
 from data import dataset
 from data.dataset import SegmentationDataset
-from data.files import UserError
+from data.files import UserError, write_rows
 from data.rows import read_rows
 from data.transforms import normalised
 from tests.conftest import TORCHRUN, run_script
@@ -227,9 +228,32 @@ def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
         engine.run(arguments(csvs, tmp_path / "c", "--load", start, "--width", "8"), weigh)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(csvs, tmp_path):
-    with pytest.raises(UserError, match="epoch 1, step 1: the loss is nan, at learning rate .*; look at these"):
-        engine.run(arguments(csvs, tmp_path), lambda lo, b, e: [b["weight"] * float("nan")])
+@pytest.mark.parametrize("epoch, step", [(0, 1), (1, 2), (1, 25), (1, 30)])
+def test_a_loss_that_is_not_finite_names_its_samples(csvs, tmp_path, epoch, step):
+    """Planted in one step; whether it is the first, or is found only at the next look or at the epoch's end."""
+    seen, steps = [], 0
+    rows = read_rows(csvs / "train_noisy_60.csv")
+    table = pd.concat([rows] * 5)  # 30 steps of 2
+    write_rows(tmp_path / "train.csv", table)
+
+    def weigh(logits, batch, now):
+        nonlocal steps
+        steps = 1 if not seen or now != seen[-1][0] else steps + 1
+        seen.append((now, batch["index"].tolist()))
+        return [batch["weight"] * (float("nan") if (now, steps) == (epoch, step) else 1)]
+
+    args = arguments(csvs, tmp_path, "--batch-size", "2")
+    args.train_csv = str(tmp_path / "train.csv")
+    with pytest.raises(UserError) as error:
+        engine.run(args, weigh)
+    index = seen[30 * epoch + step - 1][1]
+    names = ", ".join(table["image"].tolist()[i] for i in index)
+    assert (f"epoch {epoch + 1}, step {step}: the loss is nan, at learning rate 0.1, on {names}; look at these"
+            in str(error.value))
+    assert (tmp_path / "run" / "last.ckpt").exists() == (epoch == 1)
+    if epoch:
+        assert load(tmp_path / "run" / "last.ckpt")["epoch"] == 1
+        assert str(error.value).endswith("last.ckpt holds epoch 1")
 
 
 def test_checkpoints_that_would_run_code_are_refused(tmp_path):
