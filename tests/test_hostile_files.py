@@ -153,12 +153,12 @@ def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, claim):
             data = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(1024)), packer.flush()])
             draw_annotation(annotation(tmp_path, {"data": base64.b64encode(data).decode(), **origin}), [], [])
         elif claim == "png":
-            data = base64.b64encode(zlib.compress(bomb(50_000, 50_000))).decode()
+            data = base64.b64encode(zlib.compress(bomb(20_000, 20_000))).decode()
             draw_annotation(annotation(tmp_path, {"data": data, **origin}), [], [])
         elif claim == "size":
             draw_annotation(annotation(tmp_path, None, (200_000, 200_000)), [], [])
         else:
-            (tmp_path / "x.png").write_bytes(bomb(50_000, 50_000))
+            (tmp_path / "x.png").write_bytes(bomb(20_000, 20_000))
             (read_image if claim == "picture" else read_mask)(tmp_path / "x.png")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

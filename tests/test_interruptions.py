@@ -17,6 +17,7 @@ from data.files import UserError, is_temporary, write_json
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
 from tests.test_engine import arguments
 from utils import checkpoint, engine, lock
+from utils.loaders import leave_stopping
 from utils.stopping import StopRequest
 
 WEIGHTED = "train_noisy_60_PointRend_weight_bmscore.csv"
@@ -112,6 +113,13 @@ def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("too much")
     assert done == ["all", "once"]
+
+
+def test_loader_processes_leave_ctrl_c_to_the_training_and_end_when_they_are_told():
+    with StopRequest():
+        leave_stopping(0)
+        found = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert found == [signal.SIG_IGN, signal.SIG_DFL]
 
 
 def test_a_stop_while_testing_says_how_to_go_on(csvs, tmp_path, monkeypatch):
@@ -239,6 +247,21 @@ def test_of_many_that_come_at_once_one_gets_in(tmp_path):
     assert not (tmp_path / "run").exists()  # nothing came into it
 
 
+def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """The holder goes between this process's opening of the file and its lock: then a third one could make a new file."""
+    real, calls = lock.fcntl.lockf, []
+
+    def lockf(*arguments):
+        if not calls:
+            (tmp_path / ".lock").unlink()
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(lock.fcntl, "lockf", lockf)
+    with lock.held(tmp_path):
+        assert len(calls) == 2 and (tmp_path / ".lock").exists()
+
+
 def test_a_refused_command_leaves_no_folder(csvs, tmp_path):
     args = arguments(csvs, tmp_path / "new" / "out")
     args.train_csv = "nowhere.csv"
@@ -264,11 +287,8 @@ def test_the_same_flags_with_other_rows_are_not_the_same_run(csvs, tmp_path):
 
 
 def test_what_a_killed_overwrite_left_is_not_taken_for_a_run(csvs, tmp_path, monkeypatch):
-    """Killed after each number of removals: what is left is resumed as a new run, or refused, but never as finished."""
+    """Killed once the last checkpoint is gone: then the old result must be gone too, or it would pass for the new one."""
     first = engine.run(arguments(csvs, tmp_path), weigh)
-    kept = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"result.json", "last.ckpt", "args.json"} <= kept
-
     class Killed(Exception):
         pass
 
@@ -282,7 +302,7 @@ def test_what_a_killed_overwrite_left_is_not_taken_for_a_run(csvs, tmp_path, mon
                       is_temporary(path) and path.name != ".lock" else os.path.exists(path) and os.remove(path))
         with pytest.raises(Killed):
             engine.run(arguments(csvs, tmp_path, "--overwrite"), weigh)
-    assert not (tmp_path / "run" / "result.json").exists() or not (tmp_path / "run" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "result.json").exists() and (tmp_path / "run" / "args.json").exists()
     again = engine.run(arguments(csvs, tmp_path, "--resume"), weigh)
     assert first["test"] == again["test"]
 

@@ -78,8 +78,8 @@ def open_run(args, folder, splits):
                                 f"the run was started ({before[split]['count']} rows then, {now['count']} now); pass "
                                 "--overwrite or another --name")
     else:
-        first = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
-        for path in sorted(folder.iterdir(), key=lambda path: path.name not in first):
+        order = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
+        for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
             if path.name not in (lock.FILE_NAME, "args.json"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": rows})
