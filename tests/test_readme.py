@@ -12,6 +12,7 @@ from data.files import read_image, resize_image, write_image
 from data.splits import pair_folder
 from tables import table_text
 from tests.conftest import ROOT, run_script
+from tests.test_bad_input import CSV_FILES, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
 from utils.reporting import report_text
 
@@ -138,3 +139,13 @@ def test_pictures_in_the_readme_exist():
     for link in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (ROOT / link).exists(), link
     assert sys.version_info >= (3, 10)
+
+
+def test_the_reliability_page_names_tests_that_exist_and_their_cases():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 40
+    for file, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(), re.M), f"{file}::{test}"
+    for title, cases in (("CSV files", CSV_FILES), ("images", IMAGES), ("masks", MASKS), ("weights", WEIGHTS)):
+        assert f"| {title} | {len(cases)} |" in page
