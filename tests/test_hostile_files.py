@@ -143,11 +143,13 @@ def annotation(folder, bitmap, size=(20, 30)):
     return path
 
 
-@pytest.mark.parametrize("claim", ["zlib", "png", "size", "picture", "mask"])
-def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, claim):
+@pytest.mark.parametrize("claim, message", [
+    ("zlib", "a bitmap of more than"), ("png", "too many pixels"), ("size", "a picture of 200000 x 200000 px"),
+    ("picture", r"more than \d+ px; cut it"), ("mask", "cannot be decoded as a mask .*exceeds limit")])
+def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, claim, message):
     origin = {"origin": [0, 0]}
     tracemalloc.start()
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=message):
         if claim == "zlib":  # 1 GiB of zeros in 1 MB
             packer = zlib.compressobj()
             data = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(1024)), packer.flush()])
