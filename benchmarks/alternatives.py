@@ -6,7 +6,6 @@
 The CSV holds the trust t_i in each mask; y_i is the mask and f(x_i) its out-of-fold pseudo-label in --pred-dir.
 
     cubed      w_i = t_i^3
-    rank       w_i = the rank of t_i among all rows, 0..1
     band       w_ip = t_i within --band px of the outline of y_i, else 1: a doubted mask counts inside and far outside
     relabel    w_i = 1, and masks with t_i < 0.5 are replaced by f(x_i)
 """
@@ -14,8 +13,6 @@ The CSV holds the trust t_i in each mask; y_i is the mask and f(x_i) its out-of-
 import sys
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -48,21 +45,16 @@ def cubed(weights):
     return weights**3
 
 
-def ranked(weights):
-    """The rank of each weight among all rows, 0..1, (rows,)."""
-    return np.argsort(np.argsort(weights, kind="stable"), kind="stable") / max(1, len(weights) - 1)
-
-
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--way", required=True, choices=("cubed", "rank", "band", "relabel"))
+    parser.add_argument("--way", required=True, choices=("cubed", "band", "relabel"))
     parser.add_argument("--pred-dir", help="out-of-fold pseudo-labels of the training rows, for relabel")
     parser.add_argument("--band", type=positive_int, default=5, help="px to either side of an outline")
     args = parser.parse_args()
     if args.way == "relabel" and not args.pred_dir:
         raise UserError("--way relabel needs --pred-dir")
     weigh = {"band": partial(weigh_band, args.band), "relabel": weigh_relabelled}.get(args.way, weigh_by_csv)
-    run(args, weigh, needs_weights=True, reweigh={"cubed": cubed, "rank": ranked}.get(args.way),
+    run(args, weigh, needs_weights=True, reweigh=cubed if args.way == "cubed" else None,
         pseudo_dir=args.pred_dir if args.way == "relabel" else None)
 
 

@@ -92,9 +92,7 @@ def main():
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
-    rows, truth = read_rows(args.csv), read_rows(args.truth)
-    if "iterations" not in rows:
-        raise UserError(f"--csv {args.csv}: has no column `iterations`")
+    rows, truth = read_rows(args.csv, needs_levels=True), read_rows(args.truth)
     checkpoints, fold_of = judged_folds(rows, args.teacher)
     dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)  # it is gone through three times
     true_masks = SegmentationDataset(truth, args.size, args.num_classes)

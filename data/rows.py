@@ -17,12 +17,13 @@ from data.files import UserError, check_image, progress, read_checked_mask
 SHOWN_FAULTS = 10
 
 
-def read_rows(csv, needs_weights=False):
+def read_rows(csv, needs_weights=False, needs_levels=False):
     """Read a CSV into rows with resolved paths.
 
     Args:
         csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder.
         needs_weights: demand a `weight` column.
+        needs_levels: demand an `iterations` column.
 
     Returns:
         DataFrame with columns `image`, `mask` (paths, str), and `iterations` (int) and `weight` (float) where the
@@ -32,6 +33,8 @@ def read_rows(csv, needs_weights=False):
         UserError: unreadable, no rows, missing files, or third-column values out of range: all faults at once.
     """
     table = read_header(csv, needs_weights, rows=None)
+    if needs_levels and "iterations" not in table.columns:
+        raise UserError(f"{csv}: has no column `iterations`, so nobody knows which masks are noisy")
     folder = Path(csv).resolve().parent
     faults = []
     rows = pd.DataFrame(index=table.index)

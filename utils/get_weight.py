@@ -122,10 +122,8 @@ def weighted_rows(args):
         return mixed_rows(args.mix)
     if args.join:
         return joined_rows(args)
-    rows = read_rows(args.csv)
+    rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
-        if "iterations" not in rows:
-            raise UserError(f"--known: {args.csv} has no column `iterations`, so nobody knows which masks are noisy")
         return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0))
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     weights = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers, part)

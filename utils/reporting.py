@@ -71,10 +71,7 @@ def read_weights(csvs, noisy_csv=None):
     """
     levels = None
     if noisy_csv:
-        known = read_rows(noisy_csv)
-        if "iterations" not in known:
-            raise UserError(f"--noisy-csv {noisy_csv}: has no column `iterations`")
-        levels = known["iterations"].to_numpy()
+        levels = read_rows(noisy_csv, needs_levels=True)["iterations"].to_numpy()
     tables = {Path(csv).stem: read_rows(csv, needs_weights=True) for csv in csvs}
     for name, rows in tables.items():
         if levels is not None:
