@@ -17,7 +17,7 @@ from benchmarks.training import batch_of, epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.files import read_json
 from data.lazy import LazyModule
-from utils import engine
+from utils import building, devices, engine
 from utils.figures import save_figure
 
 plt = LazyModule("matplotlib.pyplot")
@@ -27,8 +27,8 @@ def prepare(args, side, classes):
     """Functions: seconds of one KD step, and of evaluating one batch."""
     flags = flags_of("--epochs", 2, "--size", side, side, "--num-classes", classes, "--devices", 1, "--optimizer", "adamw",
                      "--model", args.model, "--encoder", args.encoder, "--width", args.width)
-    fabric = engine.start_fabric(flags)
-    state = engine.build_state(flags, fabric)
+    fabric = devices.start_fabric(flags)
+    state = building.build_state(flags, fabric)
     batch = [batch_of(args.batch_size, side, classes)]
 
     def step():

@@ -20,7 +20,7 @@ from benchmarks.training import epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.make_sample import draw_set
 from data.splits import pair_folder
-from utils import engine
+from utils import building, devices
 from utils.loaders import build_loaders, on_device
 
 
@@ -53,12 +53,12 @@ def main():
 
 def measure_loaders(args, rows):
     """Seconds of an epoch of loading, of training, and of both, by loader; and their tables."""
-    fabric = engine.start_fabric(run_flags(args))
+    fabric = devices.start_fabric(run_flags(args))
     workers = [n for n in (0, 1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
     names = {**{f"{n} processes": run_flags(args, "--workers", n) for n in workers}, "cached": run_flags(args, "--cache")}
     loaders = {name: build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
     resident = [fabric.to_device(batch) for batch in loaders["cached"]]
-    train = functools.partial(epoch_seconds, run_flags(args), fabric, engine.build_state(run_flags(args), fabric))
+    train = functools.partial(epoch_seconds, run_flags(args), fabric, building.build_state(run_flags(args), fabric))
     train(resident)  # warm
     images = len(resident) * args.batch_size
     loading = in_turn({name: functools.partial(load_epoch, fabric, loader) for name, loader in loaders.items()}, args.rounds)

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from benchmarks.measure import RESULTS, ROOT, in_turn, keep, ratio, seconds_of, table
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import write_mask
+from data.pictures import write_mask
 
 IMPORT = "import torch"
 

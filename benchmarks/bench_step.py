@@ -19,7 +19,7 @@ from benchmarks.measure import RESULTS, in_turn, keep, ratio, run_command, secon
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.lazy import torch
-from utils import engine, loaders
+from utils import building, devices, loaders
 
 METHODS = ("plain", "Teacher", "KD")
 # a device's value that the host asks for makes it wait; the first four show on a CPU too
@@ -36,15 +36,15 @@ def run_flags(args, classes):
 def build_step(args, method, classes):
     """A function that makes one step of the engine's loop and gives its seconds."""
     flags = run_flags(args, classes)
-    fabric = engine.start_fabric(flags)
-    state, batch = engine.build_state(flags, fabric), batch_of(args.batch_size, args.side, classes)
+    fabric = devices.start_fabric(flags)
+    state, batch = building.build_state(flags, fabric), batch_of(args.batch_size, args.side, classes)
     return functools.partial(epoch_seconds, flags, fabric, state, [batch], method)
 
 
 def weigh_seconds(args, method, classes):
     """A function: seconds of making the weights alone."""
     flags = run_flags(args, classes)
-    fabric = engine.start_fabric(flags)
+    fabric = devices.start_fabric(flags)
     batch = loaders.on_device(fabric, batch_of(args.batch_size, args.side, classes))
     logits = torch.randn(args.batch_size, 1 if classes == 2 else classes, args.side, args.side, device=fabric.device)
     weigh = weigh_of(method, flags)

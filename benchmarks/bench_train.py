@@ -17,7 +17,7 @@ from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
 from data.command_line import command_line, positive_int, tool_parser
 from data.lazy import torch
-from utils import engine
+from utils import building, devices
 from utils.losses import per_sample_loss
 
 # name -> (--precision, channels last, --compile)
@@ -31,8 +31,8 @@ def prepare(args, precision, channels_last, compiled):
     flags = flags_of("--epochs", 2, "--width", args.width, "--size", args.side, args.side, "--num-classes", args.classes,
                      "--model", args.model, "--encoder", args.encoder, "--devices", 1, "--precision", precision,
                      *["--compile"] * compiled)
-    fabric = engine.start_fabric(flags)
-    state = engine.build_state(flags, fabric)
+    fabric = devices.start_fabric(flags)
+    state = building.build_state(flags, fabric)
     batches = [fabric.to_device(batch_of(args.batch_size, args.side, args.classes))] * args.steps
     if not channels_last:
         state.networks[0].to(memory_format=torch.contiguous_format)
@@ -50,7 +50,7 @@ def operations(args):
     from torch.utils.flop_counter import FlopCounterMode
 
     flags = flags_of("--width", args.width, "--num-classes", args.classes, "--model", args.model, "--encoder", args.encoder)
-    network, = engine.build_state(flags, engine.start_fabric(flags)).networks
+    network, = building.build_state(flags, devices.start_fabric(flags)).networks
     batch = batch_of(args.batch_size, args.side, args.classes)
     device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter:

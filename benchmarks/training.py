@@ -9,6 +9,7 @@ from benchmarks.measure import seconds_of
 from data.lazy import torch
 from utils import engine
 from utils.options import train_parser
+from utils.stopping import LossWatch, StopRequest
 
 
 def flags_of(*words):
@@ -36,4 +37,7 @@ def batch_of(size, side, classes):
 
 def epoch_seconds(flags, fabric, state, loader, method="plain"):
     """Seconds of one epoch of the engine's loop; the mean loss that it ends with waits for the device."""
-    return seconds_of(engine.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, 1)
+    state.epoch, state.begun = 1, None
+    state.begin_epoch(fabric.device)
+    watch, stop = LossWatch(None, 1, flags, "-"), StopRequest(active=False)
+    return seconds_of(engine.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, watch, stop)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from data.files import progress, read_image, read_mask, resize_image, resize_labels
+from data.files import progress
 from data.lazy import torch
+from data.pictures import read_image, read_mask, resize_image, resize_labels
 from data.transforms import build_augmentation
 
 CGROUP = "/sys/fs/cgroup"

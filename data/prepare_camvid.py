@@ -17,8 +17,8 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line
-from data.files import read_mask
 from data.legend import write_legend
+from data.pictures import read_mask
 from data.splits import convert_masks, open_output, pair_by_stem, prepare_parser, require, write_splits
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}

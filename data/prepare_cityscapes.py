@@ -20,8 +20,9 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line
-from data.files import UserError, read_mask
+from data.files import UserError
 from data.legend import write_legend
+from data.pictures import read_mask
 from data.splits import convert_masks, divide, open_output, prepare_parser, require, write_splits
 
 CLASSES = (  # label id, name, colour; the train id is the position (the data set's own table)

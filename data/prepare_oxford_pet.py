@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line
-from data.files import read_checked_mask
+from data.pictures import read_checked_mask
 from data.splits import convert_masks, divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
 LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap value; 0 does not occur

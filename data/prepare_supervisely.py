@@ -23,7 +23,8 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line, positive_int, share
-from data.files import UserError, progress, read_image, resize_image, resize_labels, write_image, write_mask
+from data.files import UserError, progress
+from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
 from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.files import UserError, check_image, progress, read_checked_mask
+from data.files import UserError, progress
+from data.pictures import check_image, read_checked_mask
 
 SHOWN_FAULTS = 10
 

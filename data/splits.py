@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from data.command_line import seed_number, share, tool_parser
-from data.files import IMAGE_SUFFIXES, UserError, csv_text, progress, read_json, write_json, write_mask, write_rows
+from data.files import UserError, csv_text, progress, read_json, write_json, write_rows
+from data.pictures import IMAGE_SUFFIXES, write_mask
 
 SPLITS = ("train", "valid", "test")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from data.files import read_mask, resize_labels
+from data.pictures import read_mask, resize_labels
 from data.splits import pair_folder
 from utils import agreement_cpu
 from utils.agreement import (

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.alternatives import cubed, weigh_band, weigh_relabelled
-from data.files import read_mask, write_mask
+from data.pictures import read_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from tests.conftest import run_script
 from train_with_Teacher_weight import weigh_pixels

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from data.dataset import SegmentationDataset
-from data.files import UserError, atomic_path, read_image, read_mask, resize_labels, write_image, write_mask, write_rows
+from data.files import UserError, atomic_path, write_rows
+from data.pictures import read_image, read_mask, resize_labels, write_image, write_mask
 from data.rows import check_rows, pseudo_label_names, read_rows
 from data.splits import pair_folder, split_rows
 from data.transforms import normalised
@@ -121,7 +122,7 @@ def test_mask_and_image_stay_aligned_when_resized():
     image, mask = np.zeros((400, 264, 3), np.uint8), np.zeros((400, 264), np.uint8)
     cv2.circle(image, (90, 250), 60, (255, 255, 255), -1)
     cv2.circle(mask, (90, 250), 60, 1, -1)
-    from data.files import resize_image
+    from data.pictures import resize_image
 
     small, labels = resize_image(image, (97, 113))[:, :, 0] / 255.0, resize_labels(mask, (97, 113))
     for weights in (small, labels):

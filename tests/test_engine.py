@@ -24,7 +24,7 @@ from data.rows import read_rows
 from data.transforms import normalised
 from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
-from utils import devices, engine, loaders
+from utils import building, devices, engine, loaders
 from utils.checkpoint import load, load_network, model_config
 from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores
@@ -103,18 +103,18 @@ def test_weights_scale_the_step_and_carry_no_gradient(csvs, tmp_path):
 
     args = arguments(csvs, tmp_path, "--optimizer", "adamw", "--weight-decay", "0", "--epochs", "1")
     before = {}
-    build = engine.build_networks
+    build = building.build_networks
 
     def remember(*arguments):
         networks = build(*arguments)
         before.update({k: v.clone() for k, v in networks[0].named_parameters()})
         return networks
 
-    engine.build_networks = remember
+    building.build_networks = remember
     try:
         engine.run(args, weigh)
     finally:
-        engine.build_networks = build
+        building.build_networks = build
     after = load_network(tmp_path / "run" / "last.ckpt")[0]
     for name, value in after.named_parameters():
         assert torch.equal(before[name], value)  # all weights 0: nothing moves
@@ -134,7 +134,7 @@ def test_gradients_are_clipped_before_the_step(csvs, tmp_path, monkeypatch):
         optimizer = Spy(list(parameters), lr=1.0)
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
-    monkeypatch.setattr(engine, "build_optimizer", build)
+    monkeypatch.setattr(building, "build_optimizer", build)
     engine.run(arguments(csvs, tmp_path, "--clip", "0.001", "--epochs", "1"), lambda logits, batch, epoch: [batch["weight"]])
     assert 0.0009 < max(moved) <= 0.001 + 1e-6
 
@@ -211,7 +211,7 @@ def test_an_existing_run_is_never_overwritten_unasked(csvs, tmp_path):
     for name in ("../outside", "/abs", "."):
         args = arguments(csvs, tmp_path / "inner")
         args.name = name
-        with pytest.raises(UserError, match="--out-dir"):
+        with pytest.raises(UserError, match="must be a folder inside"):
             engine.run(args, weigh)
 
 
@@ -222,7 +222,7 @@ def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
     engine.run(arguments(csvs, tmp_path / "a", "--epochs", "1"), weigh)
     start = str(tmp_path / "a" / "run" / "best.ckpt")
     args = arguments(csvs, tmp_path / "b", "--load", start)
-    network, = engine.build_networks(args, [load(start)["networks"][0]["config"]])
+    network, = building.build_networks(args, [load(start)["networks"][0]["config"]])
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), load_network(start)[0].state_dict().values()))
     with pytest.raises(UserError, match="does not fit"):
         engine.run(arguments(csvs, tmp_path / "c", "--load", start, "--width", "8"), weigh)
@@ -392,8 +392,8 @@ def test_free_memory_is_the_containers_where_that_is_less(tmp_path, monkeypatch)
 
 
 def test_compiled_networks_keep_the_names_of_their_weights(csvs, tmp_path):
-    plain, = engine.build_networks(*with_config(arguments(csvs, tmp_path)))
-    compiled, = engine.build_networks(*with_config(arguments(csvs, tmp_path, "--compile")))
+    plain, = building.build_networks(*with_config(arguments(csvs, tmp_path)))
+    compiled, = building.build_networks(*with_config(arguments(csvs, tmp_path, "--compile")))
     assert plain._compiled_call_impl is None and compiled._compiled_call_impl is not None
     assert plain.state_dict().keys() == compiled.state_dict().keys()
 

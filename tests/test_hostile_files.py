@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.files import UserError, read_checked_mask, read_image, read_json, read_mask, write_image, write_json, write_mask
+from data.files import UserError, read_json, write_json
 from data.legend import read_legend
+from data.pictures import read_checked_mask, read_image, read_mask, write_image, write_mask
 from data.prepare_supervisely import draw_annotation
 from data.rows import check_rows, pseudo_label_names, read_header, read_rows
 from tests.test_bad_input import bomb, run

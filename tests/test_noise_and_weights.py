@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import UserError, read_mask, resize_labels, write_mask, write_rows
+from data.files import UserError, write_rows
+from data.pictures import read_mask, resize_labels, write_mask
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from tests.conftest import run_script

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import UserError, read_mask, write_json
+from data.files import UserError, write_json
 from data.legend import Legend, read_legend, write_legend
+from data.pictures import read_mask
 from data.rows import read_rows
 from data.splits import pair_folder
 from tests.conftest import run_script

@@ -11,8 +11,9 @@ import pytest
 import torchvision
 from PIL import Image
 
-from data.files import UserError, read_mask, write_image, write_mask
+from data.files import UserError
 from data.legend import read_legend
+from data.pictures import read_mask, write_image, write_mask
 from data.prepare_cityscapes import CLASSES, TRAIN_ID
 from data.rows import check_rows, read_rows
 from data.splits import download, split_rows

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from data.files import read_image, resize_image, write_image
+from data.pictures import read_image, resize_image, write_image
 from data.splits import pair_folder
 from tables import table_text
 from tests.conftest import ROOT, run_script

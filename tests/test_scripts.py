@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from data.files import read_image, read_mask, write_image, write_mask, write_rows
+from data.files import write_rows
 from data.legend import write_legend
+from data.pictures import read_image, read_mask, write_image, write_mask
 from data.rows import pseudo_label_names, read_rows
 from tests.conftest import DATASETS, ROOT, TORCHRUN, run_script
 from utils.folds import assign_folds

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from data.dataset import SegmentationDataset
-from data.files import read_image, read_mask, resize_image, write_image
+from data.pictures import read_image, read_mask, resize_image, write_image
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from data.transforms import normalised

@@ -27,18 +27,9 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line, nonnegative_int, seed_number, tool_parser
-from data.files import (
-    IMAGE_SUFFIXES,
-    UserError,
-    progress,
-    read_checked_mask,
-    refuse_existing,
-    resize_labels,
-    write_image,
-    write_json,
-    write_mask,
-)
+from data.files import UserError, progress, refuse_existing, write_json
 from data.legend import read_legend
+from data.pictures import IMAGE_SUFFIXES, read_checked_mask, resize_labels, write_image, write_mask
 from utils.agreement_cpu import agreement
 from utils.options import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 

@@ -17,7 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, positive_int, seed_number, share, tool_parser
-from data.files import UserError, progress, read_checked_mask, refuse_existing, write_mask, write_rows
+from data.files import UserError, progress, refuse_existing, write_rows
+from data.pictures import read_checked_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
 from utils.options import add_class_flag, add_noise_flags

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from data.dataset import ImageDataset, as_it_is
-from data.files import progress, write_mask
+from data.files import progress
 from data.lazy import torch
+from data.pictures import write_mask
 from data.transforms import normalised
 from utils.agreement import hard_labels
 

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from data.files import checked_labels, decode_mask, progress, resize_labels
+from data.files import progress
+from data.pictures import checked_labels, decode_mask, resize_labels
 from data.rows import pseudo_label_paths
 from utils.agreement_cpu import agreement
 

@@ -84,9 +84,10 @@ class LossWatch:
             UserError: a loss is not finite.
         """
         seen, self.seen = self.seen, []
-        if not seen or torch.stack([losses for _, losses, _, _ in seen]).isfinite().all():
+        finite = torch.stack([losses for _, losses, _, _ in seen]).isfinite().all(1).tolist() if seen else []
+        if all(finite):
             return
-        step, losses, index, rate = next(each for each in seen if not each[1].isfinite().all())
+        step, losses, index, rate = seen[finite.index(False)]
         names = [self.dataset.image_paths[i] for i in index.tolist()]
         more = f" and {len(names) - SHOWN_SAMPLES} more" if len(names) > SHOWN_SAMPLES else ""
         kept = f"last.ckpt holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
