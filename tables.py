@@ -186,12 +186,13 @@ def layout(content):
     rows = comparison.compare(unpacked(content), "test_last", "noisy")
     found = {(row["name"], round(row["noise_share"], 2)): row
              for row in rows if row["noise_share"] is not None and not row["network"]}
-    clean = next((row for row in rows if row["name"] == "clean"), None)
+    bounds = {row["name"]: row for row in rows if row["name"].endswith("clean") and not row["network"]}  # stand at any share
     titles, lines = ["mIoU / BF, %"], [[title] for _, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
-            own = clean if name == "clean" or (name == "noisy" and its_share == 0) else found.get((name, round(its_share, 2)))
+            bound = "clean" if name == "noisy" and its_share == 0 else name
+            own = bounds.get(bound) or found.get((name, round(its_share, 2)))
             paper = published(content["table"], name, its_share, content["street_scenes"])
             ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
