@@ -100,29 +100,27 @@ def read_splits(args, needs_weights, pseudo_dir=None):
 
 def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
     """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
-    log = run_folder.EpochLog(folder, state.epoch) if fabric.is_global_zero else None
-    for epoch in range(state.epoch, args.epochs):
-        learning_rate = state.optimizers[0].param_groups[0]["lr"]
-        began = time.perf_counter() - state.begin_epoch(fabric.device)
-        seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
-        watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
-        try:
-            means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
-            seconds = time.perf_counter() - began
-            valid = evaluate_all(fabric, state, loaders.get("valid"), args, stop)
-        except KeyboardInterrupt as request:
-            if not stop.active:
-                raise
-            state.leave_epoch(time.perf_counter() - began)
-            checkpoint.save(folder / "last.ckpt", state.content())
-            raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
-                                f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
-        images = len(loaders["train"]) * args.batch_size
-        entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
-                 "images_per_second": images / seconds}
-        end_epoch(fabric, state, entry, folder, log, args.epochs)
-    if log:
-        log.close()
+    with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
+        for epoch in range(state.epoch, args.epochs):
+            learning_rate = state.optimizers[0].param_groups[0]["lr"]
+            began = time.perf_counter() - state.begin_epoch(fabric.device)
+            seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
+            watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
+            try:
+                means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
+                seconds = time.perf_counter() - began
+                valid = evaluate_all(fabric, state, loaders.get("valid"), args, stop)
+            except KeyboardInterrupt as request:
+                if not stop.active:
+                    raise
+                state.leave_epoch(time.perf_counter() - began)
+                checkpoint.save(folder / "last.ckpt", state.content())
+                raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
+                                    f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
+            images = len(loaders["train"]) * args.batch_size
+            entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
+                     "images_per_second": images / seconds}
+            end_epoch(fabric, state, entry, folder, log, args.epochs)
 
 
 def end_epoch(fabric, state, entry, folder, log, epochs):

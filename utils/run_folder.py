@@ -152,6 +152,17 @@ def seconds_spent(folder):
         return sum(json.loads(line)["seconds"] for line in log)
 
 
+@contextlib.contextmanager
+def opened_log(folder, first_epoch, writes):
+    """The EpochLog of a process that `writes`, for the others None; closed however the training ends."""
+    log = EpochLog(folder, first_epoch) if writes else None
+    try:
+        yield log
+    finally:
+        if log:
+            log.close()
+
+
 class EpochLog:
     """log.jsonl, TensorBoard and a printed line per epoch."""
 
@@ -185,5 +196,6 @@ class EpochLog:
         print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
 
     def close(self):
-        """Flush TensorBoard."""
-        self.board.close()
+        """End TensorBoard's thread; on a full disk, which has been told of, its last curves are lost."""
+        with contextlib.suppress(OSError):
+            self.board.close()
