@@ -20,7 +20,7 @@ def save(path, content):
     buffer = io.BytesIO()  # torch's own writing puts the file's name into it, and a full disk ends it in many words
     torch.save({"format": FORMAT, **content}, buffer)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(buffer.getvalue())  # not getbuffer: in an exception's frames that crashes Python 3.12 at its end
 
 
 def load(path):
