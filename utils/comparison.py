@@ -145,12 +145,12 @@ def paired_difference(method, baseline):
     return statistics.fmean(differences), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5, n
 
 
-def recovered(method, baseline, clean, least=0.002):
+def recovered(method, baseline, clean, least=0.01):
     """The share of the gap that a method wins back: (method - baseline) / (clean - baseline), 1 = as good as clean masks.
 
     Args:
         method, baseline, clean: mean scores, 0..1.
-        least: a gap below it is too small to divide by.
+        least: a gap below it, one point, is within what another seed changes: nothing to divide by.
 
     Returns:
         float; None where there is no gap.
