@@ -229,6 +229,14 @@ def test_a_run_that_another_process_works_on_is_refused_until_that_one_is_dead(c
     assert (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / ".lock").exists()
 
 
+def test_tables_that_another_process_makes_are_refused(csvs, tmp_path, holder):
+    (tmp_path / "splits").mkdir()
+    for split, name in (("train", "train_noisy_60.csv"), ("test", "test.csv")):
+        (tmp_path / "splits" / f"{split}.csv").write_text((csvs / name).read_text())
+    done = run_script("tables.py", "table1", "--data", tmp_path / "splits", "--out", tmp_path, "--name", "run", check=False)
+    assert done.returncode == 2 and f"process {holder.pid} on" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_a_lock_of_another_machine_is_not_ours_to_break(tmp_path):
     write_json(tmp_path / "run" / ".lock", {"host": "elsewhere", "pid": 1})
     with pytest.raises(UserError, match=r"process 1 on elsewhere was at work on it; if that one is gone, remove .*\.lock"):
