@@ -110,7 +110,7 @@ def drill(command, home, kills, signals, seed):
     while struck < kills and ended is None:
         number = signals[struck % len(signals)]
         child = start([*command, "--resume"], broken)
-        code, amid = strike(child, number, dice.uniform(0, 2 * seconds / kills), run, struck % 2 == 1)
+        code, amid = strike(child, number, dice.uniform(0, 1.2 * seconds / kills), run, struck % 2 == 1)
         if amid is None:
             ended = code
         else:

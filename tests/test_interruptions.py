@@ -245,13 +245,19 @@ def test_a_lock_of_another_machine_is_not_ours_to_break(tmp_path):
 
 
 def test_of_many_that_come_at_once_one_gets_in(tmp_path):
-    code = "import sys, time; from utils import lock\ntime.sleep(max(0, float(sys.argv[2]) - time.time()))\n" \
-           "with lock.held(sys.argv[1]): print('in'); time.sleep(3)"
-    at = str(time.time() + 3)
-    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "run", at], cwd=ROOT, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, text=True) for _ in range(6)]
-    ended = [(process.communicate()[0], process.returncode) for process in processes]
-    assert sorted(ended) == [("", 1)] * 5 + [("in\n", 0)]
+    code = "import sys; from utils import lock\nprint('ready', flush=True); input()\n" \
+           "with lock.held(sys.argv[1]): print('in', flush=True); input()"
+    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], cwd=ROOT, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert {process.stdout.readline() for process in processes} == {"ready\n"}
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.stdout.readline() for process in processes]  # of those who are refused: nothing, they end
+    assert sorted(answers) == [""] * 3 + ["in\n"]
+    for process, answer in zip(processes, answers):
+        _, errors = process.communicate("end\n" if answer else None)
+        assert (process.returncode == 0) == bool(answer) and (answer or "is at work on it" in errors)
     assert not (tmp_path / "run").exists()  # nothing came into it
 
 
