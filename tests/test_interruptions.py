@@ -78,6 +78,18 @@ def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(csvs, tmp_path, numbe
     assert all(whole[key] == broken[key] for key in ("test", "test_last", "valid", "best_epoch"))
 
 
+def test_a_stop_does_not_save_a_loss_that_is_not_finite(csvs, tmp_path):
+    def weigh(logits, batch, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [batch["weight"] * (float("nan") if epoch == 1 else 1)]
+
+    with pytest.raises(UserError, match="epoch 2, step 1: the loss is nan"):
+        engine.run(arguments(csvs, tmp_path), weigh)
+    saved = checkpoint.load(tmp_path / "run" / "last.ckpt")
+    assert saved["epoch"] == 1 and saved["begun"] is None
+
+
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(csvs, tmp_path):
     command = ["train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "run", "--out-dir", tmp_path,
                "--size", 48, 32, "--width", 4, "--epochs", 5000, "--accelerator", "cpu", "--workers", 1]

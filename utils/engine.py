@@ -113,6 +113,7 @@ def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
+                watch.look()  # what is not finite is not saved over what was
                 state.leave_epoch(time.perf_counter() - began)
                 checkpoint.save(folder / "last.ckpt", state.content())
                 raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
