@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.command_line import command_line  # noqa: F401  what ends the scripts
 from tests.conftest import ROOT
-from utils import checkpoint
+from utils import checkpoint, engine
 
 HEIGHT, WIDTH = 24, 16
 TINY = ["--epochs", 1, "--batch-size", 2, "--size", 16, 16, "--width", 4, "--accelerator", "cpu", "--name", "run"]
@@ -322,3 +322,17 @@ def test_a_damaged_last_checkpoint_is_named(album, monkeypatch, capsys):
     album.half("runs/run/last.ckpt")
     check(monkeypatch, capsys, album.folder, "train_without_weight.py", "runs/run/last.ckpt: not a checkpoint", *flags,
           "--resume")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_goes_after_the_check_is_named_by_whichever_process_misses_it(album, monkeypatch, capsys, workers):
+    real = engine.fit
+
+    def fit(*arguments):
+        (album.folder / "images/1.jpg").unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "fit", fit)
+    flags = ["--train_csv", "train.csv", *TINY, "--workers", workers]
+    code, errors = run(monkeypatch, capsys, album.folder, "train_without_weight.py", *flags)
+    assert code == 2 and errors.strip().splitlines()[-1] == "train_without_weight.py: error: images/1.jpg: no such file", errors
