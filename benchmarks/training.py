@@ -39,5 +39,5 @@ def epoch_seconds(flags, fabric, state, loader, method="plain"):
     """Seconds of one epoch of the engine's loop; the mean loss that it ends with waits for the device."""
     state.epoch, state.begun = 1, None
     state.begin_epoch(fabric.device)
-    watch, stop = LossWatch(None, 1, flags, "-"), StopRequest(active=False)
+    watch, stop = LossWatch(None, 1, flags.learning_rate, flags, "-"), StopRequest(active=False)
     return seconds_of(engine.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, watch, stop)

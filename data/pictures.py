@@ -31,8 +31,10 @@ def read_image(path):
     Raises:
         UserError: the file is missing, cut short, too large or not an image.
     """
-    image_size(path)
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    _refuse_missing(path)
+    content = np.fromfile(path, np.uint8)
+    _size_of(io.BytesIO(content), path)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     if image is None:  # a format that only some builds of OpenCV read, or no image
         try:
             with Image.open(path) as file:
@@ -157,7 +159,9 @@ def write_image(path, image):
     try:
         done, content = cv2.imencode(Path(path).suffix, image)
     except cv2.error:
-        raise UserError(f"{path}: no picture format has this suffix; {', '.join(IMAGE_SUFFIXES)} are written") from None
+        done = False
+    if not done:
+        raise UserError(f"{path}: no picture format has this suffix; {', '.join(IMAGE_SUFFIXES)} are written")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)  # OpenCV's own writing does not say when the disk is full
 
@@ -168,12 +172,21 @@ def image_size(path):
     Raises:
         UserError: no such file, not an image, or one of more than LARGEST_PICTURE px.
     """
+    _refuse_missing(path)
+    return _size_of(path, path)
+
+
+def _refuse_missing(path):
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file")
+
+
+def _size_of(source, path):
+    """`image_size` of a path or of an open file; `path` is for the message."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with Image.open(source) as file:
                 turned = file.getexif().get(ORIENTATION) in TURNED
                 return file.size if turned else file.size[::-1]
     except Image.DecompressionBombError:

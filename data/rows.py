@@ -100,13 +100,18 @@ def _raise_faults(csv, faults):
         raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
 
 
-def check_apart(train_csv, train, csv, rows):
-    """Raise UserError if rows that are scored hold pictures of the training rows."""
-    known = {os.path.realpath(path) for path in train["image"]}
-    shared = [path for path in rows["image"] if os.path.realpath(path) in known]
-    if shared:
-        raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {train_csv} too, first {shared[0]}; scores on "
-                        "them would say nothing, leave them out of one")
+def check_apart(train_csv, train, scored):
+    """Raise UserError if rows that are scored hold pictures of the training rows.
+
+    Args:
+        scored: dict of CSV -> rows.
+    """
+    known = {os.path.realpath(path) for path in train["image"]} if scored else set()
+    for csv, rows in scored.items():
+        shared = [path for path in rows["image"] if os.path.realpath(path) in known]
+        if shared:
+            raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {train_csv} too, first {shared[0]}; scores "
+                            "on them would say nothing, leave them out of one")
 
 
 def check_rows(csv, rows, num_classes):

@@ -52,7 +52,7 @@ def build_state(args, fabric, suffixes=("",), rows=0):
     fabric.seed_everything(args.seed, verbose=False)
     configs = [checkpoint.model_config(args, suffix) for suffix in suffixes]
     networks = build_networks(args, configs, suffixes)
-    together = args.batch_size if rows >= args.batch_size or not rows else rows  # a last batch that is not full is dropped
+    together = min(args.batch_size, rows or args.batch_size)  # a last batch that is not full is dropped
     check_smallest_batch(args, networks, max(1, together // fabric.world_size))
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
     networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))

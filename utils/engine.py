@@ -83,9 +83,8 @@ def read_splits(args, needs_weights, pseudo_dir=None):
         csv = getattr(args, f"{split}_csv")
         if csv:
             splits[split] = read_rows(csv, needs_weights and split == "train")
-    for split in ("valid", "test"):
-        if split in splits:
-            check_apart(args.train_csv, splits["train"], getattr(args, f"{split}_csv"), splits[split])
+    scored = {getattr(args, f"{split}_csv"): rows for split, rows in splits.items() if split != "train"}
+    check_apart(args.train_csv, splits["train"], scored)
     if needs_weights and not splits["train"]["weight"].any():
         raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from; see utils/get_weight.py")
     if pseudo_dir:
@@ -105,7 +104,7 @@ def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
             learning_rate = state.optimizers[0].param_groups[0]["lr"]
             began = time.perf_counter() - state.begin_epoch(fabric.device)
             seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
-            watch = LossWatch(loaders["train"].dataset, epoch, args, folder)
+            watch = LossWatch(loaders["train"].dataset, epoch, learning_rate, args, folder)
             try:
                 means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
                 seconds = time.perf_counter() - began
@@ -160,7 +159,7 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, watch, stop):
     for step, batch in enumerate(bar, begun["step"] + 1):
         losses = train_step(args, fabric, state, on_device(fabric, batch), weigh, selects)
         begun["step"] = step
-        watch.add(step, losses, batch["index"], state.optimizers[0].param_groups[0]["lr"])
+        watch.add(step, losses, batch["index"])
         if step % 20 == 0:
             loss, weight = (begun["sums"][:, 0] / step).tolist()
             bar.set_postfix(loss=f"{loss:.4f}", weight=f"{weight:.3f}")

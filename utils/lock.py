@@ -63,8 +63,7 @@ def _locked(path):
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
             except (BlockingIOError, PermissionError):
-                file.seek(0)
-                raise UserError(f"{path.parent}: {_holder(file.read())} is at work on it; wait, or choose another --name"
+                raise UserError(f"{path.parent}: {_named(_holder(file))} is at work on it; wait, or choose another --name"
                                 ) from None
             if _is_at(file, path):
                 yield file
@@ -80,19 +79,20 @@ def _is_at(file, path):
 
 
 def _refuse_other_host(path, file):
+    holder = _holder(file)
+    if holder and holder["host"] != socket.gethostname():
+        raise UserError(f"{path.parent}: {_named(holder)} was at work on it; if that one is gone, remove {path}")
+
+
+def _holder(file):
+    """`host` and `pid` that stand in an open lock file; None in one that is new, or whose writer died at once."""
     file.seek(0)
-    text = file.read()
     try:
-        host = json.loads(text)["host"]
+        content = json.loads(file.read())
+        return {key: content[key] for key in ("host", "pid")}
     except (ValueError, KeyError, TypeError):
-        return  # empty: new, or its writer died at once
-    if host != socket.gethostname():
-        raise UserError(f"{path.parent}: {_holder(text)} was at work on it; if that one is gone, remove {path}")
+        return None
 
 
-def _holder(text):
-    try:
-        content = json.loads(text)
-        return f"process {content['pid']} on {content['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+def _named(holder):
+    return f"process {holder['pid']} on {holder['host']}" if holder else "another process"

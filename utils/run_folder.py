@@ -93,7 +93,12 @@ def digest(rows):
     files = [[f(row[name]) for name in ("image", "mask", "pseudo") if name in rows for f in (os.path.basename, os.path.getsize)]
              for row in rows.to_dict("records")]
     values = [rows[name].tolist() for name in ("weight", "iterations") if name in rows]
-    return hashlib.sha256(json.dumps([files, values]).encode()).hexdigest()[:16]
+    return _hashed([files, values])
+
+
+def _hashed(content):
+    """16 hex digits that stand for a JSON-ready content."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def recorded(args):
@@ -137,7 +142,7 @@ def row_facts(splits):
     if test is not None:
         names = [(os.path.basename(row.image), os.path.basename(row.mask), os.path.getsize(row.mask))
                  for row in test.itertuples()]
-        facts["test_set"] = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+        facts["test_set"] = _hashed(names)
     return facts
 
 

@@ -54,15 +54,17 @@ class LossWatch:
     Args:
         dataset: with `image_paths`.
         epoch: 0-based.
+        learning_rate: in this epoch.
         args: flags of `train_parser`.
         folder: of the run.
     """
 
-    def __init__(self, dataset, epoch, args, folder):
-        self.dataset, self.epoch, self.args, self.folder = dataset, epoch, args, folder
+    def __init__(self, dataset, epoch, learning_rate, args, folder):
+        self.dataset, self.epoch, self.learning_rate = dataset, epoch, learning_rate
+        self.args, self.folder = args, folder
         self.seen = []
 
-    def add(self, step, losses, index, learning_rate):
+    def add(self, step, losses, index):
         """Note the losses of a step.
 
         Args:
@@ -73,7 +75,7 @@ class LossWatch:
         Raises:
             UserError: see `look`; every CHECKED_STEPS steps.
         """
-        self.seen.append((step, torch.stack(losses), index, learning_rate))
+        self.seen.append((step, torch.stack(losses), index))
         if len(self.seen) == CHECKED_STEPS:
             self.look()
 
@@ -84,13 +86,14 @@ class LossWatch:
             UserError: a loss is not finite.
         """
         seen, self.seen = self.seen, []
-        finite = torch.stack([losses for _, losses, _, _ in seen]).isfinite().all(1).tolist() if seen else []
+        finite = torch.stack([losses for _, losses, _ in seen]).isfinite().all(1).tolist() if seen else []
         if all(finite):
             return
-        step, losses, index, rate = seen[finite.index(False)]
+        step, losses, index = seen[finite.index(False)]
         names = [self.dataset.image_paths[i] for i in index.tolist()]
         more = f" and {len(names) - SHOWN_SAMPLES} more" if len(names) > SHOWN_SAMPLES else ""
         kept = f"last.ckpt holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
-        raise UserError(f"epoch {self.epoch + 1}, step {step}: the loss is {', '.join(f'{x:g}' for x in losses.tolist())}, at "
-                        f"learning rate {rate:g}, on {', '.join(names[:SHOWN_SAMPLES])}{more}; look at these or lower "
-                        f"--learning-rate ({self.args.learning_rate:g}); {self.folder}: {kept}")
+        values = ", ".join(f"{loss:g}" for loss in losses.tolist())
+        raise UserError(f"epoch {self.epoch + 1}, step {step}: the loss is {values}, at learning rate {self.learning_rate:g}, "
+                        f"on {', '.join(names[:SHOWN_SAMPLES])}{more}; look at these or lower --learning-rate "
+                        f"({self.args.learning_rate:g}); {self.folder}: {kept}")
