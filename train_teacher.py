@@ -45,6 +45,7 @@ def main():
         raise UserError(f"--folds {args.folds}: more folds than images ({rows['image'].nunique()}) in {args.train_csv}")
 
     with run_folder.claimed(args) as home:
+        run_folder.refuse_other_rows(args, home, {"train": rows})
         if args.resume and (home / "teacher.json").exists():
             print(f"{home}: finished already, nothing to do")
             return

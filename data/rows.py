@@ -5,6 +5,7 @@ A CSV has a header; column 0 is the image, column 1 its mask, and a later column
 `img,filename,iterations`, `img,filename,weight`, or `,0` (two columns).
 """
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,17 +101,18 @@ def _raise_faults(csv, faults):
         raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
 
 
-def check_apart(train_csv, train, scored):
-    """Raise UserError if rows that are scored hold pictures of the training rows.
+def check_apart(splits):
+    """Raise UserError if two splits hold the same picture: scores on what was trained on, or chosen by, would say nothing.
 
     Args:
-        scored: dict of CSV -> rows.
+        splits: list of (CSV, rows).
     """
-    known = {os.path.realpath(path) for path in train["image"]} if scored else set()
-    for csv, rows in scored.items():
-        shared = [path for path in rows["image"] if os.path.realpath(path) in known]
+    files = [(csv, rows, [os.path.realpath(path) for path in rows["image"]]) for csv, rows in splits]
+    for (first, _, known), (csv, rows, paths) in itertools.combinations(files, 2):
+        known = set(known)
+        shared = [path for path, real in zip(rows["image"], paths) if real in known]
         if shared:
-            raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {train_csv} too, first {shared[0]}; scores "
+            raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {first} too, first {shared[0]}; scores "
                             "on them would say nothing, leave them out of one")
 
 

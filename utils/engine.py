@@ -53,12 +53,15 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         UserError: anything the user can mend, found before training begins where that is possible.
     """
     with run_folder.claimed(args) as folder:
+        splits = read_splits(args, needs_weights, pseudo_dir)
+        if reweigh:
+            splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
+        run_folder.refuse_other_rows(args, folder, splits)
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
-        splits = read_splits(args, needs_weights, pseudo_dir)  # what is wrong with the rows is found before PyTorch is loaded
-        if reweigh:
-            splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
+        for split, rows in splits.items():  # what is wrong with a file is found before PyTorch is loaded
+            check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
         fabric = start_fabric(args)
         fabric.barrier()  # every process has found the folder free before the first one writes to it
         state = build_state(args, fabric, networks, len(splits["train"]))
@@ -77,20 +80,17 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
 
 
 def read_splits(args, needs_weights, pseudo_dir=None):
-    """Checked rows of each split: dict of `train`, `valid`, `test` -> DataFrame."""
+    """Rows of each split, their files not yet opened: dict of `train`, `valid`, `test` -> DataFrame."""
     splits = {}
     for split in ("train", "valid", "test"):
         csv = getattr(args, f"{split}_csv")
         if csv:
             splits[split] = read_rows(csv, needs_weights and split == "train")
-    scored = {getattr(args, f"{split}_csv"): rows for split, rows in splits.items() if split != "train"}
-    check_apart(args.train_csv, splits["train"], scored)
+    check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
     if needs_weights and not splits["train"]["weight"].any():
         raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from; see utils/get_weight.py")
     if pseudo_dir:
         splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
-    for split, rows in splits.items():
-        check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
     return splits
 
 

@@ -65,27 +65,37 @@ def open_run(args, folder, splits):
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
-
-    Raises:
-        UserError: a resumed run was started with other rows.
     """
-    rows = {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
-    if args.resume and (folder / "args.json").exists():
-        before = read_json(folder / "args.json").get("rows", rows)  # a run may be older than this
-        for split, now in rows.items():
-            if split in before and before[split] != now:
-                raise UserError(f"{folder}: cannot resume, {getattr(args, f'{split}_csv')} holds other rows or files than when "
-                                f"the run was started ({before[split]['count']} rows then, {now['count']} now); pass "
-                                "--overwrite or another --name")
-    else:
+    if not (args.resume and (folder / "args.json").exists()):
         order = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
         for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
             if path.name not in (lock.FILE_NAME, "args.json"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": rows})
+        write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": _counted(splits)})
     for path in folder.iterdir():
         if is_temporary(path):  # a process was killed while it wrote
             path.unlink()
+
+
+def refuse_other_rows(args, folder, splits):
+    """Raise UserError if a run that is resumed, or is finished, was started with other rows or files.
+
+    Args:
+        splits: dict of split -> DataFrame of `read_rows`.
+    """
+    if not (args.resume and (folder / "args.json").exists()):
+        return
+    rows = _counted(splits)
+    before = read_json(folder / "args.json").get("rows", rows)  # a run may be older than this
+    for split, now in rows.items():
+        if split in before and before[split] != now:
+            raise UserError(f"{folder}: cannot resume, {getattr(args, f'{split}_csv')} holds other rows or files than when "
+                            f"the run was started ({before[split]['count']} rows then, {now['count']} now); pass "
+                            "--overwrite or another --name")
+
+
+def _counted(splits):
+    return {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
 
 
 def digest(rows):

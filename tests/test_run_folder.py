@@ -1,0 +1,59 @@
+"""A finished run answers for its own rows alone, and splits that overlap are refused."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from data.files import UserError, write_rows
+from data.rows import read_rows
+from tests.conftest import run_script
+from tests.test_engine import arguments
+from utils import engine
+
+TINY = ["--accelerator", "cpu", "--size", 48, 32, "--width", 4, "--epochs", 1, "--batch-size", 4]
+
+
+def weigh(logits, batch, epoch):
+    return [batch["weight"]]
+
+
+def test_a_finished_run_is_not_reused_for_other_rows(csvs, tmp_path):
+    train = tmp_path / "train.csv"
+    rows = read_rows(csvs / "train_noisy_60.csv")
+    write_rows(train, rows, "iterations")
+
+    def run():
+        args = arguments(csvs, tmp_path, "--epochs", "1", "--resume")
+        args.train_csv = str(train)
+        return engine.run(args, weigh)
+
+    first = run()
+    assert run() == json.loads(json.dumps(first))  # the same rows: nothing to do
+    write_rows(train, rows.iloc[:5], "iterations")
+    with pytest.raises(UserError, match=r"run: cannot resume, .*train.csv holds other rows or files than when the run was "
+                                        r"started \(12 rows then, 5 now\); pass --overwrite"):
+        run()
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(first))
+
+
+def test_finished_teachers_are_not_reused_for_other_rows(csvs, tmp_path):
+    train = tmp_path / "train.csv"
+    write_rows(train, read_rows(csvs / "train_noisy_60.csv"), "iterations")
+    command = ["train_teacher.py", "--train_csv", train, "--name", "teacher", "--out-dir", tmp_path, "--resume", *TINY]
+    run_script(*command)
+    assert "finished already" in run_script(*command).stdout
+    write_rows(train, read_rows(csvs / "train_noisy_60.csv").iloc[:6], "iterations")
+    done = run_script(*command, check=False)
+    assert done.returncode == 2 and "holds other rows or files" in done.stderr
+
+
+@pytest.mark.parametrize("one, other", [("train", "valid"), ("train", "test"), ("valid", "test")])
+def test_splits_that_share_a_picture_are_refused(csvs, tmp_path, one, other):
+    args = arguments(csvs, tmp_path, train="train_noisy_60.csv")
+    rows = read_rows(getattr(args, f"{other}_csv"))
+    write_rows(tmp_path / "more.csv", pd.concat([rows, read_rows(getattr(args, f"{one}_csv")).iloc[:1]]))
+    setattr(args, f"{other}_csv", str(tmp_path / "more.csv"))
+    with pytest.raises(UserError, match=r"more.csv: 1 of its \d+ images are in |: 1 of its \d+ images are in .*more.csv too"):
+        engine.run(args, weigh)
+    assert not (tmp_path / "run").exists()
