@@ -97,6 +97,42 @@ def test_each_noise_share_has_its_own_baseline_and_clean_serves_all():
     assert "| kd | 60 | 1 |" in table and "| +30.00 | - / 75 | 0.900 |" in table
 
 
+def test_each_network_is_measured_against_its_own_kind():
+    """A DeepLab that wins 5 on DeepLab's baseline has not lost 5 to the U-Net's; network B of a pair is a DeepLab."""
+    unet, deep = {"model": "smp_unet"}, {"model": "deeplab"}
+    runs = {"n": run_of("noisy", bf=0.6, noise=0.6, marker=0, **unet),
+            "d": run_of("deeplab", bf=0.5, noise=0.6, marker=0, **deep),
+            "k": run_of("kd", bf=0.65, noise=0.6, **unet), "dk": run_of("deeplab_kd", bf=0.55, noise=0.6, **deep),
+            "c": run_of("clean", bf=0.8, noise=0.0, marker=0, **unet),
+            "dc": run_of("deep_clean", bf=0.7, noise=0.0, marker=0, **deep),
+            "two": run_of("co", bf=0.7, noise=0.6, networks=2, model_a="smp_unet", model_b="deeplab")}
+    rows = {row["label"]: row["bf"] for row in compare(runs)}
+    for label, difference, gap in (("kd", 0.05, 0.25), ("deeplab_kd", 0.05, 0.25), ("co", 0.1, 0.5),
+                                   ("co, network 2", 0.1, 0.5)):
+        assert rows[label]["difference"] == pytest.approx(difference) and rows[label]["recovered"] == pytest.approx(gap), label
+    for label in ("noisy", "deeplab"):
+        assert rows[label]["difference"] is None
+    rows = {row["label"]: row["bf"] for row in compare({key: run for key, run in runs.items() if key != "d"})}
+    assert rows["deeplab_kd"]["difference"] is None and rows["kd"]["difference"] == pytest.approx(0.05)
+    other_noise = {**runs, "d": run_of("deeplab", bf=0.5, noise=0.3, marker=0, **deep)}
+    assert {row["label"]: row["bf"] for row in compare(other_noise)}["deeplab_kd"]["difference"] is None
+
+
+def test_another_forget_rate_is_another_method():
+    runs = {"a": run_of("co", forget_rate=0.2, marker=0), "b": run_of("co", forget_rate=0.8, seed=1, marker=0)}
+    assert [group["label"] for group in group_runs(runs)] == ["co, forget-rate 0.2", "co, forget-rate 0.8"]
+    by_csv = {"a": run_of("co", forget_rate=0.5981, marker=0), "b": run_of("co", forget_rate=0.6019, seed=1, marker=0)}
+    assert len(group_runs(by_csv)) == 1
+
+
+def test_each_spread_says_what_it_is():
+    runs = {f"{name}{seed}": run_of(name, bf=bf + 0.1 * seed * (name == "kd"), seed=seed)
+            for name, bf in (("no", 0.4), ("kd", 0.6)) for seed in (0, 1)}
+    table = result_tables(runs)
+    assert "| run | seeds | mIoU ± sd | BF ± sd | Dice ± sd | Boundary IoU ± sd | Δ mIoU ± 95 % | Δ BF ± 95 % |" in table
+    assert "±" not in result_tables({"a": run_of("a")})
+
+
 def test_recovery_counts_only_seeds_that_all_three_have():
     runs = {"n0": run_of("noisy", bf=0.4), "n1": run_of("noisy", bf=0.0, seed=1), "k0": run_of("kd", bf=0.5),
             "c0": run_of("clean", bf=0.6)}

@@ -20,8 +20,8 @@ SCORES = {"miou": "mIoU", "bf": "BF", "dice": "Dice", "boundary_iou": "Boundary 
 COMPARED = ("miou", "bf")  # with differences and recovered gap
 EPOCHS = {"test": "best epoch by validation", "test_last": "last epoch"}
 
-# flags in which the seeds of one method may differ; the forget rate is by default each CSV's own share of noise
-SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "forget_rate", "command", *FREE_FLAGS}
+SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", *FREE_FLAGS}  # the seeds of a method may differ
+NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
 PATH_FLAGS = {"load", "pixels", "pred_dir"}  # each seed may have a file of its own: whether there is one is what counts
 TEST_FLAGS = ("size", "theta", "num_classes")  # with other ones, scores are not comparable
 
@@ -100,14 +100,36 @@ def group_runs(results):
     return groups
 
 
-def _identity(result):
+def _identity(result, left_out=frozenset()):
     """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
-    (its folder may differ, as each seed has masks of its own)."""
-    flags = {flag: bool(value) if flag in PATH_FLAGS else value for flag, value in result["args"].items()
-             if flag not in SEED_FLAGS}
+    (its folder may differ, as each seed has masks of its own).
+
+    Args:
+        left_out: flags that do not count.
+    """
+    flags = {flag: _comparable(flag, value) for flag, value in result["args"].items() if flag not in SEED_FLAGS | left_out}
     share = result.get("noise_share")
     return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
             repr(sorted(flags.items())))
+
+
+def _comparable(flag, value):
+    """The value of a flag in which two seeds of one method agree."""
+    if flag == "forget_rate" and value is not None:
+        return round(value, 2)  # by default each CSV's own share of noise
+    return bool(value) if flag in PATH_FLAGS else value
+
+
+def network_of(args, number=0):
+    """What stands for the architecture of a run's network: two networks of equal values may be compared.
+
+    Args:
+        args: flags of the run.
+        number: of the network, 0 or 1.
+    """
+    suffix = f"_{'ab'[number]}" if "model_a" in args else ""
+    model, encoder, weights = (args.get(flag + suffix) for flag in ("model", "encoder", "encoder_weights"))
+    return (model, args.get("width")) if model == "unet" else (model, encoder, weights)
 
 
 def _differing(namesakes, own):
@@ -167,21 +189,26 @@ def compare(results, which="test", baseline=None, clean="clean"):
         baseline: name of the baseline's runs; default: of the first one. It is taken at the same noise share.
         clean: name of the runs on clean masks; they serve every noise share.
 
+    Each network is compared with its own kind: the baseline of another architecture is the run that differs from the named
+    one in its network alone, and so is the run on clean masks; where there is none, nothing is compared.
+
     Returns:
-        list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `seeds`,
-        `auroc` (mean, of the training weights), and per score {`mean`, `sd`}, for mIoU and BF with `difference`, `interval`
-        (half width, 95 %), `recovered`.
+        list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `masks` (to
+        train on, None where it is not known), `seeds`, `auroc` (mean, of the training weights), and per score {`mean`, `sd`},
+        for mIoU and BF with `difference`, `interval` (half width, 95 %), `recovered`.
     """
     groups = group_runs(results)
-    baseline = baseline or groups[0]["name"]
-    upper = next((group for group in groups if group["name"] == clean), None)
+    baselines, uppers = (_of_each_network(groups, results, name) for name in (baseline or groups[0]["name"], clean))
     rows = []
     for group in groups:
-        lower = _baseline_of(group, [other for other in groups if other["name"] == baseline], upper)
-        for network in range(len(results[next(iter(group["runs"].values()))][which])):
+        first = results[next(iter(group["runs"].values()))]
+        for network in range(len(first[which])):
+            kind = network_of(first["args"], network)
+            upper = next(iter(uppers.get(kind, [])), None)
+            lower = _baseline_of(group, baselines.get(kind, []), upper)
             row = {"label": group["label"] + (f", network {network + 1}" if network else ""), "name": group["name"],
-                   "network": network, "noise_share": group["noise_share"], "seeds": sorted(group["runs"]),
-                   "auroc": _mean_auroc(results, group)}
+                   "network": network, "noise_share": group["noise_share"], "masks": first.get("rows", {}).get("train"),
+                   "seeds": sorted(group["runs"]), "auroc": _mean_auroc(results, group)}
             for score in SCORES:
                 own = _by_seed(results, group, which, network, score)
                 row[score] = dict(zip(("mean", "sd"), mean_and_spread(list(own.values()))))
@@ -189,6 +216,24 @@ def compare(results, which="test", baseline=None, clean="clean"):
                     row[score].update(_against(results, which, score, own, group, lower, upper))
             rows.append(row)
     return rows
+
+
+def _of_each_network(groups, results, name):
+    """The groups called `name`, and those that differ from one of them in their network alone.
+
+    Returns:
+        dict of `network_of` -> list of groups.
+    """
+    firsts = [results[next(iter(group["runs"].values()))] for group in groups]
+    named = [first for group, first in zip(groups, firsts) if group["name"] == name]
+    twins = {_identity(first, NETWORK_FLAGS) for first in named}
+    kinds = {network_of(first["args"]) for first in named}
+    found = {}
+    for group, first in zip(groups, firsts):
+        kind = network_of(first["args"])
+        if group["name"] == name or (kind not in kinds and _identity(first, NETWORK_FLAGS) in twins):
+            found.setdefault(kind, []).append(group)
+    return found
 
 
 def _baseline_of(group, baselines, upper):
@@ -236,8 +281,15 @@ def percent(value, digits=2, sign=False):
 
 
 def with_spread(score, digits=2):
-    """{mean, sd} -> 12.34 ± 0.56."""
+    """{mean, sd} -> 12.34 ± 0.56, the standard deviation over the seeds."""
     return percent(score["mean"], digits) + (f" ± {percent(score['sd'], digits)}" if score["sd"] is not None else "")
+
+
+def spread_title(title, rows, kind="sd", scores=COMPARED):
+    """The title of a column, with what its ± is, where a row of `compare` has one: `sd`, the standard deviation over the
+    seeds, or `interval`, the 95 % interval of the mean difference."""
+    shown = any(row[score].get(kind) is not None for row in rows for score in scores)
+    return title + {"sd": " ± sd", "interval": " ± 95 %"}[kind] * shown
 
 
 def score_frame(rows):
@@ -246,8 +298,9 @@ def score_frame(rows):
         "run": [row["label"] for row in rows],
         "noise": [percent(row["noise_share"], 0) for row in rows],
         "seeds": [str(len(row["seeds"])) for row in rows],
-        **{title: [with_spread(row[score]) for row in rows] for score, title in SCORES.items()},
-        **{f"Δ {SCORES[score]}": [_difference(row[score]) for row in rows] for score in COMPARED},
+        **{spread_title(title, rows): [with_spread(row[score]) for row in rows] for score, title in SCORES.items()},
+        **{spread_title(f"Δ {SCORES[score]}", rows, "interval"): [_difference(row[score]) for row in rows]
+           for score in COMPARED},
         "gap recovered, mIoU / BF": [" / ".join(percent(row[score]["recovered"], 0) for score in COMPARED) for row in rows],
         "AUROC": ["-" if row["auroc"] is None else f"{row['auroc']:.3f}" for row in rows]})
     return frame.drop(columns=[column for column in frame if set(frame[column]) <= {"-", "- / -"}])
