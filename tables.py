@@ -10,10 +10,12 @@ all      everything above                               alternatives  weightings
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
 pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped, broken
-ones go on. A table ends in --out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out
-like the paper's, its figures beside ours, then each row's difference to the baseline and the share of the gap to clean masks
-that it recovers. Every row is the last epoch, since coarse validation masks choose a bad one. Flags that are not listed go to
-every training (e.g. --precision bf16-mixed).
+ones go on, and what was made with other flags or from other files is refused: pass another --name. A table ends in
+--out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out like the paper's (its
+figures beside ours where the data set is the paper's, from prepare_supervisely.py or prepare_cityscapes.py), then each row's
+difference to the baseline of its own network and the share of the gap to clean masks that it recovers. Every row is the last
+epoch, since coarse validation masks choose a bad one. Flags that are not listed go to every training (e.g. --precision
+bf16-mixed).
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from data.command_line import command_line, nonnegative_int, positive_float, pos
 from data.files import UserError
 from data.legend import read_legend
 from data.rows import read_rows
+from data.splits import prepared_data_set
 from models import NAMES
 from utils import comparison, lock
 from utils.cells import DRAWN, Cell, splits_folder
@@ -30,7 +33,7 @@ from utils.figures import plot_examples
 from utils.metrics import markdown_table
 from utils.options import add_class_flag, add_legend_flag, add_noise_flags, train_parser
 from utils.paper import published
-from utils.plan import run_plan
+from utils.plan import refuse_other_settings, run_plan, with_needs
 from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
 from utils.run_folder import inside
 
@@ -40,20 +43,43 @@ PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 
 @dataclass
 class Row:
-    """A line of a table: what the reader sees, and cell -> the job of its run, which is called `name`."""
+    """A line of a table.
+
+    Args:
+        name: of its run.
+        title: what the reader sees.
+        job: cell -> the job of its run.
+        role: `method`, `baseline` (no weights), `upper` (clean masks) or `control`. Controls and upper bounds run once, at the
+            highest share of noisy masks.
+        upper: of a baseline, the name of the upper bound of its network: without noise it stands in for the baseline.
+        on_clean: whether a method also runs where no mask is noisy.
+        told: whether it must know which masks are noisy.
+    """
 
     name: str
     title: str
     job: Callable
+    role: str = "method"
+    upper: str | None = None
+    on_clean: bool = False
+    told: bool = False
+
+    def stands_at(self, share, shares):
+        """Whether the row has a run at one of the shares."""
+        if share == DRAWN and self.told:
+            return False
+        if self.role in ("upper", "control"):
+            return share == shares[-1]
+        return share != 0 or self.on_clean
 
 
-def by_teacher(name, title, metric, student=TEACHER, taught_by=None, model="smp_unet", **how):
+def by_teacher(name, title, metric, student=TEACHER, taught_by=None, model="smp_unet", on_clean=False, **how):
     """A row of weights by one teacher (default: --teacher)."""
     def job(cell):
         flags = ["--lambda-warmup", cell.settings.lambda_warmup] if student == KD else []
         return cell.student(name, student, cell.weights(taught_by or cell.settings.teacher, metric, **how), *flags, model=model)
 
-    return Row(name, title, job)
+    return Row(name, title, job, on_clean=on_clean)
 
 
 def two_networks(name, title):
@@ -65,21 +91,26 @@ def two_networks(name, title):
     return Row(name, title, job)
 
 
-def plain(name, title, model="smp_unet", clean=False):
+def baseline(name, title, upper, model="smp_unet"):
     """A row without weights."""
-    return Row(name, title, lambda cell: cell.student(name, PLAIN, (cell.clean_csv, []) if clean else cell.noisy, model=model))
+    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.noisy, model=model), "baseline", upper)
 
 
-def known(name, title, weight):
+def upper_bound(name, title, model="smp_unet"):
+    """A row without weights on clean masks."""
+    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.clean, model=model), "upper")
+
+
+def known(name, title, weight, role="method"):
     """A row that is told which masks are noisy."""
-    return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.known(weight)))
+    return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.known(weight)), role, told=True)
 
 
 def tried(name, title, trust=None):
     """A row of benchmarks/alternatives.py, by the sharp weights or by those that `trust(cell)` gives."""
     def job(cell):
         weights = (trust or sharp_weights)(cell)
-        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", pseudo_labels_of(weights))
+        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", weights.pseudo)
 
     return Row(name, title, job)
 
@@ -87,24 +118,20 @@ def tried(name, title, trust=None):
 def spoilt(weights, prefix=""):
     """Two controls: the weights that `weights(cell)` gives, but each to another mask, and their mean to all."""
     def row(kind, title, flag):
-        return Row(prefix + kind, title, lambda cell: cell.student(prefix + kind, TEACHER, weights(cell), flag))
+        return Row(prefix + kind, title, lambda cell: cell.student(prefix + kind, TEACHER, weights(cell), flag), "control",
+                   told=bool(prefix))
 
     return [row("shuffled", "control: weights of other masks", "--shuffle-weights"),
             row("constant", "control: everywhere the mean weight", "--mean-weights")]
 
 
-def by_pixels(name, title, *flags):
+def by_pixels(name, title, *flags, **kind):
     """A row that lets doubted masks count where their teacher confirms them, by the sharp weights."""
     def job(cell):
         weights = sharp_weights(cell)
-        return cell.student(name, TEACHER, weights, "--pixels", pseudo_labels_of(weights), *flags)
+        return cell.student(name, TEACHER, weights, "--pixels", weights.pseudo, *flags)
 
-    return Row(name, title, job)
-
-
-def pseudo_labels_of(weights):
-    """The folder of the pseudo-labels that a job of weights scores by."""
-    return weights.needs[-1].result.parent / "pseudo"
+    return Row(name, title, job, **kind)
 
 
 def sharp_weights(cell):
@@ -112,20 +139,22 @@ def sharp_weights(cell):
     return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
 
 
-NOISY = plain("noisy", "no weights (baseline)")
-CLEAN = plain("clean", "upper bound: clean masks", clean=True)
-NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD)
+NOISY = baseline("noisy", "no weights (baseline)", "clean")
+CLEAN = upper_bound("clean", "upper bound: clean masks")
+DEEPLAB = baseline("deeplab", "DeepLabv3+, no weights", "deeplab_clean", "deeplabv3plus")
+DEEPLAB_CLEAN = upper_bound("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus")
+NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD, on_clean=True)
 SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
-            lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)))
-PIXELS = by_pixels("pixels", "beyond the paper: the same, by pixels")
+            lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)), on_clean=True)
+PIXELS = by_pixels("pixels", "beyond the paper: the same, by pixels", on_clean=True)
 BEYOND = [SHARP, PIXELS]
-ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0)
+ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0, "control")
 CONTROLS = [*spoilt(sharp_weights), ORACLE,
-            by_pixels("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights")]
+            by_pixels("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role="control")]
 
 TABLES = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
-        NOISY, Row("oracle", "clean ones alone", ORACLE.job), known("half", "coarse ones with weight 0.5", 0.5),
+        NOISY, known("oracle", "clean ones alone", 0), known("half", "coarse ones with weight 0.5", 0.5),
         *spoilt(lambda cell: cell.known(0.5), "half_"), CLEAN]),
     "table2": ("Table 2: weights over the share of noisy masks", [
         NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
@@ -135,15 +164,15 @@ TABLES = {
     "table4": ("Table 4: students and teachers", [
         NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
         by_teacher("pointrend_bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"),
-        plain("deeplab", "DeepLabv3+, no weights", "deeplabv3plus"),
+        DEEPLAB,
         by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
         by_teacher("deeplab_pointrend_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"),
-        *BEYOND, *CONTROLS, CLEAN, plain("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus", clean=True)]),
+        *BEYOND, *CONTROLS, CLEAN, DEEPLAB_CLEAN]),
     "table5": ("Table 5: methods of two networks", [
         NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
         two_networks("co_teaching+", "Co-teaching+"),
         by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), *BEYOND,
-        *CONTROLS, CLEAN]),
+        *CONTROLS, CLEAN, DEEPLAB, DEEPLAB_CLEAN]),
     "alternatives": ("Weightings beyond the paper", [
         NOISY, NLKD, *BEYOND, by_teacher("sharp_once", "sharpened BF, first round", "bf", sharpen=True),
         by_teacher("bf2", "BF as it is, second round", "bf", rounds=2),
@@ -162,19 +191,11 @@ def shares_of(table, args):
 
 
 def jobs_of(table, args):
-    """dict of (row name, share, seed) -> job. Controls and upper bounds are made once, at the highest share; without noise no
-    weights are the upper bound; and of masks that are coarse as drawn nobody knows which are not."""
-    shares, jobs = shares_of(table, args), {}
-    for seed in args.seeds:
-        for noisy_share in shares:
-            cell = Cell(args, noisy_share, seed)
-            for row in TABLES[table][1]:
-                once = row.name == "clean" or row.title.startswith("control")
-                fits = noisy_share == shares[-1] if once else noisy_share != 0 or row.name in ("bm_kd", "sharp", "pixels")
-                unknown = noisy_share == DRAWN and row.name in ("oracle", "half")
-                if fits and not unknown and (not args.rows or row.name in args.rows):
-                    jobs[row.name, noisy_share, seed] = row.job(cell)
-    return jobs
+    """dict of (row name, share, seed) -> job."""
+    shares = shares_of(table, args)
+    cells = [Cell(args, each, seed) for seed in args.seeds for each in shares]
+    return {(row.name, cell.share, cell.seed): row.job(cell) for cell in cells for row in TABLES[table][1]
+            if row.stands_at(cell.share, shares) and (not args.rows or row.name in args.rows)}
 
 
 def layout(content):
@@ -183,17 +204,17 @@ def layout(content):
     Args:
         content: of the table.json that `make_table` writes.
     """
-    rows = comparison.compare(unpacked(content), "test_last", "noisy")
-    found = {(row["name"], round(row["noise_share"], 2)): row
-             for row in rows if row["noise_share"] is not None and not row["network"]}
-    bounds = {row["name"]: row for row in rows if row["name"].endswith("clean") and not row["network"]}  # stand at any share
-    titles, lines = ["mIoU / BF, %"], [[title] for _, title in content["rows"]]
+    rows = [row for row in comparison.compare(unpacked(content), "test_last", "noisy") if not row["network"]]
+    known = {row.name: row for row in TABLES[content["table"]][1]}
+    found = {(row["name"], asked_share(row, content["shares"])): row for row in rows}
+    bounds = {row["name"]: row for row in rows if known[row["name"]].role == "upper"}  # they stand at any share
+    spread = comparison.spread_title("", rows)
+    titles, lines = [f"mIoU{spread} / BF{spread}, %"], [[title] for _, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
-            bound = "clean" if name == "noisy" and its_share == 0 else name
-            own = bounds.get(bound) or found.get((name, round(its_share, 2)))
-            paper = published(content["table"], name, its_share, content["street_scenes"])
+            own = bounds.get((its_share == 0 and known[name].upper) or name) or found.get((name, its_share))
+            paper = published(content["table"], name, its_share, content.get("data_set"))
             ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
         heading = {0: "clean masks", 1: "coarse as drawn"}.get(its_share, f"{100 * its_share:.0f} % noisy")
@@ -202,6 +223,17 @@ def layout(content):
                 titles.append(title)
                 lines = [line + [cell] for line, cell in zip(lines, cells)]
     return markdown_table(titles, lines)
+
+
+def asked_share(row, shares):
+    """The one of the shares that was asked for where a row of `comparison.compare` stands; None if none was.
+
+    A share of the masks is rounded to whole masks: 0.3 of 11 is 3 of 11.
+    """
+    if row["noise_share"] is None:
+        return None
+    nearest = min(shares, key=lambda share: abs(share - row["noise_share"]))
+    return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["masks"] or 100) + 1e-9 else None
 
 
 def table_text(content):
@@ -215,11 +247,11 @@ def make_table(table, args, jobs):
     runs, shown = [job.result.parent for job in jobs.values()], {name for name, _, _ in jobs}
     last = [job for (_, its_share, seed), job in jobs.items()
             if (its_share, seed) == (shares_of(table, args)[-1], args.seeds[0])]
-    csvs = list(dict.fromkeys(need.result for job in last for need in job.needs if need.log.stem.endswith("score")))
+    csvs = list(dict.fromkeys(need.result for job in last for need in job.needs if need.pseudo))
     results, legend, weights = comparison.read_runs(runs), read_legend(args.classes, args.num_classes), read_weights(csvs)
     content = {"table": table, "rows": [(row.name, row.title) for row in TABLES[table][1] if row.name in shown],
                "shares": [1 if each == DRAWN else each for each in shares_of(table, args)],
-               "street_scenes": args.num_classes > 6, "classes": legend.names, "baseline": "noisy", "clean": "clean",
+               "data_set": prepared_data_set(args.splits), "classes": legend.names, "baseline": "noisy", "clean": "clean",
                **packed(results)}
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
@@ -231,7 +263,7 @@ def make_table(table, args, jobs):
 def make_figure3(args, job):
     """The annotations with the lowest and the highest weights, from a finished job of weights."""
     rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
-    plot_examples(rows, pseudo_labels_of(job), read_legend(args.classes, args.num_classes), 5, path)
+    plot_examples(rows, job.pseudo, read_legend(args.classes, args.num_classes), 5, path)
     print(f"lowest and highest weights of {job.result}: {path}")
 
 
@@ -282,6 +314,7 @@ def main():
     tables = {"all": PAPERS, "figure3": []}.get(args.table, [args.table])
     plans = {table: jobs_of(table, args) for table in tables}
     if args.finished:
+        refuse_other_settings(with_needs([job for jobs in plans.values() for job in jobs.values()]))
         plans = {table: {key: job for key, job in jobs.items() if job.finished()} for table, jobs in plans.items()}
     cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
     examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []

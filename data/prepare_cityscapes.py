@@ -69,7 +69,7 @@ def main():
     if args.annotations == "coarse" and (root / "gtFine" / "train").is_dir():
         fine = find(root, "gtFine", "train")
         splits.update({f"{split}_truth": fine[fine["image"].isin(splits[split]["image"])] for split in ("train", "valid")})
-    open_output(args)
+    open_output(args, "cityscapes")
     for split, rows in splits.items():
         splits[split] = rows.assign(mask=[str(out / "masks" / Path(source).name) for source in rows["source"]])
         convert_masks(list(zip(rows["source"], splits[split]["mask"])), convert, len(CLASSES), args.overwrite)

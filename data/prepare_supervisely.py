@@ -121,7 +121,7 @@ def main():
     rows = pd.DataFrame({"image": [str(out / "images" / f"{name}.png") for name in found["name"]],
                          "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
     splits = split_rows(rows, args.valid, args.test, args.seed)
-    open_output(args)
+    open_output(args, "supervisely")
     for source, target in progress(zip(found.itertuples(), rows.itertuples()), "portraits", len(rows), "portrait"):
         if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
             labels = draw_annotation(source.annotation, args.foreground, args.ignore)

@@ -12,6 +12,7 @@ from data.files import UserError, csv_text, progress, read_json, write_json, wri
 from data.pictures import IMAGE_SUFFIXES, write_mask
 
 SPLITS = ("train", "valid", "test")
+RECORD = "prepared.json"
 
 
 def files_by_stem(folder):
@@ -141,17 +142,26 @@ def download(name, folder, **choice):
                         "hand and pass its folder") from None
 
 
-def open_output(args):
+def open_output(args, data_set=None):
     """Make --out; refuse it if it holds what other flags made. A second call with the same flags goes on where one broke off.
+
+    Args:
+        data_set: name of one of the paper's data sets, noted for `prepared_data_set`.
 
     Raises:
         UserError: --out was made with other flags, and --overwrite is not given.
     """
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "overwrite", "download")}
-    record = Path(args.out) / "prepared.json"
-    if record.exists() and read_json(record) != settings and not args.overwrite:
+    record = Path(args.out) / RECORD
+    if record.exists() and not args.overwrite and {**read_json(record), "data_set": None} != {**settings, "data_set": None}:
         raise UserError(f"{args.out} was made with other flags ({record}); pass --overwrite to make it anew, or another --out")
-    write_json(record, settings)
+    write_json(record, {**settings, "data_set": data_set})
+
+
+def prepared_data_set(folder):
+    """Which of the paper's data sets a prepared folder holds; None: another one, or nobody knows."""
+    record = Path(folder) / RECORD
+    return read_json(record).get("data_set") if record.exists() else None
 
 
 def convert_masks(jobs, convert, num_classes, overwrite):

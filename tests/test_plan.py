@@ -12,6 +12,14 @@ def job(folder, name, code, *needs):
     return Job(["-c", code], folder / name, list(needs), folder / "logs" / f"{name}.out")
 
 
+def again(folder, *jobs):
+    """The same jobs, planned anew."""
+    new = {}
+    for each in jobs:
+        new[each] = Job(each.command, each.result, [new[need] for need in each.needs], each.log)
+    return new.values()
+
+
 def order(folder):
     return (folder / "order").read_text().split()
 
@@ -57,8 +65,26 @@ def test_a_failure_stops_only_what_needs_it(tmp_path):
         run_plan([bad, far, good])
     assert order(tmp_path) == ["bad", "good"]
     bad.command[1] = bad.command[1].replace("raise SystemExit('the reason')", f"open({str(tmp_path / 'bad')!r}, 'w')")
+    bad, after, far, good = again(tmp_path, bad, after, far, good)
     run_plan([bad, far, good])
     assert order(tmp_path) == ["bad", "good", "bad", "after", "far"]
+
+
+def test_a_result_that_nobody_vouches_for_is_made_again(tmp_path):
+    (tmp_path / "a").touch()
+    a = job(tmp_path, "a", "open(OUT, 'w')")
+    run_plan([a])
+    assert order(tmp_path) == ["a"] and a.finished()
+
+
+def test_needs_that_changed_are_refused(tmp_path):
+    a = job(tmp_path, "a", "open(OUT, 'w')")
+    b = job(tmp_path, "b", "open(OUT, 'w')", a)
+    run_plan([b])
+    other = job(tmp_path, "a", "open(OUT, 'w')", job(tmp_path, "c", "open(OUT, 'w')"))
+    with pytest.raises(UserError, match="a: was made from other results"):
+        run_plan([other])
+    assert order(tmp_path) == ["a", "b"]  # refused before anything ran
 
 
 def test_a_command_that_leaves_no_result_has_failed(tmp_path):

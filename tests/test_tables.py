@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 import tables
-from data.files import UserError, write_rows
-from data.splits import pair_folder
+from data.files import UserError, write_json, write_rows
+from data.rows import read_rows
+from data.splits import pair_folder, prepared_data_set
 from tests.conftest import run_script
 from tests.test_report import run_of
 from utils.cells import DRAWN, Cell, splits_folder
 from utils.paper import TABLES as PUBLISHED
 from utils.paper import published
-from utils.plan import with_needs
+from utils.plan import refuse_other_settings, with_needs
 from utils.reporting import packed
 
 
@@ -52,6 +53,7 @@ def test_table2_at_three_shares(args):
     kd = jobs["bf_kd", 0.3, 1]
     assert kd.command[0] == "train_with_KDweight.py" and kd.needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
     assert "0.3" in kd.needs[0].needs[0].command and kd.result.parent == args.home / "noise30" / "seed1" / "bf_kd"
+    assert not args.home.exists()  # planning writes nothing
 
 
 def test_tables_share_their_teachers(args):
@@ -74,15 +76,16 @@ def test_really_coarse_masks_are_taken_as_they_are(args):
     jobs = tables.jobs_of("table3", args)
     assert {share for _, share, _ in jobs} == {0, DRAWN} and "oracle" not in {name for name, _, _ in jobs}
     every = with_needs(list(jobs.values()))
-    assert not any("generate_noisy_label" in " ".join(job.command) for job in every)
+    noise = [job for job in every if job.command[0] == "utils/generate_noisy_label.py"]
+    assert noise and all("--as-drawn" in job.command or job.settings["--ratio"] == "0" for job in noise)
     cell = Cell(args, DRAWN, 0)
-    for csv, level in ((cell.noisy[0], 1), (cell.clean_csv, 0)):
-        assert csv.read_text().splitlines()[1].endswith(f",{level}")
+    for job, level in ((cell.noisy, 1), (cell.clean, 0)):
+        run_script(*job.command)
+        written = read_rows(job.result)
+        assert set(written["iterations"]) == {level} and written["mask"].tolist() == pair_folder_of(args)["mask"].tolist()
 
 
 def pair_folder_of(args):
-    from data.rows import read_rows
-
     return read_rows(args.splits / "train.csv")
 
 
@@ -96,10 +99,34 @@ def test_alternatives_judge_by_the_teacher_that_weighed(args):
 
 
 def test_published_figures():
-    assert published("table2", "bm_kd", 0.5) == (86.80, 58.03) and published("table2", "bm_kd", 0.6) is None
-    assert published("table5", "decoupling", 0.6) == (84.12, 43.41) and published("table5", "oracle", 0.6) is None
-    assert published("table3", "noisy", 0) == (87.10, 60.01)
-    assert published("table3", "noisy", 1, street_scenes=True) == (59.79, 34.01)
+    ours = "supervisely"
+    assert published("table2", "bm_kd", 0.5, ours) == (86.80, 58.03) and published("table2", "bm_kd", 0.6, ours) is None
+    assert published("table5", "decoupling", 0.6, ours) == (84.12, 43.41) and published("table5", "oracle", 0.6, ours) is None
+    assert published("table3", "noisy", 0, ours) == (87.10, 60.01)
+    assert published("table3", "noisy", 1, "cityscapes") == (59.79, 34.01)
+    assert published("table5", "noisy", 0.6, "cityscapes") is None  # the paper has Table 3 alone of them
+    assert published("table3", "noisy", 1, None) is None
+
+
+def test_the_papers_column_appears_for_the_papers_data_sets_alone(args):
+    """Neither 21 classes nor anyone's street scenes are Cityscapes."""
+    content = {"table": "table3", "rows": [("noisy", "baseline")], "shares": [1], "classes": ["a"] * 21,
+               **packed({"n": run_of("noisy", noise=1.0, classes=21)})}
+    assert "paper" not in tables.layout(content)
+    assert "| paper |" in tables.layout({**content, "data_set": "cityscapes"})
+    assert prepared_data_set(args.splits) is None
+    write_json(args.splits / "prepared.json", {"folder": "SuperviselyPerson", "data_set": "supervisely"})
+    assert prepared_data_set(args.splits) == "supervisely"
+
+
+def test_a_share_of_few_masks_is_still_found():
+    """0.3 of 11 masks is 3 of 11."""
+    runs = {name: {**run_of(name, bf=bf, noise=noise), "rows": {"train": 11}}
+            for name, bf, noise in (("noisy", 0.4, 3 / 11), ("bm_kd", 0.5, 3 / 11), ("clean", 0.6, 0.0))}
+    content = {"table": "table2", "rows": [("noisy", "baseline"), ("bm_kd", "NLKD")], "shares": [0.3, 0.6],
+               "classes": ["background", "foreground"], **packed(runs)}
+    assert tables.layout(content).splitlines()[0] == "| mIoU / BF, % | 30 % noisy |"
+    assert "| NLKD | 50.0 / 50.0 |" in tables.layout(content)
 
 
 def test_layout_of_two_shares():
@@ -107,15 +134,49 @@ def test_layout_of_two_shares():
             "k": run_of("bm_kd", 0.85, 0.50, noise=0.3), "k1": run_of("bm_kd", 0.87, 0.54, seed=1, noise=0.3),
             "c": run_of("clean", 0.88, 0.70)}
     content = {"table": "table2", "rows": [("noisy", "baseline"), ("bm_kd", "NLKD"), ("clean", "upper")], "shares": [0, 0.3],
-               "street_scenes": False, "classes": ["background", "foreground"], **packed(runs)}
+               "data_set": "supervisely", "classes": ["background", "foreground"], **packed(runs)}
     spread = np.std([85, 87], ddof=1), np.std([50, 54], ddof=1)
     assert tables.layout(content).splitlines() == [
-        "| mIoU / BF, % | clean masks | paper | 30 % noisy | paper |",
+        "| mIoU ± sd / BF ± sd, % | clean masks | paper | 30 % noisy | paper |",
         "|---|---|---|---|---|",
         "| baseline | 88.0 / 70.0 | 87.10 / 60.01 | 80.0 / 40.0 | 84.64 / 48.62 |",
         f"| NLKD | 90.0 / 75.0 | 87.76 / 61.12 | 86.0 ± {spread[0]:.1f} / 52.0 ± {spread[1]:.1f} | 86.77 / 58.55 |",
         "| upper | 88.0 / 70.0 | - | 88.0 / 70.0 | - |"]
     assert tables.table_text(content).startswith("Table 2: weights over the share of noisy masks (2 seeds)\n\n| mIoU")
+
+
+def test_another_call_never_takes_old_results_for_its_own(args):
+    """Other flags of the trainings, of the noise, or other rows: refused by name; what changes no result is not."""
+    job = tables.jobs_of("table2", args)["bm_kd", 0.6, 0]
+    for each in with_needs([job]):
+        each.result.parent.mkdir(parents=True, exist_ok=True)
+        each.result.touch()
+        assert not each.finished()  # nobody knows what made it
+        each.note_stamp()
+        assert each.finished()
+
+    def again(**changes):
+        return tables.jobs_of("table2", argparse.Namespace(**{**vars(args), **changes}))["bm_kd", 0.6, 0]
+
+    for changes, message in (({"training": ["--epochs", 2]}, "it was made with --epochs 1 and this call asks for 2"),
+                             ({"noise": "markov"}, "train_noisy.csv: it was made with --noise morphology and this call"),
+                             ({"size": [8, 16]}, "it was made with --size 8 8 and this call asks for 8 16; pass --name"),
+                             ({"encoder": "resnet18"}, "with --encoder mobilenet_v2 and this call asks for resnet18"),
+                             ({"training": ["--epochs", 1, "--augment"]}, "without --augment")):
+        with pytest.raises(UserError, match=message):
+            refuse_other_settings(with_needs([again(**changes)]))
+        assert not again(**changes).finished()
+    same = again(training=["--epochs", 1, "--workers", 3, "--cache"])
+    refuse_other_settings(with_needs([same]))
+    assert same.finished()
+    args.home.rename(args.home.with_name("moved"))
+    assert again(home=args.home.with_name("moved")).finished()
+
+    write_rows(args.splits / "train.csv", read_rows(args.splits / "train.csv").iloc[:4])
+    other = again(home=args.home.with_name("moved"))
+    with pytest.raises(UserError, match="train_noisy.csv: .*train.csv held other files or rows; pass --name"):
+        refuse_other_settings(with_needs([other]))
+    assert not other.finished()
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -1,13 +1,16 @@
 """The commands of an experiment: one data set at one share of noisy masks and one seed is a *cell*.
 
-A cell's methods give jobs (`utils.plan`); equal calls give the same job, so tables share what they have in common.
+A cell's methods give jobs (`utils.plan`); equal calls give the same job, so tables share what they have in common. Nothing is
+written while jobs are planned.
 """
 
-from functools import cached_property
+import os
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-from data.files import UserError, write_rows
+from data.files import UserError
 from data.rows import read_rows
+from utils import run_folder
 from utils.plan import Job
 
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
@@ -23,45 +26,59 @@ class Cell:
             `encoder_weights`, `folds`, `flip`, `lambda_warmup`, `ramp_epochs`, and `training`, flags of every training.
         share: 0..1, or DRAWN.
         seed: of the noise, the folds and the trainings.
+        home: folder of this cell; default: one in `settings.home`, named by share and seed.
+        splitting: the job that makes `settings.splits`; None: its files are there.
+        validated: whether the trainings score the coarse masks of valid.csv after each epoch.
     """
 
-    def __init__(self, settings, share, seed):
+    def __init__(self, settings, share, seed, home=None, splitting=None, validated=False):
         self.settings, self.share, self.seed = settings, share, seed
-        self.home = settings.home / (DRAWN if share == DRAWN else f"noise{round(100 * share)}") / f"seed{seed}"
+        self.home = home or settings.home / (DRAWN if share == DRAWN else f"noise{100 * share:g}") / f"seed{seed}"
+        self.splitting, self.validated = splitting, validated
         self.jobs = {}
 
-    def _job(self, result, needs, *command):
-        result = self.home / result
+    def _job(self, result, needs, *command, **more):
+        result, command = self.home / result, [str(word) for word in command]
         name = "_".join(result.relative_to(self.home).with_suffix("").parts)
+        if self.splitting:
+            needs = [self.splitting, *needs]
+        inputs = {word: _digest(word, os.path.getmtime(word)) for word in command if self._is_split(word)}
         log = self.home / "logs" / f"{name}.out"
-        return self.jobs.setdefault(result, Job([str(word) for word in command], result, needs, log))
+        return self.jobs.setdefault(result, Job(command, result, needs, log, self.settings.home, inputs, **more))
+
+    def _is_split(self, word):
+        """Whether a word names a CSV that was there before all jobs."""
+        return not self.splitting and word.endswith(".csv") and Path(word).parent == self.settings.splits
 
     # --- annotations --------------------------------------------------------------------------------------------
 
     @cached_property
-    def clean_csv(self):
-        """CSV of the untouched training masks, with noise level 0."""
+    def clean(self):
+        """CSV of the untouched training masks, with noise level 0; a job."""
         truth = self.settings.splits / "train_truth.csv"
-        return self._with_level("train_clean.csv", truth if truth.exists() else self.settings.splits / "train.csv", 0)
-
-    def _with_level(self, name, source, level):
-        path = self.home / "csv" / name
-        if not path.exists():
-            write_rows(path, read_rows(source).assign(iterations=level), "iterations")
-        return path
+        return self._annotations("train_clean", truth if truth.exists() else self.settings.splits / "train.csv", "--ratio", 0)
 
     @cached_property
     def noisy(self):
-        """(CSV of the training annotations, the jobs that make it)."""
-        if self.share == 0:
-            return self.clean_csv, []
-        if self.share == DRAWN:
-            return self._with_level("train_noisy.csv", self.settings.splits / "train.csv", 1), []
-        job = self._job("csv/train_noisy.csv", [], "utils/generate_noisy_label.py", "--csv", self.settings.splits / "train.csv",
-                        "--out", self.home / "csv/train_noisy.csv", "--ratio", self.share, "--seed", self.seed, "--overwrite",
-                        "--num-classes", self.settings.num_classes, "--noise", self.settings.noise,
-                        "--background", "none" if self.settings.background is None else self.settings.background)
-        return job.result, [job]
+        """CSV of the training annotations; a job."""
+        return self.clean if self.share == 0 else self._annotations("train_noisy", self.settings.splits / "train.csv",
+                                                                    *self._noise)
+
+    @cached_property
+    def valid(self):
+        """CSV of the validation annotations, as coarse as those of training; a job."""
+        return self._annotations("valid_noisy", self.settings.splits / "valid.csv", *self._noise)
+
+    @property
+    def _noise(self):
+        return ["--as-drawn"] if self.share == DRAWN else ["--ratio", self.share]
+
+    def _annotations(self, name, source, *noise):
+        out = f"csv/{name}.csv"
+        background = "none" if self.settings.background is None else self.settings.background
+        return self._job(out, [], "utils/generate_noisy_label.py", "--csv", source, "--out", self.home / out, *noise,
+                         "--seed", self.seed, "--overwrite", "--num-classes", self.settings.num_classes,
+                         "--noise", self.settings.noise, "--background", background)
 
     # --- networks -----------------------------------------------------------------------------------------------
 
@@ -69,51 +86,60 @@ class Cell:
         return [f"--model{suffix}", model, f"--encoder{suffix}", self.settings.encoder,
                 f"--encoder-weights{suffix}", self.settings.encoder_weights]
 
-    def _training(self, name):
-        return ["--name", name, "--out-dir", self.home, "--size", *self.settings.size, "--theta", self.settings.theta,
-                "--num-classes", self.settings.num_classes, "--seed", self.seed, "--resume", *self.settings.training]
+    def _training(self, result, script, annotations, *flags):
+        """A training on the CSV that the job `annotations` makes; a job. The folder of `result` names the run."""
+        needs, valid = [annotations], []
+        if self.validated:
+            needs, valid = [annotations, self.valid], ["--valid_csv", self.valid.result]
+        return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags,
+                         "--name", Path(result).parent, "--out-dir", self.home, "--size", *self.settings.size,
+                         "--theta", self.settings.theta, "--num-classes", self.settings.num_classes, "--seed", self.seed,
+                         "--resume", *self.settings.training)
 
     def teacher(self, model, rounds=1):
         """Out-of-fold teachers of the annotations; in a second round each counts as much as the first one trusts it; a job."""
-        csv, needs, weighted = *self.noisy, []
-        if rounds > 1:
-            trust = self.weights(model, "bf", rounds - 1, sharpen=True)
-            csv, needs, weighted = trust.result, [trust], ["--weighted"]
+        annotations = self.weights(model, "bf", rounds - 1, sharpen=True) if rounds > 1 else self.noisy
         name = f"teacher_{model}{rounds if rounds > 1 else ''}"
-        return self._job(f"{name}/teacher.json", needs, "train_teacher.py", "--train_csv", csv, *weighted,
-                         "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model),
-                         *self._training(name))
+        return self._training(f"{name}/teacher.json", "train_teacher.py", annotations, *["--weighted"] * (rounds > 1),
+                              "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model))
 
     def weights(self, model, metric, rounds=1, sharpen=False):
         """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance, sharpened with a stricter one; a job."""
         theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
-        csv, needs = self.noisy
         teacher = self.teacher(model, rounds)
+        pseudo = teacher.result.parent / "pseudo"
         out = f"csv/train_noisy_{model}{rounds if rounds > 1 else ''}_{'sharp' if sharpen else 'weight'}_{metric}score.csv"
-        return self._job(out, [*needs, teacher], "utils/get_weight.py", "--csv", csv,
-                         "--pred-dir", teacher.result.parent / "pseudo", "--metric", metric, "--truth", self.clean_csv,
+        return self._job(out, [self.noisy, self.clean, teacher], "utils/get_weight.py", "--csv", self.noisy.result,
+                         "--pred-dir", pseudo, "--metric", metric, "--truth", self.clean.result,
                          "--out", self.home / out, "--overwrite", "--size", *self.settings.size, "--theta", f"{theta:g}",
-                         "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen)
+                         "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen, pseudo=pseudo)
 
     def known(self, weight):
         """Weight CSV by someone who knows the noise: 1 for an untouched mask, `weight` for a noisy one; a job."""
-        csv, needs = self.noisy
         out = f"csv/train_noisy_known_weight_{weight}.csv"
-        return self._job(out, needs, "utils/get_weight.py", "--csv", csv, "--known", weight, "--out", self.home / out,
-                         "--overwrite")
+        return self._job(out, [self.noisy], "utils/get_weight.py", "--csv", self.noisy.result, "--known", weight,
+                         "--out", self.home / out, "--overwrite")
 
     def student(self, name, script, annotations, *flags, model="smp_unet"):
-        """A training and its test.
+        """A training and its test; a job.
 
         Args:
-            annotations: (CSV, jobs), or a job that makes the CSV.
+            annotations: the job that makes the CSV.
+            model: None for two networks, U-Net and DeepLabv3+ (paper, section 4).
         """
-        csv, needs = (annotations.result, [annotations]) if isinstance(annotations, Job) else annotations
-        networks = self._network(model)
-        if model is None:  # two networks (paper, section 4)
-            networks = [*self._network("smp_unet", "-a"), *self._network("deeplabv3plus", "-b")]
-        return self._job(f"{name}/result.json", needs, script, "--train_csv", csv,
-                         "--test_csv", self.settings.splits / "test.csv", *networks, *self._training(name), *flags)
+        networks = self._network(model) if model else [*self._network("smp_unet", "-a"), *self._network("deeplabv3plus", "-b")]
+        return self._training(f"{name}/result.json", script, annotations, "--test_csv", self.settings.splits / "test.csv",
+                              *networks, *flags)
+
+
+@lru_cache
+def _digest(csv, changed):
+    """`run_folder.digest` of a CSV's rows, made once for all jobs.
+
+    Args:
+        changed: time of its last change.
+    """
+    return run_folder.digest(read_rows(csv))
 
 
 def splits_folder(data):

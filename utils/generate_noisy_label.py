@@ -38,6 +38,8 @@ def main():
     parser.add_argument("--out", required=True, help="CSV with the noisy masks")
     parser.add_argument("--mask-dir", help="folder of the noisy masks (default: beside --out, named after it)")
     parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
+    parser.add_argument("--as-drawn", action="store_true",
+                        help="the masks are coarse as they are: all get level 1, none is changed")
     parser.add_argument("--levels", type=positive_int, nargs=2, default=[6, 10], metavar=("LOW", "HIGH"),
                         help="noise levels, px at --reference-size")
     parser.add_argument("--reference-size", type=positive_int, default=REFERENCE_SIZE,
@@ -56,9 +58,9 @@ def main():
     rows = read_rows(args.csv)
     targets = [str(folder / name) for name in pseudo_label_names(rows)]
     rng = np.random.default_rng(args.seed)
-    rows["iterations"] = draw_levels(len(rows), args.ratio, low, high, rng)
+    rows["iterations"] = 1 if args.as_drawn else draw_levels(len(rows), args.ratio, low, high, rng)
     sources = rows["mask"].tolist()
-    for position in progress(np.flatnonzero(rows["iterations"]), "noise", unit="mask"):
+    for position in progress([] if args.as_drawn else np.flatnonzero(rows["iterations"]), "noise", unit="mask"):
         labels = read_checked_mask(sources[position], args.num_classes)
         level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
         refuse_existing(targets[position], args.overwrite)

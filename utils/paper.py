@@ -32,13 +32,15 @@ TABLES = {
 CITYSCAPES = {"noisy": {0: (67.97, 45.50), MANUAL: (59.79, 34.01)}, "bm_kd": {0: (69.51, 48.16), MANUAL: (62.56, 42.98)}}
 
 
-def published(table, row, share, street_scenes=False):
+def published(table, row, share, data_set):
     """The paper's (mIoU, BF) in percent, or None.
 
     Args:
         share: of noisy masks, 0..1. Beyond the shares of Table 2, and in the other tables, every share above 0 counts as the
             paper's Manual Coarse.
-        street_scenes: Table 3's Cityscapes instead of its portraits.
+        data_set: what is trained on, as its prepare script calls it: "supervisely", "cityscapes" (Table 3 alone); of others
+            the paper has no figures.
     """
-    figures = (CITYSCAPES if street_scenes and table == "table3" else TABLES.get(table, {})).get(row, {})
+    tables = {"supervisely": TABLES, "cityscapes": {"table3": CITYSCAPES}}.get(data_set, {})
+    figures = tables.get(table, {}).get(row, {})
     return figures.get(share) or (figures.get(MANUAL) if share > 0 else None)

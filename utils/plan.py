@@ -1,36 +1,121 @@
 """Many commands that build on one another: what is finished is skipped, the rest runs side by side."""
 
+import hashlib
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from data.files import UserError, progress
+from data.files import UserError, progress, read_json, write_json
+from utils.run_folder import FREE_FLAGS
 
+ROOT = Path(__file__).resolve().parents[1]  # of the scripts
 SHOWN_LINES = 3  # of a failed command's log
 
 
 @dataclass(eq=False)
 class Job:
-    """A command and what it leaves.
+    """A command and the file that it leaves.
 
     Args:
-        command: arguments of Python, a script first.
-        result: file that exists once the command has finished; then it is not run again.
+        command: arguments of Python, a script of this project first.
+        result: file that exists once the command has finished.
         needs: jobs whose results it reads.
         log: file for what it prints.
+        home: folder of all jobs; paths in it count relative to it, so that it may be moved.
+        inputs: dict of word of the command -> digest of the file or folder that it names; jobs' own results are not among them.
+        pseudo: folder of the pseudo-labels that a job of weights scores by; None for other jobs.
     """
 
     command: list
     result: Path
     needs: list
     log: Path
+    home: Path = Path()
+    inputs: dict = field(default_factory=dict)
+    pseudo: Path | None = None
+
+    @cached_property
+    def settings(self):
+        """What the result depends on, but for its needs: dict of flag -> text of its values."""
+        home = os.path.join(self.home, "")
+        words = [self.inputs.get(word, word.removeprefix(home) if self.home != Path() else word) for word in self.command]
+        return flags_of(words)
+
+    @cached_property
+    def stamp(self):
+        """16 hex digits that stand for the command, its input files and the stamps of its needs."""
+        content = [self.settings, sorted(need.stamp for need in self.needs)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def stamp_path(self):
+        return self.result.with_suffix(".stamp.json")
 
     def finished(self):
-        return self.result.exists()
+        """Whether the result is there, made by this command from these inputs.
+
+        A result without a stamp is not: its command runs once more, and finds by itself what is done already.
+        """
+        return self.result.exists() and self.stamp_path.exists() and read_json(self.stamp_path, "stamp")["stamp"] == self.stamp
+
+    def note_stamp(self):
+        """Leave the stamp beside the result."""
+        write_json(self.stamp_path, {"stamp": self.stamp, "settings": self.settings})
+
+
+def flags_of(words):
+    """The flags of a command, as dict of flag -> text of its values; those that do not change a result are left out.
+
+    The script and other words before the first flag stand under "command".
+    """
+    free = {"--" + flag.replace("_", "-") for flag in FREE_FLAGS}
+    flags, flag = {}, "command"
+    for word in words:
+        if re.match(r"--?[a-zA-Z]", word):
+            flag, _, word = word.partition("=")
+            flags[flag] = []  # the last one of its name counts, as argparse has it
+        if word:
+            flags.setdefault(flag, []).append(word)
+    return {flag: " ".join(values) for flag, values in flags.items() if flag not in free}
+
+
+def refuse_other_settings(jobs):
+    """Raise UserError if a job's result was made by another command, from other files, or on results that were.
+
+    Args:
+        jobs: needs first, see `with_needs`.
+    """
+    for job in jobs:
+        if job.result.exists() and job.stamp_path.exists() and not job.finished():
+            before = read_json(job.stamp_path, "settings")["settings"]
+            changed = [flag for flag in {**before, **job.settings} if before.get(flag) != job.settings.get(flag)]
+            raise UserError(f"{job.result}: {_difference(changed, before, job) if changed else 'was made from other results'}; "
+                            f"pass --name for another folder, or remove {job.home} to begin anew")
+
+
+def _difference(changed, before, job):
+    """How the settings of an existing result differ from those asked for now, in words."""
+    digests, texts = set(job.inputs.values()), []
+    for flag in changed:
+        then, now = before.get(flag), job.settings.get(flag)
+        if set((now or "").split()) & digests:
+            names = ", ".join(word for word, digest in job.inputs.items() if digest in now.split())
+            texts.append(f"{names} held other files or rows")
+        else:
+            texts.append(" and ".join([f"it was made {_spelt(flag, then)}", f"this call asks for {now or 'none'}"]))
+    return "; ".join(texts)
+
+
+def _spelt(flag, value):
+    return f"without {flag}" if value is None else f"with {flag} {value}".rstrip()
 
 
 def with_needs(jobs):
@@ -47,39 +132,46 @@ def with_needs(jobs):
     return list(ordered.values())
 
 
-def run_plan(jobs, parallel=1):
+def run_plan(jobs, parallel=1, shown=False):
     """Run all jobs that are not finished, and those they need.
 
     Args:
         parallel: commands side by side.
+        shown: let the commands print to the terminal instead of to their logs.
 
     A job that fails stops only those that need it.
 
     Raises:
-        UserError: names every job that failed, with the end of its log.
+        UserError: a result was made with other settings; or names every job that failed, with the end of its log.
     """
-    todo = [job for job in with_needs(jobs) if not job.finished()]
-    waiting, running, failed, processes = list(todo), {}, [], Processes(max(1, os.cpu_count() // parallel))
-    bar = progress(None, "runs", len(todo), "run")
+    ordered = with_needs(jobs)
+    refuse_other_settings(ordered)
+    todo = [job for job in ordered if not job.finished()]
+    waiting, running, failed, done = list(todo), {}, [], set()
+    processes = Processes(max(1, os.cpu_count() // parallel), shown)
+    bar = progress(None, "runs", len(todo), "run", shown=not shown)
     with ThreadPoolExecutor(parallel) as pool, processes:
         while waiting or running:
-            ready = [job for job in waiting if all(need.finished() for need in job.needs)]
+            ready = [job for job in waiting if not any(need in todo and need not in done for need in job.needs)]
             for job in ready[:parallel - len(running)]:
                 waiting.remove(job)
                 running[pool.submit(processes.run, job)] = job
             if not running:
                 break  # what still waits needs a job that failed
             bar.set_postfix_str(", ".join(job.log.stem for job in running.values()))
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
                 job = running.pop(future)
-                if future.result() or not job.finished():
+                if future.result() or not job.result.exists():
                     failed.append(job)
+                else:
+                    job.note_stamp()
+                    done.add(job)
                 bar.update()
     bar.close()
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} commands failed; the same call goes on from here\n"
-                        + "\n".join(f"  {' '.join(job.command)}\n    {_end_of(job.log)}" for job in failed))
+                        + "\n".join(f"  {shlex.join(job.command)}\n    {_end_of(job.log)}" for job in failed))
 
 
 def _end_of(log):
@@ -92,10 +184,11 @@ class Processes:
 
     Args:
         threads: of each command, unless OMP_NUM_THREADS says so: commands side by side share the cores.
+        shown: see `run_plan`.
     """
 
-    def __init__(self, threads):
-        self.running, self.lock, self.closed = set(), threading.Lock(), False
+    def __init__(self, threads, shown=False):
+        self.running, self.lock, self.closed, self.shown = set(), threading.Lock(), False, shown
         self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
     def __enter__(self):
@@ -109,16 +202,23 @@ class Processes:
 
     def run(self, job):
         """Run a job to its end; its exit code."""
+        script, *flags = job.command
+        command = [sys.executable, *([script] if script.startswith("-") else [str(ROOT / script)]), *flags]
+        if self.shown:
+            print(f"\n+ python {shlex.join(job.command)}", flush=True)
+            return self._run(command)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with open(job.log, "w", encoding="utf-8") as log:
+            return self._run(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def _run(self, command, **streams):
+        with self.lock:
+            if self.closed:
+                return 1
+            process = subprocess.Popen(command, env=self.environment, **streams)
+            self.running.add(process)
+        try:
+            return process.wait()
+        finally:
             with self.lock:
-                if self.closed:
-                    return 1
-                process = subprocess.Popen([sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT,
-                                           env=self.environment)
-                self.running.add(process)
-            try:
-                return process.wait()
-            finally:
-                with self.lock:
-                    self.running.discard(process)
+                self.running.discard(process)
