@@ -1,0 +1,76 @@
+"""The main job's plan: its flags, what goes to every training, and what a second call refuses."""
+
+from pathlib import Path
+
+import pytest
+
+import quick
+from data.files import UserError
+from tests.test_bad_input import HEIGHT, WIDTH, Album, run
+from utils.plan import refuse_other_settings, with_needs
+
+TINY = ["--size", HEIGHT, WIDTH, "--model", "unet", "--width", 4, "--encoder-weights", "none", "--epochs=1"]
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    album = Album(tmp_path / "photos")
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / "photos" / name).unlink()
+    return album
+
+
+def planned(monkeypatch, *flags):
+    monkeypatch.setattr("sys.argv", ["quick.py", *map(str, flags)])
+    return with_needs([quick.plan(quick.parse())])
+
+
+def test_every_training_gets_the_flags_and_the_same_masks_choose_its_epoch(album, tmp_path, monkeypatch):
+    jobs = planned(monkeypatch, "photos", *TINY, "--lambda-warmup=0")
+    trainings = [job for job in jobs if job.command[0].startswith("train_")]
+    assert [job.result.parent.name for job in trainings] == ["teacher_unet", "noisy", "teacher_bm", "kd_bm", "clean"]
+    for job in trainings:
+        assert job.settings["--epochs"] == "1" and job.settings["--width"] == "4"
+        assert job.settings["--valid_csv"] == "csv/valid_noisy.csv"  # one rule for all rows, the upper bound included
+    warmups = {job.result.parent.name: job.settings.get("--lambda-warmup") for job in trainings}
+    assert warmups["kd_bm"] == "0" and set(warmups.values()) == {"0", None}
+    assert not (tmp_path / "runs").exists()  # planning writes nothing
+
+
+def test_a_folder_that_has_changed_is_refused(album, tmp_path, monkeypatch):
+    split = planned(monkeypatch, "photos", *TINY)[0]
+    split.result.parent.mkdir(parents=True)
+    split.result.touch()
+    split.note_stamp()
+    refuse_other_settings(planned(monkeypatch, "photos", *TINY))
+    album.save_mask([[0, 1]], 7)
+    with pytest.raises(UserError, match="photos held other files or rows; pass --name"):
+        refuse_other_settings(planned(monkeypatch, "photos", *TINY))
+    with pytest.raises(UserError, match="made without --limit.*asks for 4"):
+        refuse_other_settings(planned(monkeypatch, "photos", *TINY, "--limit", 4))
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["photos", "--name"], "--name: expected one argument"),
+    (["photos", "--name", "../x"], "--name ../x: must be a folder inside runs"),
+    (["photos", "--learnig-rate=3"], "unrecognized arguments: --learnig-rate=3"),
+    (["photos", "--disagree-below", 0.5], "unrecognized arguments: --disagree-below 0.5"),
+    (["photos", "--ratio", 60], "'60' is not a number in 0..1"),
+    (["nowhere"], "nowhere: images/ and masks/, or train.csv, valid.csv and test.csv, are needed in it"),
+    ([], "the following arguments are required: folder"),
+    (["photos", "--size", 0, 0], "--size: '0' is not a whole number > 0"),
+])
+def test_faults_end_before_anything_is_written(album, tmp_path, monkeypatch, capsys, flags, message):
+    before = set(tmp_path.rglob("*"))
+    code, errors = run(monkeypatch, capsys, tmp_path, "quick.py", *flags)
+    assert code == 2 and message in errors and "Traceback" not in errors
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["-x", "two words", "\u5c71", "a'b\"c", "$HOME"])
+def test_a_folder_of_any_name(album, tmp_path, monkeypatch, name):
+    album.folder.rename(tmp_path / name)
+    jobs = planned(monkeypatch, f"./{name}", *TINY)
+    assert {job.home for job in jobs} == {Path("runs") / name}
