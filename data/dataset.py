@@ -6,38 +6,22 @@ until they are on the device, see `data.transforms.normalised`.
 Legend: B samples, N rows, H x W pixels of the training size.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import psutil
 
 from data.files import progress
 from data.lazy import torch
+from data.machine import usable_cores
 from data.pictures import read_image, read_mask, resize_image, resize_labels
 from data.transforms import build_augmentation
 
-CGROUP = "/sys/fs/cgroup"
 IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 
 
 def cache_bytes(rows, size):
     """Memory that the cached samples of rows take at a size (H, W)."""
     return len(rows) * size[0] * size[1] * (IMAGE_BYTES_PER_PIXEL + 1 + ("pseudo" in rows))
-
-
-def free_memory():
-    """Bytes that may still be taken: of the machine, or of the container where that allows less (cgroup v2)."""
-    free = psutil.virtual_memory().available
-    try:
-        limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))
-    except OSError:
-        return free
-    if limit.strip() == "max":
-        return free
-    given_back = int(stat.partition("\ninactive_file ")[2].split()[0])  # files read a while ago, forgotten when need be
-    return min(free, int(limit) - int(used) + given_back)
 
 
 def as_it_is(batch):
@@ -96,7 +80,7 @@ class SegmentationDataset:
         def fill(index):
             images[index], labels[index] = self._load(index)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(progress(pool.map(fill, range(len(self))), "filling the cache", len(self), "sample"))
         return images, labels
 

@@ -4,9 +4,10 @@ import itertools
 import os
 import signal
 
-from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
+from data.dataset import SegmentationDataset, as_it_is, cache_bytes
 from data.files import UserError
 from data.lazy import torch
+from data.machine import free_memory, usable_cores
 from data.transforms import normalised
 from utils.checkpoint import restore_random_state
 
@@ -45,7 +46,7 @@ def worker_count(args, fabric):
     """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
     if args.workers is not None:
         return args.workers
-    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
+    return 0 if fabric.device.type == "cpu" else min(8, usable_cores() // local_processes())
 
 
 def check_cache(args, fabric, splits):

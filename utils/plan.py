@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import UserError, progress
+from data.machine import usable_cores
 
 SHOWN_LINES = 3  # of a failed command's log
 
@@ -59,7 +60,7 @@ def run_plan(jobs, parallel=1):
         UserError: names every job that failed, with the end of its log.
     """
     todo = [job for job in with_needs(jobs) if not job.finished()]
-    waiting, running, failed, processes = list(todo), {}, [], Processes(max(1, os.cpu_count() // parallel))
+    waiting, running, failed, processes = list(todo), {}, [], Processes(max(1, usable_cores() // parallel))
     bar = progress(None, "runs", len(todo), "run")
     with ThreadPoolExecutor(parallel) as pool, processes:
         while waiting or running:
