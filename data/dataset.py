@@ -14,7 +14,7 @@ from data.files import progress
 from data.lazy import torch
 from data.machine import usable_cores
 from data.pictures import read_image, read_mask, resize_image, resize_labels
-from data.transforms import build_augmentation
+from data.transforms import Augmentation
 
 IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 
@@ -22,6 +22,11 @@ IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 def cache_bytes(rows, size):
     """Memory that the cached samples of rows take at a size (H, W)."""
     return len(rows) * size[0] * size[1] * (IMAGE_BYTES_PER_PIXEL + 1 + ("pseudo" in rows))
+
+
+def sample_seed(*numbers):
+    """A seed for torch, 0..2**32-1, from numbers each in 0..2**32-1: near or large ones give unrelated streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def as_it_is(batch):
@@ -70,7 +75,7 @@ class SegmentationDataset:
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
         self.seed, self.epoch = seed, 0
-        self.augment = build_augmentation() if augment else None
+        self.augment = Augmentation() if augment else None
         self.cached = self._fill_cache() if cache else None
 
     def _fill_cache(self):
@@ -93,7 +98,7 @@ class SegmentationDataset:
     def _augmented(self, image, labels, index):
         """The sample of this epoch, the same whichever process and batch it comes in."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            torch.default_generator.manual_seed(sample_seed(self.seed, self.epoch, index))
             return self.augment(image, labels)
 
     def __len__(self):
