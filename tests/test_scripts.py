@@ -342,7 +342,7 @@ def test_the_arrows_point_one_way():
     for name in ("losses", "agreement", "weighting"):
         allowed = {"math", "data", "data.lazy"}
         if name == "weighting":
-            allowed |= {"numpy", "utils.agreement", "utils.losses"}
+            allowed |= {"fractions", "numpy", "utils.agreement", "utils.losses"}
         assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed, name
 
 
