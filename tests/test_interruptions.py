@@ -1,5 +1,6 @@
 """A training that is stopped, killed, or left without disk, and two that want the same folder."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,9 @@ import sys
 import time
 
 import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 
 from data.command_line import Terminated
 from data.files import UserError, is_temporary, write_json
@@ -384,3 +388,61 @@ def test_a_killed_worker_ends_the_job_within_a_minute(csvs, tmp_path):
     assert time.monotonic() - began < 60
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     checkpoint.load(tmp_path / "run" / "last.ckpt")
+
+
+# --- half precision ---------------------------------------------------------------------------------------------
+
+
+class CoarseScaler(torch.amp.GradScaler):
+    """A gradient scaler of the CPU that doubles its scale every third step, so that a few steps show its state."""
+
+    def __init__(self):
+        super().__init__("cpu", init_scale=4.0, growth_interval=3)
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Trainings scale their losses as 16-mixed does on a GPU; returns the precision plugin of each one started."""
+    plugins = []
+
+    def start_fabric(args):
+        plugins.append(MixedPrecision("16-mixed", "cpu", CoarseScaler()))
+        plugins[-1].forward_context = contextlib.nullcontext  # the networks themselves stay in 32 bit
+        plugins[-1]._desired_input_dtype = torch.float32
+        return Fabric(accelerator="cpu", devices=1, plugins=plugins[-1])
+
+    monkeypatch.setattr(engine, "start_fabric", start_fabric)
+    return plugins
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_its_losses(csvs, tmp_path, scaled):
+    def run(home, stopped_in=None, *flags):
+        def stopping(logits, batch, epoch):
+            if epoch == stopped_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return [batch["weight"]]
+
+        return engine.run(arguments(csvs, home, "--epochs", "4", *flags), stopping)  # 2 steps an epoch
+
+    run(tmp_path / "whole")
+    with pytest.raises(Terminated):
+        run(tmp_path / "broken", 2)  # after 5 steps: the scale is 8, two steps into the next three
+    run(tmp_path / "broken", None, "--resume")
+    states = [plugin.state_dict() for plugin in scaled]
+    assert [(state["scale"], state["_growth_tracker"]) for state in states] == [(16, 2), (8, 2), (16, 2)]
+    assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
+
+
+def test_a_checkpoint_without_a_scale_resumes_and_one_with_it_does_without_a_scaler(csvs, tmp_path, scaled, monkeypatch):
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3"), weigh)
+    path = tmp_path / "run" / "last.ckpt"
+    content = checkpoint.load(path)
+    assert content["precision"]["scale"] == 16
+    (tmp_path / "run" / "result.json").unlink()
+    checkpoint.save(path, {key: value for key, value in content.items() if key not in ("precision", "format")})
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)
+    assert scaled[-1].state_dict()["scale"] == 4
+    (tmp_path / "run" / "result.json").unlink()
+    checkpoint.save(path, {key: value for key, value in content.items() if key != "format"})
+    monkeypatch.undo()
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)

@@ -138,9 +138,9 @@ def keep_share(epoch, forget_rate, ramp_epochs=10):
 
 
 def keep_best(scores, share, among=None):
-    """1 for the `share` of the samples with the highest scores, else 0; of their number the whole part counts, as in the original.
+    """1 for the `share` of the samples with the highest scores, else 0.
 
-    So a batch of 4 keeps 3 from the first share below 1 on, and may keep none.
+    Their number is rounded down, as in the original: a batch of 4 keeps 3 from the first share below 1 on, and may keep none.
 
     Args:
         scores: float (B,).
