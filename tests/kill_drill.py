@@ -50,6 +50,7 @@ def start(command, folder):
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         sys.argv = list(map(str, command))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job, as the drill may be, ignores it
         os.write(tell, b"x")
         runpy.run_path(str(ROOT / command[0]), run_name="__main__")
         code = 0

@@ -18,6 +18,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 
 from data.command_line import Terminated
 from data.files import UserError, is_temporary, write_json
+from tests import kill_drill
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
 from tests.test_engine import arguments
 from utils import checkpoint, engine, lock
@@ -58,7 +59,7 @@ def test_25_kills_at_random_moments_change_nothing(csvs, script, train, flags):
 
 
 @pytest.mark.parametrize("number, kind", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
-def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(csvs, tmp_path, number, kind):
+def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(interruptible, csvs, tmp_path, number, kind):
     """Stopped once within each of the first 5 steps; dropout shows whether random numbers go on where they were."""
     def run(home, at=None):
         steps = iter(range(100))
@@ -94,7 +95,7 @@ def test_a_stop_does_not_save_a_loss_that_is_not_finite(csvs, tmp_path):
     assert saved["epoch"] == 1 and saved["begun"] is None
 
 
-def test_ctrl_c_says_how_to_go_on_and_exits_with_130(csvs, tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(interruptible, csvs, tmp_path):
     command = ["train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "run", "--out-dir", tmp_path,
                "--size", 48, 32, "--width", 4, "--epochs", 5000, "--accelerator", "cpu", "--workers", 1]
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment(), text=True,
@@ -114,7 +115,7 @@ def wait_for(there, process, seconds=90):
         time.sleep(0.02)
 
 
-def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
+def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not(interruptible):
     done = []
     with pytest.raises(Terminated), StopRequest() as stop:
         stop.check()
@@ -129,6 +130,33 @@ def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("too much")
     assert done == ["all", "once"]
+
+
+@pytest.fixture
+def background_job():
+    """Ctrl-C is ignored, as in `nohup COMMAND &`, here and in what is started."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c(background_job):
+    with pytest.raises(Terminated), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.check()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_what_the_kill_drill_starts_can_be_interrupted_from_a_background_job_too(background_job, tmp_path):
+    (tmp_path / "sleeper.py").write_text("import sys, time\ntry:\n    open('begun', 'w')\n    time.sleep(60)\n"
+                                         "except KeyboardInterrupt:\n    sys.exit(130)")
+    child = kill_drill.start([tmp_path / "sleeper.py"], tmp_path)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    assert kill_drill.strike(child, signal.SIGINT, 0, tmp_path, while_writing=False) == (130, False)
 
 
 def test_loader_processes_leave_ctrl_c_to_the_training_and_end_when_they_are_told():
