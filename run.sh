@@ -127,7 +127,11 @@ main_job() {  # main_job PHOTOS [flags]
 
 case ${1:-sample} in
     setup) setup; echo "ready: $python" ;;
-    test) setup; shift; exec $python -m pytest "$@" ;;
+    test)  # the fast tests, or with `all` every one; further arguments go to pytest
+        setup
+        shift
+        if [ "${1:-}" = all ]; then shift; else set -- -m "not slow and not prose" "$@"; fi
+        exec $python -m pytest -n 2 "$@" ;;
     sample)
         setup
         once data/generated/sample data/make_sample.py --out data/generated/sample
