@@ -13,10 +13,10 @@ import nox
 @nox.session(python=["3.10", "3.12", "3.13"])
 def tests(session):
     session.install("-r", "requirements.txt")
-    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "-m", "not slow and not prose", *session.posargs)
 
 
 @nox.session(python="3.10")
 def oldest(session):
     session.install(*Path("requirements.txt").read_text().replace(">=", "==").split())
-    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "-m", "not slow and not prose", *session.posargs)

@@ -4,7 +4,7 @@
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks; see quick.py
 #   bash run.sh table1 ... table5 --data CSVDIR [flags]     one of the paper's tables, with seeds and controls; see tables.py
 #   bash run.sh figure3 --data CSVDIR [flags]               the lowest and the highest weights; `all`: tables and figure
-#   bash run.sh test [pytest flags]  set up, then the tests
+#   bash run.sh test [pytest flags]  set up, then the fast tests; test all: every one
 #   bash run.sh setup                set up only
 set -euo pipefail
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,7 +23,12 @@ setup() {  # .venv with requirements.txt; skipped while requirements.txt is the 
 
 case ${1:-sample} in
     setup) setup; echo "ready: $python" ;;
-    test) setup; shift; cd "$home"; exec "$python" -m pytest "$@" ;;
+    test)  # the fast tests, or with `all` every one; further arguments go to pytest
+        setup
+        cd "$home"
+        shift
+        if [ "${1:-}" = all ]; then shift; else set -- -m "not slow and not prose" "$@"; fi
+        exec "$python" -m pytest -n 2 "$@" ;;
     sample)
         setup
         cd "$home"

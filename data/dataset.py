@@ -6,19 +6,16 @@ until they are on the device, see `data.transforms.normalised`.
 Legend: B samples, N rows, H x W pixels of the training size.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import psutil
 
 from data.files import progress
 from data.lazy import torch
+from data.machine import usable_cores
 from data.pictures import read_image, read_mask, resize_image, resize_labels
-from data.transforms import build_augmentation
+from data.transforms import Augmentation
 
-CGROUP = "/sys/fs/cgroup"
 IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 
 
@@ -27,17 +24,9 @@ def cache_bytes(rows, size):
     return len(rows) * size[0] * size[1] * (IMAGE_BYTES_PER_PIXEL + 1 + ("pseudo" in rows))
 
 
-def free_memory():
-    """Bytes that may still be taken: of the machine, or of the container where that allows less (cgroup v2)."""
-    free = psutil.virtual_memory().available
-    try:
-        limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))
-    except OSError:
-        return free
-    if limit.strip() == "max":
-        return free
-    given_back = int(stat.partition("\ninactive_file ")[2].split()[0])  # files read a while ago, forgotten when need be
-    return min(free, int(limit) - int(used) + given_back)
+def sample_seed(*numbers):
+    """A seed for torch, 0..2**32-1, from numbers each in 0..2**32-1: near or large ones give unrelated streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def as_it_is(batch):
@@ -86,7 +75,7 @@ class SegmentationDataset:
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
         self.seed, self.epoch = seed, 0
-        self.augment = build_augmentation() if augment else None
+        self.augment = Augmentation() if augment else None
         self.cached = self._fill_cache() if cache else None
 
     def _fill_cache(self):
@@ -96,7 +85,7 @@ class SegmentationDataset:
         def fill(index):
             images[index], labels[index] = self._load(index)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             list(progress(pool.map(fill, range(len(self))), "filling the cache", len(self), "sample"))
         return images, labels
 
@@ -109,7 +98,7 @@ class SegmentationDataset:
     def _augmented(self, image, labels, index):
         """The sample of this epoch, the same whichever process and batch it comes in."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index)
+            torch.default_generator.manual_seed(sample_seed(self.seed, self.epoch, index))
             return self.augment(image, labels)
 
     def __len__(self):

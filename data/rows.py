@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data.files import UserError, progress
+from data.machine import usable_cores
 from data.pictures import check_image, read_checked_mask
 
 SHOWN_FAULTS = 10
@@ -131,7 +132,7 @@ def check_rows(csv, rows, num_classes):
             return str(error)
 
     items = list(rows.itertuples())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(progress(pool.map(fault, items), f"checking {Path(csv).name}", len(items), "row"))
     _raise_faults(csv, [(row.Index, message) for row, message in zip(items, found) if message])
 

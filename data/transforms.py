@@ -1,7 +1,8 @@
 """What happens to an image and its mask after both have been resized to the training size: augmentation and normalisation.
 
-torchvision's v2 transforms move a `tv_tensors.Mask` with its image and always sample it by the nearest pixel, so
-labels are never blurred. Pixels that a transform brings in from outside the picture are labelled 255 (ignored).
+torchvision's v2 transforms move a `tv_tensors.Mask` with its image. They sample the image as they are told, here bilinearly,
+and a mask always by the nearest pixel, so labels are never blurred. Pixels that a transform brings in from outside the
+picture are labelled 255 (ignored).
 """
 
 import functools
@@ -13,21 +14,28 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def build_augmentation():
-    """A function (image uint8 (3, H, W), label maps uint8 (..., H, W)) -> the same, changed at random: horizontal flip, scale
-    in 0.75..1.25, colour jitter. Off in the paper (section 4)."""
-    from torchvision import tv_tensors
-    from torchvision.transforms import v2
+class Augmentation:
+    """Change an image and its label maps at random, both alike: horizontal flip, scale in 0.75..1.25, colour jitter. Off in the
+    paper (section 4).
 
-    outside = {tv_tensors.Image: [round(255 * m) for m in IMAGENET_MEAN], tv_tensors.Mask: IGNORE_INDEX}
-    joint = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(degrees=0, scale=(0.75, 1.25), fill=outside),
-                        v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)])
+    A class and no closure, so that loader processes can be started afresh with it (spawn, forkserver) and not only by a fork.
+    """
 
-    def augment(image, mask):
-        image, mask = joint(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+    def __init__(self):
+        from torchvision import tv_tensors
+        from torchvision.transforms import InterpolationMode, v2
 
-    return augment
+        outside = {tv_tensors.Image: [round(255 * m) for m in IMAGENET_MEAN], tv_tensors.Mask: IGNORE_INDEX}
+        scale = v2.RandomAffine(degrees=0, scale=(0.75, 1.25), fill=outside, interpolation=InterpolationMode.BILINEAR)
+        self.joint = v2.Compose([v2.RandomHorizontalFlip(), scale,
+                                 v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)])
+
+    def __call__(self, image, labels):
+        """Image uint8 (3, H, W), label maps uint8 (..., H, W) -> the same, changed."""
+        from torchvision import tv_tensors
+
+        image, labels = self.joint(tv_tensors.Image(image), tv_tensors.Mask(labels))
+        return image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
 
 
 def normalised(images):

@@ -1,6 +1,7 @@
 """Shared fixtures: small sets of real photographs where they lie beside the project, else of drawn portraits."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,14 @@ def run_script(*arguments, check=True, cwd=ROOT):
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(), text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches this process and the commands it starts, even where the tests are a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

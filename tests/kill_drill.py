@@ -1,6 +1,6 @@
 """A training that is killed again and again, and resumed each time, must end as if nothing had happened.
 
-    python tests/kill_drill.py train_without_weight.py --csv train.csv --test-csv test.csv --kills 25
+    python tests/kill_drill.py train_without_weight.py --csv train.csv --valid-csv valid.csv --test-csv test.csv --kills 25
 
 trains once undisturbed and once with SIGKILL (or --signals KILL INT TERM, by turns) at random moments, every other one of
 them while a file is being written, then compares the checkpoints byte by byte and result.json and log.jsonl but for their
@@ -50,6 +50,7 @@ def start(command, folder):
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         sys.argv = list(map(str, command))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job, as the drill may be, ignores it
         os.write(tell, b"x")
         runpy.run_path(str(ROOT / command[0]), run_name="__main__")
         code = 0
@@ -131,6 +132,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script")
     parser.add_argument("--csv", required=True, type=Path)
+    parser.add_argument("--valid-csv", required=True, type=Path)
     parser.add_argument("--test-csv", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--signals", nargs="+", choices=("KILL", "INT", "TERM"), default=["KILL"])
@@ -138,7 +140,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args, other = parser.parse_known_args()
     command = [args.script, "--train_csv", args.csv.resolve(), "--test_csv", args.test_csv.resolve(), "--valid_csv",
-               args.test_csv.resolve(), "--name", "drill", "--epochs", args.epochs, "--batch-size", 4, "--size", 32, 32,
+               args.valid_csv.resolve(), "--name", "drill", "--epochs", args.epochs, "--batch-size", 4, "--size", 32, 32,
                "--width", 4, "--cache", "--augment", "--accelerator", "cpu", *other]
     with tempfile.TemporaryDirectory() as home:
         found = drill(command, Path(home), args.kills, [getattr(signal, f"SIG{name}") for name in args.signals], args.seed)

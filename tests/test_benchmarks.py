@@ -36,6 +36,7 @@ def test_a_benchmark_leaves_its_tables_and_how_it_was_made(script, tmp_path):
         assert found["OpenCV, ours"] == pytest.approx(found["cdist"]) == pytest.approx(found["5x5 window, max-pooling"])
 
 
+@pytest.mark.prose
 def test_the_page_shows_the_committed_results():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))

@@ -17,7 +17,7 @@ from lightning_fabric.strategies import DataParallelStrategy
 import train_with_KDweight
 import train_with_Teacher_weight
 import train_without_weight
-from data import dataset
+from data import machine
 from data.dataset import SegmentationDataset
 from data.files import UserError, write_rows
 from data.rows import read_rows
@@ -363,7 +363,7 @@ def test_augmentation_does_not_depend_on_workers_or_batches(csvs, tmp_path):
 
 def test_a_cpu_that_trains_loads_by_itself_and_a_gpu_has_help(monkeypatch):
     on = {kind: argparse.Namespace(device=torch.device(kind)) for kind in ("cpu", "cuda")}
-    monkeypatch.setattr(loaders.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(loaders, "usable_cores", lambda: 6)
     assert [loaders.worker_count(argparse.Namespace(workers=None), on[kind]) for kind in ("cpu", "cuda")] == [0, 6]
     assert [loaders.worker_count(argparse.Namespace(workers=3), on[kind]) for kind in ("cpu", "cuda")] == [3, 3]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
@@ -381,14 +381,23 @@ def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monk
 
 
 def test_free_memory_is_the_containers_where_that_is_less(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "CGROUP", tmp_path)
-    machine = dataset.free_memory()
-    assert 0 < machine <= psutil.virtual_memory().total
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert 0 < machine.free_memory() <= psutil.virtual_memory().total
     for name, content in (("max", "3000"), ("current", "1000"), ("stat", "anon 1\ninactive_file 250\nactive_file 7")):
         (tmp_path / f"memory.{name}").write_text(content + "\n")
-    assert dataset.free_memory() == 3000 - 1000 + 250
+    assert machine.free_memory() == 3000 - 1000 + 250
     (tmp_path / "memory.max").write_text("max\n")
-    assert dataset.free_memory() > 3000
+    assert machine.free_memory() > 3000
+
+
+def test_usable_cores_are_those_of_the_process_and_its_container(tmp_path, monkeypatch):
+    """A machine of many cores helps nobody who is bound to one, or gets the time of two and a half."""
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda process: [0, 3, 5, 7, 8], raising=False)
+    assert machine.usable_cores() == 5
+    for limit, cores in (("max 100000", 5), ("250000 100000", 3), ("50000 100000", 1), ("900000 100000", 5)):
+        (tmp_path / "cpu.max").write_text(limit + "\n")
+        assert machine.usable_cores() == cores, limit
 
 
 def test_compiled_networks_keep_the_names_of_their_weights(csvs, tmp_path):

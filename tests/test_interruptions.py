@@ -1,5 +1,6 @@
 """A training that is stopped, killed, or left without disk, and two that want the same folder."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,9 +12,13 @@ import sys
 import time
 
 import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 
 from data.command_line import Terminated
 from data.files import UserError, is_temporary, write_json
+from tests import kill_drill
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
 from tests.test_engine import arguments
 from utils import checkpoint, engine, lock
@@ -40,7 +45,8 @@ def digests(folder):
     ("train_co_teaching.py", "train_noisy_60.csv", ["--model-b", "unet"]),
     ("train_with_KDweight.py", WEIGHTED, ["--signals", "INT", "TERM", "KILL", "--batch-size", 2])])
 def test_25_kills_at_random_moments_change_nothing(csvs, script, train, flags):
-    done = run_script("tests/kill_drill.py", script, "--csv", csvs / train, "--test-csv", csvs / "test.csv",
+    done = run_script("tests/kill_drill.py", script, "--csv", csvs / train, "--valid-csv",
+                      csvs / "valid_noisy_60.csv", "--test-csv", csvs / "test.csv",
                       "--kills", 25, *flags)
     found = json.loads(done.stdout)
     assert found["kills"] == 25 and found["differs"] == [] and found["last exit code"] == 0
@@ -54,7 +60,7 @@ def test_25_kills_at_random_moments_change_nothing(csvs, script, train, flags):
 
 
 @pytest.mark.parametrize("number, kind", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
-def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(csvs, tmp_path, number, kind):
+def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(interruptible, csvs, tmp_path, number, kind):
     """Stopped once within each of the first 5 steps; dropout shows whether random numbers go on where they were."""
     def run(home, at=None):
         steps = iter(range(100))
@@ -90,7 +96,7 @@ def test_a_stop_does_not_save_a_loss_that_is_not_finite(csvs, tmp_path):
     assert saved["epoch"] == 1 and saved["begun"] is None
 
 
-def test_ctrl_c_says_how_to_go_on_and_exits_with_130(csvs, tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(interruptible, csvs, tmp_path):
     command = ["train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "run", "--out-dir", tmp_path,
                "--size", 48, 32, "--width", 4, "--epochs", 5000, "--accelerator", "cpu", "--workers", 1]
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment(), text=True,
@@ -110,7 +116,7 @@ def wait_for(there, process, seconds=90):
         time.sleep(0.02)
 
 
-def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
+def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not(interruptible):
     done = []
     with pytest.raises(Terminated), StopRequest() as stop:
         stop.check()
@@ -125,6 +131,33 @@ def test_a_signal_waits_until_somebody_asks_and_a_second_ctrl_c_does_not():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("too much")
     assert done == ["all", "once"]
+
+
+@pytest.fixture
+def background_job():
+    """Ctrl-C is ignored, as in `nohup COMMAND &`, here and in what is started."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c(background_job):
+    with pytest.raises(Terminated), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.check()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_what_the_kill_drill_starts_can_be_interrupted_from_a_background_job_too(background_job, tmp_path):
+    (tmp_path / "sleeper.py").write_text("import sys, time\ntry:\n    open('begun', 'w')\n    time.sleep(60)\n"
+                                         "except KeyboardInterrupt:\n    sys.exit(130)")
+    child = kill_drill.start([tmp_path / "sleeper.py"], tmp_path)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    assert kill_drill.strike(child, signal.SIGINT, 0, tmp_path, while_writing=False) == (130, False)
 
 
 def test_loader_processes_leave_ctrl_c_to_the_training_and_end_when_they_are_told():
@@ -384,3 +417,61 @@ def test_a_killed_worker_ends_the_job_within_a_minute(csvs, tmp_path):
     assert time.monotonic() - began < 60
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     checkpoint.load(tmp_path / "run" / "last.ckpt")
+
+
+# --- half precision ---------------------------------------------------------------------------------------------
+
+
+class CoarseScaler(torch.amp.GradScaler):
+    """A gradient scaler of the CPU that doubles its scale every third step, so that a few steps show its state."""
+
+    def __init__(self):
+        super().__init__("cpu", init_scale=4.0, growth_interval=3)
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Trainings scale their losses as 16-mixed does on a GPU; returns the precision plugin of each one started."""
+    plugins = []
+
+    def start_fabric(args):
+        plugins.append(MixedPrecision("16-mixed", "cpu", CoarseScaler()))
+        plugins[-1].forward_context = contextlib.nullcontext  # the networks themselves stay in 32 bit
+        plugins[-1]._desired_input_dtype = torch.float32
+        return Fabric(accelerator="cpu", devices=1, plugins=plugins[-1])
+
+    monkeypatch.setattr(engine, "start_fabric", start_fabric)
+    return plugins
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_its_losses(csvs, tmp_path, scaled):
+    def run(home, stopped_in=None, *flags):
+        def stopping(logits, batch, epoch):
+            if epoch == stopped_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return [batch["weight"]]
+
+        return engine.run(arguments(csvs, home, "--epochs", "4", *flags), stopping)  # 2 steps an epoch
+
+    run(tmp_path / "whole")
+    with pytest.raises(Terminated):
+        run(tmp_path / "broken", 2)  # after 5 steps: the scale is 8, two steps into the next three
+    run(tmp_path / "broken", None, "--resume")
+    states = [plugin.state_dict() for plugin in scaled]
+    assert [(state["scale"], state["_growth_tracker"]) for state in states] == [(16, 2), (8, 2), (16, 2)]
+    assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
+
+
+def test_a_checkpoint_without_a_scale_resumes_and_one_with_it_does_without_a_scaler(csvs, tmp_path, scaled, monkeypatch):
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3"), weigh)
+    path = tmp_path / "run" / "last.ckpt"
+    content = checkpoint.load(path)
+    assert content["precision"]["scale"] == 16
+    (tmp_path / "run" / "result.json").unlink()
+    checkpoint.save(path, {key: value for key, value in content.items() if key not in ("precision", "format")})
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)
+    assert scaled[-1].state_dict()["scale"] == 4
+    (tmp_path / "run" / "result.json").unlink()
+    checkpoint.save(path, {key: value for key, value in content.items() if key != "format"})
+    monkeypatch.undo()
+    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)

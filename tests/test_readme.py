@@ -16,6 +16,7 @@ from tests.test_bad_input import CSV_FILES, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
 from utils.reporting import report_text
 
+pytestmark = pytest.mark.prose
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
 EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_with_KDweight.py": SMALL,

@@ -346,10 +346,11 @@ def test_the_arrows_point_one_way():
     for name in ("losses", "agreement", "weighting"):
         allowed = {"math", "data", "data.lazy"}
         if name == "weighting":
-            allowed |= {"numpy", "utils.agreement", "utils.losses"}
+            allowed |= {"fractions", "numpy", "utils.agreement", "utils.losses"}
         assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed, name
 
 
+@pytest.mark.prose
 def test_every_script_explains_itself_with_a_command():
     for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("utils/*.py"), *ROOT.glob("benchmarks/*.py")]:
         text = path.read_text()

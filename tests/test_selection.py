@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -49,13 +50,30 @@ def test_keep_share_by_hand():
 
 
 @pytest.mark.parametrize("share, among, kept", [
-    (1.0, None, [1, 1, 1, 1]), (0.5, None, [0, 1, 1, 0]), (0.4, None, [0, 1, 1, 0]), (0.3, None, [0, 0, 1, 0]),
-    (0.0, None, [0, 0, 0, 0]), (0.5, [1, 1, 0, 1], [0, 1, 0, 1]), (1.0, [0, 1, 0, 0], [0, 1, 0, 0]),
-    (0.4, [0, 1, 0, 0], [0, 0, 0, 0]), (1.0, [0, 0, 0, 0], [0, 0, 0, 0])])
+    (1.0, None, [1, 1, 1, 1]), (0.99, None, [0, 1, 1, 1]), (0.5, None, [0, 1, 1, 0]), (0.4, None, [0, 0, 1, 0]),
+    (0.24, None, [0, 0, 0, 0]), (0.0, None, [0, 0, 0, 0]), (0.5, [1, 1, 0, 1], [0, 1, 0, 0]), (0.7, [1, 1, 0, 1], [0, 1, 0, 1]),
+    (1.0, [0, 1, 0, 0], [0, 1, 0, 0]), (0.9, [0, 1, 0, 0], [0, 0, 0, 0]), (1.0, [0, 0, 0, 0], [0, 0, 0, 0])])
 def test_keep_best_by_hand(share, among, kept):
     scores = torch.tensor([-0.9, -0.2, -0.1, -0.3])
     among = None if among is None else torch.tensor(among, dtype=torch.float32)
     assert keep_best(scores, share, among).tolist() == kept
+
+
+@pytest.mark.parametrize("share, count, kept", [(0.7, 10, 7), (1 - 0.9, 10, 1), (1 - 0.6 * 0.5, 10, 7), (1 - 8 / 12, 12, 4),
+                                                (1 - 0.35, 20, 13), (1 - 0.3 * 1 / 3, 10, 9), (0.29, 100, 29), (0.58, 50, 29)])
+def test_a_share_that_is_a_whole_number_keeps_it_whatever_floats_make_of_it(share, count, kept):
+    assert keep_best(torch.randn(count), share).sum() == kept
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.125, 0.2, 0.5])
+def test_co_teaching_drops_at_the_published_batch_size(rate):
+    """int(R(t) * 4), as the original counts: from the second epoch on at least one of four."""
+    flags = Flags()
+    flags.forget_rate = rate
+    logits, mask = [logits_of(5, 4, 1, 0), logits_of(4, 5, 0, 1)], torch.zeros(4, 10, 10, dtype=torch.long)
+    mask[:, :5] = 1
+    counts = [[int(each.sum()) for each in co_teaching.weigh(flags, logits, {"mask": mask}, epoch)] for epoch in (0, 1, 10)]
+    assert counts == [[4, 4], [3, 3], [2, 2] if rate == 0.5 else [3, 3]]
 
 
 def test_trust_is_a_small_loss_or_a_high_score():
@@ -192,7 +210,7 @@ def test_the_forget_rate_is_the_csvs_noise_share_unless_given(csvs, tmp_path, fl
     assert (f"forget rate: {rate:.3f}" in done.stdout) == (not flags)
     assert json.loads((tmp_path / "run" / "args.json").read_text())["forget_rate"] == pytest.approx(rate)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
-    assert log[0]["weight"] == [1, 1] and log[1]["weight"] == pytest.approx([round(12 * (1 - rate)) / 12] * 2)
+    assert log[0]["weight"] == [1, 1] and log[1]["weight"] == pytest.approx([math.floor(12 * (1 - rate)) / 12] * 2)
 
 
 @pytest.mark.slow

@@ -56,4 +56,4 @@ def build_state(args, fabric, suffixes=("",), rows=0):
     check_smallest_batch(args, networks, max(1, together // fabric.world_size))
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters()) for network in networks))
     networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
-    return checkpoint.TrainingState(configs, networks, optimizers, schedulers)
+    return checkpoint.TrainingState(configs, networks, optimizers, schedulers, fabric.strategy.precision)

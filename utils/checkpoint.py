@@ -109,11 +109,14 @@ class TrainingState:
     """All that changes while training, so that a run can be stopped and resumed.
 
     Random numbers need no saving between epochs: order and augmentation are seeded anew by (seed, epoch).
+
+    Args:
+        precision: Lightning's plugin; in half precision (16-mixed) its gradient scaler has a state too.
     """
 
-    def __init__(self, configs, networks, optimizers, schedulers):
+    def __init__(self, configs, networks, optimizers, schedulers, precision):
         self.configs, self.networks = configs, networks
-        self.optimizers, self.schedulers = optimizers, schedulers
+        self.optimizers, self.schedulers, self.precision = optimizers, schedulers, precision
         self.epoch = 0  # the next one to train
         self.begun = None  # of an epoch that was left in the middle: see `engine.train_one_epoch`
         self.best_score, self.best_epoch = -1.0, -1
@@ -144,7 +147,8 @@ class TrainingState:
     def content(self):
         """Everything, as a checkpoint holds it."""
         return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
-                "schedulers": [s.state_dict() for s in self.schedulers], "epoch": self.epoch,
+                "schedulers": [s.state_dict() for s in self.schedulers], "precision": self.precision.state_dict(),
+                "epoch": self.epoch,
                 "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def restore(self, content):
@@ -158,6 +162,8 @@ class TrainingState:
             for part in ("optimizers", "schedulers"):
                 for target, saved in zip(getattr(self, part), content[part], strict=True):
                     target.load_state_dict(saved)
+            if content.get("precision"):  # empty without a scaler; a checkpoint may be older than this, too
+                self.precision.load_state_dict(content["precision"])
             self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"last.ckpt is not of this run ({type(error).__name__}: {str(error).splitlines()[0]}); pass "

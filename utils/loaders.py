@@ -4,9 +4,10 @@ import itertools
 import os
 import signal
 
-from data.dataset import SegmentationDataset, as_it_is, cache_bytes, free_memory
+from data.dataset import SegmentationDataset, as_it_is, cache_bytes
 from data.files import UserError
 from data.lazy import torch
+from data.machine import free_memory, usable_cores
 from data.transforms import normalised
 from utils.checkpoint import restore_random_state
 
@@ -27,7 +28,7 @@ def build_loaders(args, splits, fabric):
         training = split == "train"
         dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
                                       args.seed)
-        sampler = shuffled_rows(dataset, fabric, args.seed) if training else each_row_once(dataset, fabric)
+        sampler = ShuffledRows(dataset, fabric, args.seed) if training else each_row_once(dataset, fabric)
         loaders[split] = torch.utils.data.DataLoader(
             dataset, batch, sampler=sampler, collate_fn=as_it_is,
             num_workers=worker_count(args, fabric), worker_init_fn=leave_stopping,
@@ -45,7 +46,7 @@ def worker_count(args, fabric):
     """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
     if args.workers is not None:
         return args.workers
-    return 0 if fabric.device.type == "cpu" else min(8, os.cpu_count() // local_processes())
+    return 0 if fabric.device.type == "cpu" else min(8, usable_cores() // local_processes())
 
 
 def check_cache(args, fabric, splits):
@@ -60,15 +61,21 @@ def check_cache(args, fabric, splits):
         print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
 
 
-def shuffled_rows(dataset, fabric, seed):
+class ShuffledRows:
     """Sampler for training: an epoch's order, cut into as many shares as there are processes; `skipped` rows are left out."""
-    class Shuffled(torch.utils.data.DistributedSampler):
-        skipped = 0
 
-        def __iter__(self):
-            return itertools.islice(super().__iter__(), self.skipped, None)
+    def __init__(self, dataset, fabric, seed):
+        self.order = torch.utils.data.DistributedSampler(dataset, fabric.world_size, fabric.global_rank, seed=seed)
+        self.skipped = 0
 
-    return Shuffled(dataset, fabric.world_size, fabric.global_rank, seed=seed)
+    def set_epoch(self, epoch):
+        self.order.set_epoch(epoch)
+
+    def __iter__(self):
+        return itertools.islice(self.order, self.skipped, None)
+
+    def __len__(self):
+        return len(self.order)
 
 
 def leave_stopping(worker):

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.files import UserError, progress, read_json, write_json
+from data.machine import usable_cores
 from utils.run_folder import FREE_FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]  # of the scripts
@@ -148,7 +149,7 @@ def run_plan(jobs, parallel=1, shown=False):
     refuse_other_settings(ordered)
     todo = [job for job in ordered if not job.finished()]
     waiting, running, failed, done = list(todo), {}, [], set()
-    processes = Processes(max(1, os.cpu_count() // parallel), shown)
+    processes = Processes(max(1, usable_cores() // parallel), shown)
     bar = progress(None, "runs", len(todo), "run", shown=not shown)
     with ThreadPoolExecutor(parallel) as pool, processes:
         while waiting or running:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.files import UserError, atomic_path, is_temporary, read_json, write_json
 from data.lazy import torch
+from data.machine import usable_cores
 from utils import lock
 from utils.detection import summarise
 
@@ -118,7 +119,7 @@ def recorded(args):
 
 def machine(fabric):
     """What a figure must be quoted with."""
-    cpu = f"{os.cpu_count()} CPU cores ({cpu_name()})"
+    cpu = f"{usable_cores()} CPU cores ({cpu_name()})"
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else cpu
     packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
     return {"device": device, "processes": fabric.world_size, **versions(packages)}

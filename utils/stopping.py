@@ -15,7 +15,8 @@ SHOWN_SAMPLES = 8
 class StopRequest:
     """While it is entered, Ctrl-C and SIGTERM wait until somebody asks: `check` raises KeyboardInterrupt or Terminated.
 
-    A second Ctrl-C does not wait.
+    A second Ctrl-C does not wait. A signal that this process was started to ignore, as a shell's background job ignores Ctrl-C
+    (`nohup ... &`), stays ignored.
 
     Args:
         active: False leaves signals as they are (several processes that wait for one another).
@@ -27,7 +28,8 @@ class StopRequest:
 
     def __enter__(self):
         if self.active:
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+                           if signal.getsignal(number) is not signal.SIG_IGN}
         return self
 
     def __exit__(self, *exception):

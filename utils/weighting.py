@@ -3,6 +3,8 @@
 A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
 """
 
+from fractions import Fraction
+
 import numpy as np
 
 from data.lazy import LazyModule, torch
@@ -136,17 +138,23 @@ def keep_share(epoch, forget_rate, ramp_epochs=10):
 
 
 def keep_best(scores, share, among=None):
-    """1 for the `share` of the samples with the highest scores, rounded to the nearest number of samples; else 0.
+    """1 for the `share` of the samples with the highest scores, else 0.
+
+    Their number is rounded down, as in the original: a batch of 4 keeps 3 from the first share below 1 on, and may keep none.
 
     Args:
         scores: float (B,).
-        share: in 0..1, of the candidates.
+        share: in 0..1, of the candidates; what a float lacks to a fraction is made up, so that 1 - 0.9 keeps 1 of 10.
         among: (B,) of 0 and 1, the candidates; None = all.
 
     Returns:
         float32 (B,) of 0 and 1; without a host-side decision, so a GPU is not waited for.
+
+    Source: Han et al. 2018, Algorithm 1; their code keeps int(R(t) * number of samples).
     """
     among = torch.ones_like(scores) if among is None else among
     order = scores.masked_fill(among == 0, -torch.inf).argsort(descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))  # 0 = best
-    return (rank < (share * among.sum()).round()).float()
+    exact = Fraction(share).limit_denominator(10**9)
+    kept = among.sum().long() * exact.numerator // exact.denominator
+    return (rank < kept).float()

@@ -1,0 +1,32 @@
+"""What of the machine this process may use: cores and memory, of the container where that allows less (cgroup v2)."""
+
+import math
+from pathlib import Path
+
+import psutil
+
+CGROUP = "/sys/fs/cgroup"
+
+
+def usable_cores():
+    """Cores that this process may use, 1 or more: those it is bound to, or as many as the container's CPU time comes to."""
+    process = psutil.Process()
+    bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # macOS binds nobody
+    try:
+        quota, period = Path(CGROUP, "cpu.max").read_text().split()
+    except OSError:
+        return bound
+    return bound if quota == "max" else min(bound, math.ceil(int(quota) / int(period)))
+
+
+def free_memory():
+    """Bytes that may still be taken."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+    except OSError:
+        return free
+    if limit.strip() == "max":
+        return free
+    given_back = int(stat.partition("\ninactive_file ")[2].split()[0])  # files read a while ago, forgotten when need be
+    return min(free, int(limit) - int(used) + given_back)
