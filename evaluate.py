@@ -8,7 +8,7 @@ BF, Dice and Boundary IoU are means over its images.
 
 from data.command_line import command_line, positive_float, positive_int, tool_parser
 from data.dataset import SegmentationDataset, as_it_is
-from data.files import refuse_existing, write_json
+from data.files import check_outputs, write_json
 from data.lazy import torch
 from data.rows import check_rows, read_rows
 from utils.checkpoint import load_network
@@ -33,9 +33,9 @@ def main():
     add_device_flags(parser)
     args = parser.parse_args()
 
-    if args.json:
-        refuse_existing(args.json, args.overwrite)
     rows = read_rows(args.csv)
+    if args.json:
+        check_outputs([args.json], args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
     network, config = load_network(args.checkpoint, args.network)
     check_rows(args.csv, rows, config["num_classes"])
     theta, size = args.theta or config["theta"], args.size or config["size"]

@@ -3,13 +3,13 @@
     python predict.py --checkpoint runs/NAME/best.ckpt --csv data/csv/train_noisy_60.csv --out-dir runs/NAME/pseudo
 
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
-before it where two images share a stem.
+before it where two images share a stem. They appear together, when all are made.
 """
 
 from pathlib import Path
 
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import refuse_existing
+from data.files import check_outputs
 from data.rows import pseudo_label_names, read_rows
 from utils.checkpoint import load_network
 from utils.devices import start_fabric
@@ -32,8 +32,8 @@ def main():
 
     rows = read_rows(args.csv)
     names = pseudo_label_names(rows)
-    for name in names:
-        refuse_existing(Path(args.out_dir) / name, args.overwrite)
+    outputs = {Path(args.out_dir) / name for name in names}  # rows of one image share theirs
+    check_outputs(outputs, args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
     network, config = load_network(args.checkpoint, args.network)
     fabric = start_fabric(args)
     predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric), args.flip)

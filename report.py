@@ -18,11 +18,11 @@ report.html holds all of it in one file.
 from pathlib import Path
 
 from data.command_line import command_line, positive_int, tool_parser
-from data.files import UserError, read_json
+from data.files import UserError, check_outputs, read_json
 from data.legend import read_legend
 from utils.comparison import read_runs
 from utils.options import add_legend_flag
-from utils.reporting import packed, read_weights, report_text, weight_summaries, write_report
+from utils.reporting import FILES, packed, read_weights, report_text, weight_summaries, write_report
 
 
 def main():
@@ -30,30 +30,76 @@ def main():
     parser.add_argument("runs", nargs="*", help="folders of finished runs; the first is tabulated first")
     parser.add_argument("--out", help="folder of the tables and pictures; its files are replaced")
     parser.add_argument("--baseline", metavar="NAME", help="runs that differences are taken to (default: the first run's name)")
-    parser.add_argument("--clean", metavar="NAME", default="clean", help="runs on clean masks, the upper end of the gap")
+    parser.add_argument("--clean", metavar="NAME", help="runs on clean masks, the upper end of the gap (default: clean)")
     parser.add_argument("--weights", nargs="*", default=[], metavar="CSV", help="weight CSVs; the last one gives the examples")
-    parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows with `iterations`, where the weight CSVs have none")
+    parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows, in any order, with `iterations`, "
+                                                           "where the weight CSVs have none")
     parser.add_argument("--pred-dir", help="pseudo-labels, for the examples")
     parser.add_argument("--examples", type=positive_int, default=5, help="annotations shown at each end")
     parser.add_argument("--json", metavar="FILE", help="print the tables of this table.json, and nothing else")
     add_legend_flag(parser)
     args = parser.parse_args()
     if args.json:
-        print(report_text(read_json(args.json, "classes", "runs")))
+        if args.runs or args.out or args.weights:
+            raise UserError("--json prints the tables of a file; it goes without runs, --out and --weights")
+        print_tables(args)
         return
     if not args.runs or not args.out:
         raise UserError("pass the folders of finished runs and --out, or --json FILE")
+    if not args.weights and (args.noisy_csv or args.pred_dir):
+        raise UserError("--noisy-csv and --pred-dir go with --weights")
 
     results, out = read_runs(args.runs), Path(args.out)
+    check_names(args, results)
     legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
-    content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean, **packed(results)}
+    content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean", **packed(results)}
     tables = read_weights(args.weights, args.noisy_csv)
+    check_out(args, out, tables)
     if tables:
         content["weights"] = weight_summaries(args.weights, tables)
     text = report_text(content, legend)
     write_report(out, f"Runs of {out.parent}", content, text, tables, args.pred_dir, legend, args.examples)
     print(text)
     print(f"tables and pictures: {out}")
+
+
+def check_names(args, results):
+    """Raise UserError unless there are runs named --baseline and --clean.
+
+    Args:
+        results: dict of folder -> content of result.json.
+    """
+    names = list(dict.fromkeys(Path(result["name"]).name for result in results.values()))
+    for flag, name in (("--baseline", args.baseline), ("--clean", args.clean)):
+        if name is not None and name not in names:
+            raise UserError(f"{flag} {name}: no run has this name; there are {', '.join(names)}")
+
+
+def check_out(args, out, tables):
+    """Raise UserError unless the report can be written: over an earlier report, never over anything else.
+
+    Args:
+        tables: dict of name -> rows of a weight CSV.
+    """
+    files = [out / name for name in FILES]
+    read = [path for rows in tables.values() for column in ("image", "mask") for path in rows[column]]
+    check_outputs(files, True, [*args.weights, args.noisy_csv, args.classes, *read])
+    there = [path for path in files if path.exists()]
+    if there and not (out / "table.json").exists():
+        raise UserError(f"{there[0]} exists and is not of a report; choose another --out")
+    if there:
+        read_json(out / "table.json", "classes", "runs")
+
+
+def print_tables(args):
+    """Print the tables of --json again, measured against --baseline and --clean if they are given."""
+    content = read_json(args.json, "classes", "runs")
+    try:
+        check_names(args, content["runs"])
+        content.update({key: value for key in ("baseline", "clean") if (value := getattr(args, key))})
+        print(report_text(content))
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise UserError(f"{args.json}: not a table.json of a report ({type(error).__name__}: {error})") from None
 
 
 if __name__ == "__main__":

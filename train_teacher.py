@@ -22,7 +22,7 @@ from data.rows import pseudo_label_names, read_rows
 from utils import run_folder
 from utils.agreement import METRICS
 from utils.devices import start_fabric
-from utils.folds import assign_folds, train_round
+from utils.folds import assign_folds, check_teachers, train_round
 from utils.options import add_flip_flag, train_parser
 from utils.scoring import score_rows
 
@@ -61,6 +61,8 @@ def train_and_judge(args, home, rows, judged):
     names = pseudo_label_names(judged)
     fold_of = assign_folds(judged["image"], args.folds, args.seed)
     fabric = start_fabric(args)
+    check_teachers(args, fabric, rows, fold_of, judged)
+    fabric.barrier()  # every process has found the folder free before the first one writes to it
     if fabric.is_global_zero:
         run_folder.open_run(args, home, {"train": rows})
     fabric.barrier()

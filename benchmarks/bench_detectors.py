@@ -20,13 +20,14 @@ if __name__ == "__main__":
 from benchmarks.measure import keep, table
 from data.command_line import command_line, positive_int, tool_parser
 from data.dataset import SegmentationDataset
-from data.files import UserError, progress, read_json
+from data.files import UserError, check_outputs, progress, read_json
 from data.lazy import torch
 from data.rows import pseudo_label_names, read_rows
 from utils.agreement import METRICS, agreement
 from utils.cells import SHARP_THETA
 from utils.checkpoint import load_network
 from utils.detection import auprc, auroc, spearman
+from utils.get_weight import truth_masks
 from utils.options import add_class_flag, add_flip_flag, add_score_flags
 from utils.prediction import logits_of
 
@@ -92,7 +93,9 @@ def main():
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
-    rows, truth = read_rows(args.csv, needs_levels=True), read_rows(args.truth)
+    check_outputs([args.out], True, [args.csv, args.truth])
+    rows = read_rows(args.csv, needs_levels=True)
+    truth = rows.assign(mask=truth_masks(args, rows))
     checkpoints, fold_of = judged_folds(rows, args.teacher)
     dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)  # it is gone through three times
     true_masks = SegmentationDataset(truth, args.size, args.num_classes)

@@ -2,14 +2,17 @@
 
 Everything that touches the disk on a user's behalf goes through here or through `data.pictures`, so that one rule holds
 everywhere: a fault that the user can mend is a `UserError` (one clear message, exit code 2, no traceback), and an output file
-appears under its name only once it is complete.
+appears under its name only once it is complete; the outputs of a tool appear together.
 """
 
 import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -125,3 +128,118 @@ def refuse_existing(path, overwrite):
     """Raise UserError if the output exists and the user has not asked to replace it."""
     if Path(path).exists() and not overwrite:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another name")
+
+
+# --- what a tool leaves: all of it, or nothing ------------------------------------------------------------------
+
+
+def check_outputs(outputs, overwrite, inputs=()):
+    """Raise UserError unless a tool may write all of its outputs; called before the work begins.
+
+    Args:
+        outputs: paths of the files that it will write.
+        overwrite: replace those that exist.
+        inputs: paths that it reads (None is passed over); they are never replaced, whatever `overwrite` says.
+    """
+    outputs = list(map(str, outputs))
+    names = {os.path.abspath(path): path for path in outputs}  # whole path -> as the user spells it
+    if len(names) < len(outputs):
+        path, times = Counter(map(os.path.abspath, outputs)).most_common(1)[0]
+        raise UserError(f"{names[path]}: {times} outputs have this name; choose others, or rename inputs that share a stem")
+    there = {_identity(path): path for path in outputs if os.path.lexists(path)}
+    for path in inputs if there else ():
+        if path and os.path.exists(path) and _identity(path) in there:
+            raise UserError(f"{there[_identity(path)]} is read here and would be lost; choose another output")
+    for path in there.values():
+        if os.path.isdir(path):
+            raise UserError(f"{path} is a folder; pass the name of a file")
+        refuse_existing(path, overwrite)
+    for folder in dict.fromkeys(map(os.path.dirname, names)):
+        _check_folder(folder, names)
+
+
+def _identity(path):
+    """Device and number of a file, the same for all its names; of a broken link its own."""
+    found = os.stat(path) if os.path.exists(path) else os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _check_folder(folder, outputs):
+    """Raise UserError unless files can be written to a folder, which need not exist yet.
+
+    Args:
+        outputs: dict of the whole path of each output -> as the user spells it.
+    """
+    for each in (folder, *map(str, Path(folder).parents)):
+        if each in outputs:
+            raise UserError(f"{outputs[each]}: cannot be an output and the folder of another one; choose another name for it")
+        if os.path.isdir(each):
+            if not os.access(each, os.W_OK | os.X_OK):
+                raise UserError(f"{each}: this folder may not be written to; choose another output")
+            return
+        if os.path.lexists(each):
+            raise UserError(f"{os.path.relpath(each)} is a file and cannot be a folder; choose another output")
+
+
+@contextlib.contextmanager
+def together():
+    """Outputs that appear all at once when the block succeeds, or not at all.
+
+    Yields:
+        function of an output's path that gives the path to write it to meanwhile: of the same name, in a hidden folder beside
+        its place. Outputs appear in the order in which they were asked for; those that were not written do not appear.
+
+    Raises:
+        UserError: a folder cannot be made, or an output cannot be put in its place.
+    """
+    part = f".{socket.gethostname()}-{os.getpid()}.part"
+    places, parts, made = {}, set(), []  # temporary path -> path; hidden folders; the folders above them that are new
+
+    def written_at(path):
+        path = Path(path)
+        folder = path.parent / part
+        if folder not in parts:
+            made.extend(each for each in folder.parents if not each.exists())
+            with _told(path):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                _remove_parts_of_the_dead(folder)
+                folder.mkdir()
+            parts.add(folder)
+        places[folder / path.name] = path
+        return folder / path.name
+
+    try:
+        yield written_at
+        for temporary, path in places.items():
+            if temporary.exists():
+                with _told(path):
+                    os.replace(temporary, path)
+    except UserError as error:
+        raise UserError(str(error).replace(part + os.sep, "")) from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)(str(stop) or "interrupted; unfinished outputs are removed") from None
+    finally:
+        for folder in parts:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in sorted(made, key=lambda each: -len(each.parts)):
+            with contextlib.suppress(OSError):  # it holds the outputs
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _told(path):
+    """Make an OSError one that names the output."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _remove_parts_of_the_dead(own):
+    """Remove what killed processes of this machine left of `together` beside this process's hidden folder, and in its place."""
+    import psutil  # seldom needed
+
+    for path in own.parent.iterdir():
+        found = re.fullmatch(re.escape(f".{socket.gethostname()}-") + r"(\d+)\.part", path.name)
+        if found and (path == own or not psutil.pid_exists(int(found[1]))):
+            shutil.rmtree(path, ignore_errors=True)

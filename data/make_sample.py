@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, positive_int, seed_number, tool_parser
-from data.files import UserError, progress
+from data.files import UserError, progress, together
 from data.pictures import write_image, write_mask
 
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
@@ -155,9 +155,8 @@ def main():
     out = Path(args.out)
     if out.exists():
         raise UserError(f"{out} exists; remove it first, or choose another --out")
-    part = out.with_name(f".{out.name}.part")  # renamed when all are drawn
-    draw_set(part, args.count, args.size, args.seed)
-    part.rename(out)
+    with together() as written_at:
+        draw_set(written_at(out), args.count, args.size, args.seed)
     print(f"{args.count} portraits in {out}")
 
 

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 from data import IGNORE_INDEX
 from data.command_line import command_line, nonnegative_int, seed_number, tool_parser
-from data.files import UserError, progress, refuse_existing, write_json
+from data.files import UserError, check_outputs, progress, together, write_json
 from data.legend import read_legend
 from data.pictures import IMAGE_SUFFIXES, read_checked_mask, resize_labels, write_image, write_mask
 from utils.agreement_cpu import agreement
@@ -208,6 +208,21 @@ def masks_of(source):
     return masks
 
 
+def noisy_paths(args, masks):
+    """Where the noisy masks go; none without --out.
+
+    Raises:
+        UserError: a mask would be written in a format that changes it.
+    """
+    if not args.out:
+        return []
+    if Path(args.mask).is_dir():
+        return [Path(args.out) / f"{mask.stem}.png" for mask in masks]
+    if Path(args.out).suffix.lower() != ".png":
+        raise UserError(f"--out {args.out}: a mask is written as .png, which keeps its values")
+    return [Path(args.out)]
+
+
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("mask", help="a mask, or a folder of masks")
@@ -225,28 +240,25 @@ def main():
     if not (args.out or args.sheet or args.table):
         raise UserError("nothing to do: pass --out, --sheet or --table")
 
-    source, background = Path(args.mask), args.background
-    masks = masks_of(source)
-    for path in (args.sheet, args.table):
-        if path:
-            refuse_existing(path, args.overwrite)
-    if args.sheet:
-        legend = read_legend(args.classes, args.num_classes)
-        write_image(args.sheet, contact_sheet(read_checked_mask(masks[0], args.num_classes), legend, background))
-        print(args.sheet)
-    if args.table:
-        scores = score_levels(masks, args.num_classes, background, args.theta, args.seed)
-        write_json(args.table, {"masks": len(masks), "theta": args.theta, "seed": args.seed, "levels": scores})
-        print(level_table(scores))
-    if args.out:
-        targets = [Path(args.out) / f"{mask.stem}.png" if source.is_dir() else Path(args.out) for mask in masks]
-        for target in targets:
-            refuse_existing(target, args.overwrite)
+    masks = masks_of(Path(args.mask))
+    targets = noisy_paths(args, masks)
+    outputs = [path for path in (*targets, args.sheet, args.table) if path]
+    check_outputs(outputs, args.overwrite, [*masks, args.classes])
+    said = []
+    with together() as written_at:
+        if args.sheet:
+            labels, legend = read_checked_mask(masks[0], args.num_classes), read_legend(args.classes, args.num_classes)
+            write_image(written_at(args.sheet), contact_sheet(labels, legend, args.background))
+            said.append(args.sheet)
+        if args.table:
+            scores = score_levels(masks, args.num_classes, args.background, args.theta, args.seed)
+            write_json(written_at(args.table), {"masks": len(masks), "theta": args.theta, "seed": args.seed, "levels": scores})
+            said.append(level_table(scores))
         rng = np.random.default_rng(args.seed)
         for mask, target in zip(masks, targets):
-            noisy = add_noise(read_checked_mask(mask, args.num_classes), args.iterations, rng, args.noise, background)
-            write_mask(target, noisy, args.num_classes)
-        print(f"{len(masks)} noisy masks: {args.out}")
+            noisy = add_noise(read_checked_mask(mask, args.num_classes), args.iterations, rng, args.noise, args.background)
+            write_mask(written_at(target), noisy, args.num_classes)
+    print(*said, *[f"{len(targets)} noisy masks: {args.out}"] * bool(targets), sep="\n")
 
 
 if __name__ == "__main__":

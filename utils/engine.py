@@ -117,7 +117,8 @@ def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
                 checkpoint.save(folder / "last.ckpt", state.content())
                 raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
                                     f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
-            images = len(loaders["train"]) * args.batch_size
+            loader = loaders["train"]
+            images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part is left out
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
                      "images_per_second": images / seconds}
             end_epoch(fabric, state, entry, folder, log, args.epochs)

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from data.files import write_rows
+from data.pictures import check_image
+from utils.building import build_state
 from utils.checkpoint import load_network
-from utils.engine import run
-from utils.loaders import worker_count
+from utils.engine import read_splits, run
+from utils.loaders import build_loaders, check_cache, worker_count
 from utils.prediction import predict
 from utils.weighting import uniform
 
@@ -31,6 +33,24 @@ def weigh_alike(logits, batch, epoch):
 def weigh_by_csv(logits, batch, epoch):
     """w_i of the CSV, (B,): a later teacher trusts them as far as the one before did."""
     return [batch["weight"]]
+
+
+def check_teachers(args, fabric, rows, fold_of, judged):
+    """Raise UserError for what the first teacher's run, or the prediction, would refuse: before a folder is made.
+
+    Args:
+        rows, judged: DataFrames of `read_rows`, to train on and to predict.
+        fold_of: see `train_round`.
+    """
+    splits = read_splits(args, args.weighted)
+    for image in [] if judged is rows else judged["image"]:
+        check_image(image)
+    if args.folds > 1:
+        splits["train"] = rows[fold_of != 0]
+    if args.cache:
+        check_cache(args, fabric, splits)
+    build_state(args, fabric, rows=len(splits["train"]))
+    build_loaders(argparse.Namespace(**{**vars(args), "cache": False}), splits, fabric)
 
 
 def train_round(args, fabric, home, rows, fold_of, judged, names):

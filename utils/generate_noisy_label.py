@@ -3,12 +3,14 @@
     python utils/generate_noisy_label.py --csv data/csv/NAME/train.csv --out data/csv/NAME/train_noisy_60.csv --ratio 0.6
 
 draws a share --ratio of the rows, spreads them evenly over the noise levels --levels LOW HIGH, writes their noisy masks to a
-folder beside the CSV (--mask-dir), and writes the CSV with a third column `iterations` (the level, 0 = untouched). A level
-is in px at --reference-size; masks of another size are changed in proportion to their longer side (defaults: paper, section 4).
---noise chooses how: see utils/add_noise.py.
+folder beside the CSV (--mask-dir), and writes the CSV with a third column `iterations` (the level, 0 = untouched). Each row has
+a noisy mask of its own, named after its image, with a number where several rows have that image. A level is in px at
+--reference-size; masks of another size are changed in proportion to their longer side (defaults: paper, section 4). All
+appear together, when they are made. --noise chooses how: see utils/add_noise.py.
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, positive_int, seed_number, share, tool_parser
-from data.files import UserError, progress, refuse_existing, write_rows
+from data.files import UserError, check_outputs, progress, together, write_rows
 from data.pictures import read_checked_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
@@ -30,6 +32,28 @@ def draw_levels(count, ratio, low, high, rng):
     levels = np.zeros(count, dtype=int)
     levels[noisy] = rng.permutation(np.arange(len(noisy)) % (high - low + 1)) + low
     return levels
+
+
+def noisy_mask_names(rows):
+    """One file name per row for its noisy mask: `pseudo_label_names`, and rows of one image get a number each, in their order
+    (`stem__1.png`), since each has a mask, or a level, of its own.
+
+    Args:
+        rows: DataFrame with a column `image`.
+
+    Returns:
+        list of str, all different.
+    """
+    names = pseudo_label_names(rows)
+    taken, counts = Counter(names), Counter()
+    for position, name in enumerate(names):
+        if taken[name] > 1:
+            candidate = name
+            while candidate in taken:  # a picture may have such a name itself
+                counts[name] += 1
+                candidate = f"{name.removesuffix('.png')}__{counts[name]}.png"
+            names[position] = candidate
+    return names
 
 
 def main():
@@ -53,21 +77,22 @@ def main():
     if low > high:
         raise UserError(f"--levels {low} {high}: LOW must not be above HIGH")
 
-    refuse_existing(args.out, args.overwrite)
     folder = Path(args.mask_dir) if args.mask_dir else Path(args.out).with_suffix("")
     rows = read_rows(args.csv)
-    targets = [str(folder / name) for name in pseudo_label_names(rows)]
+    sources, targets = rows["mask"].tolist(), [str(folder / name) for name in noisy_mask_names(rows)]
     rng = np.random.default_rng(args.seed)
     rows["iterations"] = 1 if args.as_drawn else draw_levels(len(rows), args.ratio, low, high, rng)
-    sources = rows["mask"].tolist()
-    for position in progress([] if args.as_drawn else np.flatnonzero(rows["iterations"]), "noise", unit="mask"):
-        labels = read_checked_mask(sources[position], args.num_classes)
-        level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
-        refuse_existing(targets[position], args.overwrite)
-        write_mask(targets[position], add_noise(labels, level, rng, args.noise, args.background), args.num_classes)
-        rows.iloc[position, rows.columns.get_loc("mask")] = targets[position]
-    write_rows(args.out, rows, "iterations")
-    print(f"{args.out}: {(rows['iterations'] > 0).sum()} of {len(rows)} masks are noisy, in {folder}")
+    noisy = [] if args.as_drawn else np.flatnonzero(rows["iterations"])
+    check_outputs([*(targets[position] for position in noisy), args.out], args.overwrite, [args.csv, *rows["image"], *sources])
+    with together() as written_at:
+        for position in progress(noisy, "noise", unit="mask"):
+            labels = read_checked_mask(sources[position], args.num_classes)
+            level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
+            write_mask(written_at(targets[position]), add_noise(labels, level, rng, args.noise, args.background),
+                       args.num_classes)
+            rows.iloc[position, rows.columns.get_loc("mask")] = targets[position]
+        write_rows(written_at(args.out), rows, "iterations")
+    print(f"{args.out}: {len(noisy)} of {len(rows)} masks are made noisy, in {folder}")
 
 
 if __name__ == "__main__":

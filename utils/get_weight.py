@@ -28,6 +28,7 @@ Past one machine, each of N jobs scores a part, and a last one puts them togethe
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
-from data.files import UserError, read_json, refuse_existing, write_json, write_rows
+from data.files import UserError, check_outputs, read_json, together, write_json, write_rows
 from data.rows import read_rows
 from utils.agreement import METRICS
 from utils.detection import spearman, summarise
@@ -72,12 +73,17 @@ def rank_correlation(args, rows):
     Raises:
         UserError: --truth holds other images than the rows, or another order.
     """
+    true = score_pairs(rows["mask"].tolist(), truth_masks(args, rows), args.num_classes, args.metric, args.theta, args.size,
+                       args.workers)
+    return spearman(rows["weight"], true)
+
+
+def truth_masks(args, rows):
+    """The masks of --truth, list of str; a UserError if it holds other images than the rows, or another order."""
     truth = read_rows(args.truth)
     if files_of(truth, "image") != files_of(rows, "image"):
         raise UserError(f"--truth {args.truth}: holds other images, or another order, than the scored rows")
-    true = score_pairs(rows["mask"].tolist(), truth["mask"].tolist(), args.num_classes, args.metric, args.theta, args.size,
-                       args.workers)
-    return spearman(rows["weight"], true)
+    return truth["mask"].tolist()
 
 
 def part_path(out, number, count):
@@ -92,7 +98,8 @@ def joined_rows(args):
         UserError: parts are missing, were scored unlike, or hold other rows than their CSV.
     """
     out = Path(args.out)
-    parts = sorted(path for path in out.parent.glob(f"{out.stem}.part*of*.csv"))
+    pattern = re.escape(out.stem) + r"\.part\d+of\d+\.csv"
+    parts = sorted(path for path in out.parent.glob("*.csv") if re.fullmatch(pattern, path.name))
     counts = {path.stem.rpartition("of")[2] for path in parts}
     if len(counts) != 1:
         raise UserError(f"--join: {len(parts)} parts named {part_path(out, 'I', 'N')}"
@@ -125,11 +132,37 @@ def weighted_rows(args):
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
         return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0))
+    if args.shard and args.shard[1] > len(rows):
+        raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: {args.csv} has only {len(rows)} rows; take fewer parts")
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     weights = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers, part)
     if args.sharpen:
         weights = sharpened(weights)
     return rows[part].assign(weight=weights)
+
+
+def check_written(args, *inputs):
+    """The file of the summary, beside --out.
+
+    Raises:
+        UserError: --out or the summary cannot be written, would replace an input, or is somebody else's.
+    """
+    beside = Path(args.out).with_suffix(".json")
+    if beside == Path(args.out):
+        raise UserError(f"--out {args.out}: the summary goes there; give the CSV another suffix, such as .csv")
+    inputs = [args.csv, args.truth, *(args.mix or []), *inputs]
+    check_outputs([args.out], args.overwrite, inputs)
+    check_outputs([beside], True, inputs)  # that of weights which are gone is of no use
+    if beside.exists() and not _is_summary(beside, args.out):
+        raise UserError(f"{beside}: exists and is not the summary of {args.out}; choose another --out")
+    return beside
+
+
+def _is_summary(path, out):
+    try:
+        return Path(read_json(path, "out", "levels")["out"]).name == Path(out).name
+    except (UserError, TypeError):
+        return False
 
 
 def main():
@@ -161,17 +194,22 @@ def main():
     if args.shard:
         if args.mix or args.join or args.truth or by_truth:
             raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
+        check_outputs([args.out], True, [args.csv])  # what --join will write
         args.out = str(part_path(args.out, *args.shard))
 
-    refuse_existing(args.out, args.overwrite)
+    check_written(args)
+    if args.truth and args.csv:
+        truth_masks(args, read_rows(args.csv))  # before the scoring, which may take hours
     rows = weighted_rows(args)
-    write_rows(args.out, rows, "weight", *["iterations"] * ("iterations" in rows))
+    beside = check_written(args, *rows["image"], *rows["mask"])  # --join has learnt meanwhile which CSV was scored
     summary, text = summarise(rows)
     if args.truth:
         summary["spearman"] = rank_correlation(args, rows)
         if summary["spearman"] is not None:
             text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
-    write_json(Path(args.out).with_suffix(".json"), {"out": args.out, **vars(args), **summary})
+    with together() as written_at:
+        write_json(written_at(beside), {"out": args.out, **vars(args), **summary})
+        write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
     print(f"{args.out}: weights of {len(rows)} rows\n{text}")
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.dataset import ImageDataset, as_it_is
-from data.files import progress
+from data.files import progress, together
 from data.lazy import torch
 from data.pictures import write_mask
 from data.transforms import normalised
@@ -23,7 +23,7 @@ def logits_of(network, images, flip=False):
 
 
 def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers=0, flip=False):
-    """Write the pseudo-label of each row to `out_dir`.
+    """Write the pseudo-label of each row to `out_dir`: all of them, or none.
 
     Args:
         network, config: of `checkpoint.load_network`.
@@ -37,9 +37,11 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
     network = fabric.to_device(network).eval()
     dataset = ImageDataset(rows["image"].tolist(), config["size"])
     loader = torch.utils.data.DataLoader(dataset, batch_size, num_workers=workers, collate_fn=as_it_is)
-    for batch in progress(loader, "predicting", unit="batch"):
-        with torch.no_grad(), fabric.autocast():
-            logits = logits_of(network, fabric.to_device(batch["image"]), flip)  # (B, C, H, W)
-        for one, index, size in zip(logits, batch["index"], batch["own_size"]):
-            own = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
-            write_mask(Path(out_dir) / names[index], hard_labels(own)[0].byte().cpu().numpy(), config["num_classes"])
+    with together() as written_at:
+        for batch in progress(loader, "predicting", unit="batch"):
+            with torch.no_grad(), fabric.autocast():
+                logits = logits_of(network, fabric.to_device(batch["image"]), flip)  # (B, C, H, W)
+            for one, index, size in zip(logits, batch["index"], batch["own_size"]):
+                own = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
+                labels = hard_labels(own)[0].byte().cpu().numpy()
+                write_mask(written_at(Path(out_dir) / names[index]), labels, config["num_classes"])

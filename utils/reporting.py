@@ -6,9 +6,12 @@ The content of a table.json is a dict of `classes` (names), `baseline` and `clea
 
 import base64
 import html
+import os
 from pathlib import Path
 
-from data.files import UserError, atomic_path, read_json, write_json
+import pandas as pd
+
+from data.files import UserError, atomic_path, read_json, together, write_json
 from data.legend import Legend
 from data.rows import read_rows
 from utils import comparison, figures
@@ -16,6 +19,7 @@ from utils.detection import summarise
 from utils.metrics import class_table, markdown_table
 
 PICTURES = ("noise", "gain", "learning_curves", "weights", "examples")
+FILES = (*(f"{name}.png" for name in PICTURES), "table.md", "table.csv", "table.json", "report.html")
 
 
 def result_tables(results, legend=None, baseline=None, clean="clean"):
@@ -66,40 +70,76 @@ def unpacked(content):
 def read_weights(csvs, noisy_csv=None):
     """dict of CSV stem -> its rows with `weight` and, where the CSV or --noisy-csv knows them, `iterations`.
 
+    Where two stems are the same, as many folders stand before them as tell all apart.
+
     Raises:
-        UserError: --noisy-csv has no `iterations`, or other rows than a weight CSV.
+        UserError: a CSV is named twice; --noisy-csv has no `iterations`, or other rows than a weight CSV.
     """
-    levels = None
+    tables = dict(zip(_names_of(csvs), (read_rows(csv, needs_weights=True) for csv in csvs)))
     if noisy_csv:
-        levels = read_rows(noisy_csv, needs_levels=True)["iterations"].to_numpy()
-    tables = {Path(csv).stem: read_rows(csv, needs_weights=True) for csv in csvs}
-    for name, rows in tables.items():
-        if levels is not None:
-            if len(rows) != len(levels):
-                raise UserError(f"--noisy-csv {noisy_csv}: holds {len(levels)} rows, {name} holds {len(rows)}")
-            rows["iterations"] = levels
+        levels = _by_files(read_rows(noisy_csv, needs_levels=True))["iterations"]
+        for csv, rows in zip(csvs, tables.values()):
+            rows["iterations"] = _levels_of(rows, levels, csv, noisy_csv)
     return tables
 
 
+def _names_of(csvs):
+    """A name for each of several files, told apart by folders, and by suffixes where all else is the same."""
+    paths = [Path(os.path.abspath(csv)) for csv in csvs]
+    for whole in ([path.with_suffix("") for path in paths], paths):
+        for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+            names = ["/".join(path.parts[-depth:]) for path in whole]
+            if len(set(names)) == len(names):
+                return names
+    if csvs:
+        raise UserError(f"--weights: {next(csv for csv, path in zip(csvs, paths) if paths.count(path) > 1)} is named twice")
+    return []
+
+
+def _by_files(rows):
+    """The rows, found by image, mask, and the number of times that both were there before (int), whatever their order."""
+    files = pd.DataFrame({column: [os.path.realpath(path) for path in rows[column]] for column in ("image", "mask")})
+    files["earlier"] = files.groupby(["image", "mask"]).cumcount()
+    return rows.set_axis(pd.MultiIndex.from_frame(files))
+
+
+def _levels_of(rows, levels, csv, noisy_csv):
+    """Noise level of each row, int (rows,), from those of --noisy-csv (see `_by_files`)."""
+    keys = _by_files(rows).index
+    other = [key for one, others in ((keys, levels.index), (levels.index, keys)) for key in one.difference(others)]
+    if other:
+        raise UserError(f"--noisy-csv {noisy_csv}: holds other rows than {csv}; only one of them has image {other[0][0]} with "
+                        f"mask {other[0][1]}, or has it so often; pass the CSV that was scored")
+    return levels.loc[keys].to_numpy()
+
+
 def weight_summaries(csvs, tables):
-    """dict of CSV stem -> what is known of its weights (`detection.summarise`, and Spearman's correlation with the truth)."""
+    """dict of a weight CSV's name in `tables` -> what is known of its weights.
+
+    That is `detection.summarise`, and Spearman's correlation with the truth where utils/get_weight.py left it.
+
+    Args:
+        csvs: of `read_weights`, which gave `tables`.
+    """
     summaries = {name: summarise(rows)[0] for name, rows in tables.items()}
     for csv, summary in zip(csvs, summaries.values()):
         beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
         if beside.exists():
-            summary["spearman"] = read_json(beside).get("spearman")
+            known = read_json(beside)
+            summary["spearman"] = known.get("spearman") if isinstance(known, dict) else None
     return summaries
 
 
 def weight_table(summaries):
     """A text table of `weight_summaries`: AUROC and AUPRC where noise levels are known, Spearman's correlation where the truth
     is, and the mean weight of each noise level."""
-    levels = list(next(iter(summaries.values()))["levels"])
+    levels = list(dict.fromkeys(level for summary in summaries.values() for level in summary["levels"]))
     titles = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman"}
     known = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
     lines = []
     for name, summary in summaries.items():
-        values = [summary.get(key) for key in known] + [summary["levels"][level]["mean"] for level in levels]
+        values = [summary.get(key) for key in known]
+        values += [summary["levels"].get(level, {}).get("mean") for level in levels]
         lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
     headings = ["weights", *(titles[key] for key in known), *(f"mean at level {level}" for level in levels)]
     return markdown_table(headings, lines)
@@ -149,20 +189,21 @@ def write_report(out, title, content, text, weights=None, pred_dir=None, legend=
     """
     results = unpacked(content)
     rows = comparison.compare(results, "test_last", content.get("baseline"), content.get("clean", "clean"))
-    drawn = {name: out / f"{name}.png" for name in PICTURES}
-    for path in drawn.values():
-        path.unlink(missing_ok=True)
-    figures.plot_noise(rows, drawn["noise"])
-    figures.plot_gain(rows, drawn["gain"])
-    figures.plot_learning_curves(comparison.group_runs(results), drawn["learning_curves"])
-    if weights:
-        figures.plot_weights(weights, content["weights"], drawn["weights"])
-        if pred_dir:
-            shown = list(weights.values())[-1]
-            figures.plot_examples(shown, pred_dir, legend, examples, drawn["examples"])
-    page = report_page(title, text, {name: path for name, path in drawn.items() if path.exists()})
-    for name, written in (("table.md", text), ("report.html", page),
-                          ("table.csv", comparison.number_frame(rows).to_csv(index=False))):
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(written, encoding="utf-8")
-    write_json(out / "table.json", content)
+    with together() as written_at:
+        drawn = {name: written_at(out / f"{name}.png") for name in PICTURES}
+        figures.plot_noise(rows, drawn["noise"])
+        figures.plot_gain(rows, drawn["gain"])
+        figures.plot_learning_curves(comparison.group_runs(results), drawn["learning_curves"])
+        if weights:
+            figures.plot_weights(weights, content["weights"], drawn["weights"])
+            if pred_dir:
+                figures.plot_examples(list(weights.values())[-1], pred_dir, legend, examples, drawn["examples"])
+        drawn = {name: path for name, path in drawn.items() if path.exists()}
+        page = report_page(title, text, drawn)
+        for name, written in (("table.md", text), ("report.html", page),
+                              ("table.csv", comparison.number_frame(rows).to_csv(index=False))):
+            with atomic_path(written_at(out / name)) as temporary:
+                temporary.write_text(written, encoding="utf-8")
+        write_json(written_at(out / "table.json"), content)
+    for name in set(PICTURES) - set(drawn):  # of an earlier report
+        (out / f"{name}.png").unlink(missing_ok=True)
