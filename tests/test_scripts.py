@@ -43,7 +43,9 @@ def words(command, csvs):
     return command.format(csv=csvs).replace('"', "").split()
 
 
-@pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6], *PUBLISHED[7:], SHORT],
+@pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6],
+                                     *(pytest.param(command, marks=pytest.mark.slow) for command in PUBLISHED[7:9]),
+                                     PUBLISHED[9], SHORT],
                          ids=["noweight", "teacher", "kd", "decoupling", "co_teaching", "co_teaching+", "short"])
 def test_published_commands_run_verbatim(csvs, tmp_path, command):
     """Verbatim, then flags that only make it short and small."""
@@ -69,10 +71,11 @@ def test_published_commands_run_on_two_processes(csvs, tmp_path, command):
     assert all(scores["images"] == 4 for scores in result["test"]) and len(result["test"]) == len(result["parameters"])
 
 
-@pytest.mark.parametrize("script, train", [("train_without_weight.py", "train_noisy_60.csv"),
-                                           ("train_with_Teacher_weight.py", "train_noisy_60_PointRend_weight_bfscore.csv"),
-                                           ("train_with_KDweight.py", "train_noisy_60_PointRend_weight_bmscore.csv"),
-                                           ("train_co_teaching.py", "train_noisy_60.csv")])
+@pytest.mark.parametrize("script, train", [
+    pytest.param("train_without_weight.py", "train_noisy_60.csv", marks=pytest.mark.slow),
+    pytest.param("train_with_Teacher_weight.py", "train_noisy_60_PointRend_weight_bfscore.csv", marks=pytest.mark.slow),
+    ("train_with_KDweight.py", "train_noisy_60_PointRend_weight_bmscore.csv"),
+    pytest.param("train_co_teaching.py", "train_noisy_60.csv", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_same_bits(csvs, tmp_path, script, train):
     command = [script, "--train_csv", csvs / train, "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv",
                *TINY, "--epochs", 6, "--augment"]
