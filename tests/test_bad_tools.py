@@ -11,7 +11,7 @@ import torch
 from data.files import read_json, write_json
 from tests.test_bad_input import TINY, Album, check
 from tests.test_report import run_of
-from utils import checkpoint
+from utils import checkpoint, loaders
 
 PREDICT, EVALUATE, TEACHER = "predict.py", "evaluate.py", "train_teacher.py"
 NOISE, NOISY_SET, WEIGHT, SAMPLE = ("utils/add_noise.py", "utils/generate_noisy_label.py", "utils/get_weight.py",
@@ -250,7 +250,6 @@ TEACHERS = [
     ("no encoder of that name", None, "encoder 'abacus'", [*TEACH, "--model", "smp_unet", "--encoder", "abacus"]),
     ("no checkpoint", None, "nowhere.ckpt: no such checkpoint", [*TEACH, "--load", "nowhere.ckpt"]),
     ("a size that is too small", None, "too little for the network", [*TEACH, "--size", 1, 7]),
-    ("too large a cache", None, "--cache: ", [*TEACH, "--size", 200_000, 200_000, "--cache"]),
     ("rows to predict that are broken", lambda d: d.spoil("images/5.jpg"), "images/5.jpg: not a readable image",
      ["--train_csv", "train.csv", "--folds", 1, "--predict_csv", "test.csv", *TINY]),
 ]
@@ -279,6 +278,11 @@ def test_teachers_refuse_and_leave_no_run(desk, monkeypatch, capsys, prepare, me
     if prepare:
         prepare(desk)
     refused(monkeypatch, capsys, desk.folder, TEACHER, message, *flags)
+
+
+def test_teachers_whose_cache_is_too_large_leave_no_run(desk, monkeypatch, capsys):
+    monkeypatch.setattr(loaders, "free_memory", lambda: 0)
+    refused(monkeypatch, capsys, desk.folder, TEACHER, "--cache: ", *TEACH, "--cache")
 
 
 def test_refused_teachers_leave_the_run_that_they_would_replace(desk, monkeypatch, capsys):

@@ -60,8 +60,7 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
-        for split, rows in splits.items():  # what is wrong with a file is found before PyTorch is loaded
-            check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
+        check_files(args, splits)  # what is wrong with a file is found before PyTorch is loaded
         fabric = start_fabric(args)
         fabric.barrier()  # every process has found the folder free before the first one writes to it
         state = build_state(args, fabric, networks, len(splits["train"]))
@@ -92,6 +91,12 @@ def read_splits(args, needs_weights, pseudo_dir=None):
     if pseudo_dir:
         splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
     return splits
+
+
+def check_files(args, splits):
+    """`check_rows` of each split of `read_splits`."""
+    for split, rows in splits.items():
+        check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from data.files import write_rows
 from data.pictures import check_image
 from utils.building import build_state
 from utils.checkpoint import load_network
-from utils.engine import read_splits, run
+from utils.engine import check_files, read_splits, run
 from utils.loaders import build_loaders, check_cache, worker_count
 from utils.prediction import predict
 from utils.weighting import uniform
@@ -43,6 +43,7 @@ def check_teachers(args, fabric, rows, fold_of, judged):
         fold_of: see `train_round`.
     """
     splits = read_splits(args, args.weighted)
+    check_files(args, splits)
     for image in [] if judged is rows else judged["image"]:
         check_image(image)
     if args.folds > 1:
