@@ -6,11 +6,11 @@ Images and masks are scored at the size the network was trained at. mIoU comes f
 BF, Dice and Boundary IoU are means over its images.
 """
 
-from data.command_line import command_line, positive_float, positive_int, tool_parser
+from data.command_line import command_line, positive_float, positive_int, side_length, tool_parser
 from data.dataset import SegmentationDataset, as_it_is
 from data.files import check_outputs, write_json
 from data.lazy import torch
-from data.rows import check_rows, read_rows
+from data.rows import check_batch, check_rows, read_rows
 from utils.checkpoint import load_network
 from utils.devices import start_fabric
 from utils.engine import evaluate
@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write the scores there too")
     parser.add_argument("--theta", type=positive_float,
                         help="boundary tolerance: px from 1 on, below 1 a share of the diagonal (default: the run's)")
-    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="px (default: the run's)")
+    parser.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"), help="px (default: the run's)")
     parser.add_argument("--network", type=int, default=0, choices=(0, 1), help="which network of a two-network run")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
@@ -37,8 +37,9 @@ def main():
     if args.json:
         check_outputs([args.json], args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
     network, config = load_network(args.checkpoint, args.network)
-    check_rows(args.csv, rows, config["num_classes"])
     theta, size = args.theta or config["theta"], args.size or config["size"]
+    check_batch(size, args.batch_size, rows)
+    check_rows(args.csv, rows, config["num_classes"])
     fabric = start_fabric(args)
     dataset = SegmentationDataset(rows, size, config["num_classes"])
     loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,

@@ -1,12 +1,23 @@
 """What every command line here shares: help that is the docstring, checked numbers, errors of one line."""
 
 import argparse
+import contextlib
+import errno
 import os
+import re
+import select
 import signal
 import sys
 from pathlib import Path
 
 from data.files import UserError
+
+OUT_OF_MEMORY = "out of memory; lower --batch-size or --size, or leave out --cache"
+ALLOCATION = "|".join([  # how libraries say that no memory is left
+    "out of memory", "(can't|cannot|could not|unable to|failed to) allocate", "not enough memory", "insufficient memory",
+    "alloc(ation)?_failed", "bad_alloc", "allocation failed", "insufficient shared memory",
+    "storage size calculation overflowed"])
+LONGEST_SIDE = 32_767  # px; OpenCV resizes and warps no larger pictures
 
 
 class Terminated(KeyboardInterrupt):
@@ -17,23 +28,76 @@ def command_line(main):
     """Run a script's `main()`.
 
     A UserError, or what the machine refuses, becomes one message on stderr and exit code 2; Ctrl-C and SIGTERM end with 130
-    and 143.
+    and 143, without a word where nobody reads the output any more (`| head`) with 141.
     """
     if "WORLD_SIZE" not in os.environ:  # torchrun's processes wait for one another, so that they must die at once
         signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal's encoding lacks is shown as \xb1, never an error
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
+        _flush()
     except UserError as error:
         sys.exit(_print_error(error, code=2))
     except OSError as error:
-        sys.exit(_print_error(f"{error.filename or 'a file'}: {error.strerror or error}", code=2))
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(_leave_quietly())
+        if error.errno == errno.ENOMEM:
+            sys.exit(_print_error(OUT_OF_MEMORY, code=2))
+        sys.exit(_print_error(_words_of(error), code=2))
+    except (MemoryError, RuntimeError, cv2_error()) as error:
+        if not isinstance(error, MemoryError) and not re.search(ALLOCATION, str(error), re.I):
             raise
-        sys.exit(_print_error("out of memory; lower --batch-size or --size, or leave out --cache", code=2))
+        sys.exit(_print_error(OUT_OF_MEMORY, code=2))
     except KeyboardInterrupt as stop:
         code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
         sys.exit(_print_error(str(stop) or "interrupted; finished files are kept", code))
+
+
+def cv2_error():
+    """OpenCV's error, of a command that has loaded OpenCV."""
+    return sys.modules["cv2"].error if "cv2" in sys.modules else MemoryError
+
+
+def _flush():
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"standard output: {error.strerror or error}") from None
+
+
+def _nobody_reads():
+    """Whether standard output or error is a pipe whose reader has gone, as `| head` does."""
+    if not hasattr(select, "poll"):
+        return True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            watched = select.poll()
+            watched.register(stream.fileno(), select.POLLOUT)
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0)):
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
+
+
+def _leave_quietly():
+    """The exit code of a program that SIGPIPE ends; what is still to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(nowhere, stream.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _words_of(error):
+    """What the system says, and of which file, where it says that."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(names)}: {what}" if names else f"{what} (the system names no file)"
 
 
 def _terminate(number, frame):
@@ -41,7 +105,8 @@ def _terminate(number, frame):
 
 
 def _print_error(message, code):
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     return code
 
 
@@ -77,13 +142,12 @@ def _checked(convert, accept, wanted):
 
 positive_int = _checked(int, lambda v: v > 0, "a whole number > 0")
 nonnegative_int = _checked(int, lambda v: v >= 0, "a whole number >= 0")
+side_length = _checked(int, lambda v: 0 < v <= LONGEST_SIDE, f"a length in 1..{LONGEST_SIDE} px")
 positive_float = _checked(float, lambda v: 0 < v < float("inf"), "a number > 0")
 nonnegative_float = _checked(float, lambda v: 0 <= v < float("inf"), "a number >= 0")
 seed_number = _checked(int, lambda v: 0 <= v < 2**32, "a whole number in 0..4294967295")
 share = _checked(float, lambda v: 0 <= v <= 1, "a number in 0..1")
 class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..255 (binary = 2)")
-
-
 class_number = _checked(int, lambda v: 0 <= v < 255, "a class number in 0..254")
 
 

@@ -85,6 +85,8 @@ def read_json(path, *keys):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
@@ -110,13 +112,25 @@ def csv_text(rows, *columns):
         columns: names of the columns behind the first two.
 
     Paths under the working directory are written relative to it, others absolute.
+
+    Raises:
+        UserError: a file's name is not UTF-8.
     """
     home = os.path.join(os.getcwd(), "")
-    table = pd.DataFrame({title: [_portable(path, home) for path in rows[column]]
-                          for title, column in (("img", "image"), ("filename", "mask"))})
+    paths = {title: [_portable(path, home) for path in rows[column]]
+             for title, column in (("img", "image"), ("filename", "mask"))}
+    for path in paths["img"] + paths["filename"]:
+        if not is_utf8(path):
+            raise UserError(f"{path!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    table = pd.DataFrame(paths)
     for column in columns:
         table[column] = rows[column].to_numpy()
     return table.to_csv(index=False)
+
+
+def is_utf8(path):
+    """Whether a file's name can be written as text; Python stands in for bytes that cannot by lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
 def _portable(path, home):

@@ -14,86 +14,105 @@ from PIL import Image, ImageOps
 
 from data import IGNORE_INDEX
 from data.files import UserError, atomic_path
+from data.mask_files import ALPHA, LARGEST_PICTURE, ORIENTATION, decode_mask
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-LARGEST_PICTURE = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit; a few kB can claim more, and would fill the memory
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 GREY_SHARE = 0.25  # of a binary mask's pixels; more is no mask
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values for pictures that lie on their side
+TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
+DARKEST = 1 << 14  # a picture of 16 bits a sample that is all darker holds fewer bits: 12, 14
+IGNORED_COLOUR = (224, 224, 192)  # of index 255 in a palette, as PASCAL VOC has it
+BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # bits of `kinds_of`
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
 def read_image(path):
     """Decode a photograph to RGB, EXIF rotation applied.
 
+    16 bits a sample are cut to the upper 8; of a picture with an alpha channel the colours are taken.
+
     Returns:
         uint8 array (H, W, 3).
 
     Raises:
-        UserError: the file is missing, cut short, too large or not an image.
+        UserError: the file is missing, cut short, too large, not an image, or of samples that are no picture in 8 bits.
     """
     _refuse_missing(path)
-    content = np.fromfile(path, np.uint8)
-    _size_of(io.BytesIO(content), path)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    if image is None:  # a format that only some builds of OpenCV read, or no image
+    content = _read_bytes(path)
+    _, kind = _facts_of(io.BytesIO(content), path)
+    if kind == "16 bits":
+        return _read_16_bits(content, path)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if kind == "plain" else None
+    if image is None:  # a format that not all builds of OpenCV read, or read alike, or no image
         try:
-            with Image.open(path) as file:
-                return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+            with Image.open(io.BytesIO(content)) as file:
+                return _read_by_pillow(file, path)
+        except UserError:
+            raise
         except Exception as error:  # see `image_size`
             raise UserError(f"{path}: cannot be decoded as an image ({error}); replace the file or remove its row") from None
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
+def _read_bytes(path):
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def _read_16_bits(content, path):
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype != np.uint16:
+        raise UserError(f"{path}: 16 bits a sample, which cannot be decoded; save it with 8 bits")
+    if 0 < image.max() < DARKEST:
+        used = int(image.max()).bit_length()
+        raise UserError(f"{path}: 16 bits a sample, of which only the lower {used} are used, so that it would be read as dark; "
+                        "save it with 8 bits")
+    return np.ascontiguousarray((image[:, :, ::-1] >> 8).astype(np.uint8))
+
+
+def _read_by_pillow(file, path):
+    file.load()  # a TIFF is turned here already, and then has no orientation any more
+    if file.mode in ("I", "F") or file.mode.startswith("I;"):
+        raise UserError(f"{path}: {'32-bit floats' if file.mode == 'F' else '32-bit or 16-bit integers'} (mode {file.mode}), "
+                        "whose white is unknown; save it with 8 bits")
+    file = ImageOps.exif_transpose(file)
+    if file.mode in ALPHA or "transparency" in file.info:
+        bands = np.array(file.convert("RGBA"))
+        if np.ptp(bands[:, :, 3]) and not np.ptp(bands[:, :, :3], axis=(0, 1)).any():
+            raise UserError(f"{path}: one colour everywhere, its picture lies in the alpha channel; save it without "
+                            "transparency")
+    return np.array(file.convert("RGB"))
+
+
 def read_mask(path, num_classes=2):
     """Decode a mask file to a label map.
 
-    Binary (`num_classes` 2): a pixel is foreground where its value is > 127. A file that holds the value 1 and
-    nothing but 0, 1 and 255 is taken as a label map instead (255 = ignore), since > 127 would lose it.
+    Binary (`num_classes` 2), by what the file holds:
+        1 bit per pixel: 0, 1.
+        grey levels, also as RGB or as a palette of greys: foreground is > 127. A file that holds the value 1 and nothing but
+            0, 1 and 255 is taken as a label map instead (255 = ignore), since > 127 would lose it.
+        a palette with colours: its indices, 0, 1 and 255 = ignore; so `write_mask` marks ignored pixels where no 1 occurs.
+        an alpha channel: the colours' grey levels, or the alpha channel where there is one colour only.
     Multi-class: values are class numbers, 255 = ignore; palette PNGs give their indices.
 
     Returns:
         uint8 array (H, W) of labels; values outside 0..C-1 are returned as they stand, see `read_checked_mask`.
 
     Raises:
-        UserError: missing, not an image, or a colour picture where class numbers are needed.
+        UserError: missing, not an image, or a format that holds no labels, see `data.mask_files`.
     """
     return _labels_of(decode_mask(path, num_classes), num_classes)
 
 
-def _labels_of(values, num_classes):
-    """Labels from the values that `decode_mask` gave, see `read_mask`."""
-    if num_classes > 2 or values.dtype == bool:
-        return values.astype(np.uint8, copy=False)
+def _labels_of(decoded, num_classes):
+    """Labels from what `decode_mask` gave, see `read_mask`."""
+    values = decoded.values
+    if num_classes > 2 or decoded.are_labels:
+        return values
     if not _holds(values, 1, 254):
         return values & 1  # nothing but 0 and 255
-    return values.astype(np.uint8, copy=False) if _is_label_map(values) else (values > 127).astype(np.uint8)
-
-
-def decode_mask(path, num_classes):
-    """The single channel of a mask file, bool or uint8 (H, W), as it stands there.
-
-    Raises:
-        UserError: see `read_mask`.
-    """
-    try:
-        content = np.fromfile(path, np.uint8)
-        values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if _is_grey_png(content) else None
-        if values is not None and values.ndim == 2:
-            return values
-        with Image.open(io.BytesIO(content)) as file:
-            return np.array(file if file.mode in ("L", "P", "1") else _single_channel(file, path, num_classes))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such mask") from None
-    except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded as a mask ({error})") from None
-
-
-def _is_grey_png(content):
-    """Whether OpenCV, a quarter faster than Pillow, reads the file's values as they are: a grey PNG, 8 bits a pixel, of a
-    size that Pillow would not refuse."""
-    head = content[:26].tobytes()
-    pixels = int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big")
-    return head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:] == b"\x08\x00" and pixels <= LARGEST_PICTURE
+    return values if _is_label_map(values) else (values > 127).astype(np.uint8)
 
 
 def _holds(values, lowest, highest):
@@ -105,34 +124,42 @@ def _is_label_map(values):
     return _holds(values, 1, 1) and not _holds(values, 2, 254)
 
 
-def _single_channel(file, path, num_classes):
-    """One channel of a mask that was saved as RGB, RGBA, LA or 16 bit."""
-    if file.mode.startswith(("I", "F")):
-        values = np.array(file)
-        if values.max(initial=0) > 255 or values.min(initial=0) < 0:
-            raise ValueError(f"values up to {values.max()}; save it with 8 bits per pixel")
-        return Image.fromarray(values.astype(np.uint8))
-    bands = np.array(file.convert("RGB"))
-    if num_classes == 2 or (bands == bands[:, :, :1]).all():
-        return file.convert("L")
-    raise UserError(f"{path}: a colour picture; masks hold one class number per pixel (palette PNGs are read too)")
-
-
 def read_checked_mask(path, num_classes=2):
     """`read_mask`, and a UserError if a value is neither a class nor 255."""
     return checked_labels(decode_mask(path, num_classes), path, num_classes)
 
 
-def checked_labels(values, path, num_classes):
+def checked_labels(decoded, path, num_classes):
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
-    labels = _labels_of(values, num_classes)
-    if num_classes > 2 and _holds(labels, num_classes, IGNORE_INDEX - 1):
+    labels = _labels_of(decoded, num_classes)
+    if (num_classes > 2 or decoded.are_labels) and _holds(labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
         raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
                         "see --num-classes")
-    if num_classes == 2 and values.dtype != bool and _holds(values, 1, 254) and not _is_label_map(values):
+    values = decoded.values
+    if num_classes == 2 and not decoded.are_labels and _holds(values, 1, 254) and not _is_label_map(values):
         _refuse_grey(values, path)
     return labels
+
+
+def kinds_of(labels, num_classes):
+    """What a label map holds: bits BACKGROUND (class 0), CLASSES (any other), IGNORED."""
+    return (BACKGROUND * _holds(labels, 0, 0) | CLASSES * _holds(labels, 1, num_classes - 1)
+            | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX))
+
+
+def refuse_black_and_white(kinds, num_classes, source):
+    """Raise UserError if many masks together hold 0 and 255 and nothing else, though there are more than two classes.
+
+    One such file may be background and ignored pixels; if all are, they are binary masks whose foreground would be ignored.
+
+    Args:
+        kinds: `kinds_of` of all masks, combined by |.
+        source: of the masks, for the message.
+    """
+    if num_classes > 2 and kinds == BACKGROUND | IGNORED:
+        raise UserError(f"{source}: the masks hold 0 and 255 alone, no class number in 1..{num_classes - 1}; black and white "
+                        "masks are binary: --num-classes 2")
 
 
 def _refuse_grey(values, path):
@@ -146,10 +173,35 @@ def _refuse_grey(values, path):
 
 
 def write_mask(path, labels, num_classes=2):
-    """Write a label map so that `read_mask` gives it back: 0/255 for binary, class numbers otherwise."""
-    if num_classes == 2 and not (labels == IGNORE_INDEX).any():
-        labels = labels * 255
-    write_image(path, labels.astype(np.uint8))
+    """Write a label map so that `read_mask` gives it back, whatever labels occur in it.
+
+    Class numbers are written as they are. Binary: 0/255 if no pixel is ignored, else 0, 1 and 255; where no pixel is 1, which
+    would look like 0/255, as a palette PNG (black, white, 255 in a colour), which is read by its indices.
+
+    Raises:
+        UserError: the suffix is that of no format, or of one that changes values.
+    """
+    labels = labels.astype(np.uint8)
+    if Path(path).suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        raise UserError(f"{path}: this format changes values; masks are written as .png")
+    if num_classes == 2 and not _holds(labels, IGNORE_INDEX, IGNORE_INDEX):
+        write_image(path, labels * 255)
+    elif num_classes == 2 and not _holds(labels, 1, 1):
+        _write_indices(path, labels)
+    else:
+        write_image(path, labels)
+
+
+def _write_indices(path, labels):
+    """Write a binary label map as a palette PNG."""
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"{path}: a binary mask with ignored pixels is written as .png")
+    file, content = Image.fromarray(labels, "L"), io.BytesIO()
+    palette = np.zeros((256, 3), np.uint8)
+    palette[1], palette[IGNORE_INDEX] = 255, IGNORED_COLOUR
+    file.putpalette(palette.ravel().tolist())
+    file.save(content, "PNG")
+    _write_bytes(path, content.getvalue())
 
 
 def write_image(path, image):
@@ -162,6 +214,10 @@ def write_image(path, image):
         done = False
     if not done:
         raise UserError(f"{path}: no picture format has this suffix; {', '.join(IMAGE_SUFFIXES)} are written")
+    _write_bytes(path, content)
+
+
+def _write_bytes(path, content):
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)  # OpenCV's own writing does not say when the disk is full
 
@@ -173,7 +229,7 @@ def image_size(path):
         UserError: no such file, not an image, or one of more than LARGEST_PICTURE px.
     """
     _refuse_missing(path)
-    return _size_of(path, path)
+    return _facts_of(path, path)[0]
 
 
 def _refuse_missing(path):
@@ -181,23 +237,39 @@ def _refuse_missing(path):
         raise UserError(f"{path}: no such file")
 
 
-def _size_of(source, path):
-    """`image_size` of a path or of an open file; `path` is for the message."""
+def _facts_of(source, path):
+    """Of a path or an open file: `image_size` and the kind of its samples, from its header; `path` is for the message.
+
+    Kinds: `plain` (8 bits, JPEG or PNG), `16 bits`, `other`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(source) as file:
-                turned = file.getexif().get(ORIENTATION) in TURNED
-                return file.size if turned else file.size[::-1]
+                layout, turned = str(file.tile), file.getexif().get(ORIENTATION) in TURNED
+                if turned and file.format == "TIFF":
+                    file.load()  # which turns it
+                    turned = False
+                size = file.size if turned else file.size[::-1]
+                if ";16" in layout and file.format in ("PNG", "TIFF"):
+                    return size, "16 bits"
+                plain = file.format in ("JPEG", "MPO", "PNG") and file.mode not in ALPHA and "transparency" not in file.info
+                return size, "plain" if plain else "other"
     except Image.DecompressionBombError:
         raise UserError(f"{path}: more than {LARGEST_PICTURE} px; cut it into smaller pictures") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except Exception as error:  # PIL raises whatever its format plugins raise
         raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
 
 
 def check_image(path):
     """`image_size`, and a UserError if the file is cut short; a whole JPEG or PNG need not be decoded for that."""
-    size = image_size(path)
+    _refuse_missing(path)
+    size, kind = _facts_of(path, path)
+    if kind != "plain":  # its samples have to be looked at
+        read_image(path)
+        return size
     with open(path, "rb") as file:
         beginning = file.read(2)
         file.seek(-min(64, os.path.getsize(path)), os.SEEK_END)

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import IGNORE_INDEX
-from data.command_line import command_line, positive_int, share
+from data.command_line import command_line, share, side_length
 from data.files import UserError, progress
 from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
 from data.splits import open_output, prepare_parser, require, split_rows, write_splits
@@ -114,7 +114,7 @@ def main():
     parser.add_argument("--test", type=share, default=0.1245, help="share of all for test")
     parser.add_argument("--foreground", nargs="*", default=[], metavar="TITLE", help="foreground classes (default: all)")
     parser.add_argument("--ignore", nargs="*", default=["neutral"], metavar="TITLE", help="classes that are ignored (255)")
-    parser.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"), help="px")
+    parser.add_argument("--size", type=side_length, nargs=2, default=[321, 321], metavar=("H", "W"), help="px")
     args = parser.parse_args()
 
     out, found = Path(args.out), find(Path(args.folder))

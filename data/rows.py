@@ -1,12 +1,18 @@
 """CSV -> checked rows.
 
 A CSV has a header; column 0 is the image, column 1 its mask, and a later column is found by its name: `iterations`
-(noise level of that mask, 0 = untouched) or `weight` (trust in that mask). Published files are headed
-`img,filename,iterations`, `img,filename,weight`, or `,0` (two columns).
+(noise level of that mask, 0 = untouched) or `weight` (trust in that mask); capitals and spaces around a name do not matter.
+Published files are headed `img,filename,iterations`, `img,filename,weight`, or `,0` (two columns).
 """
 
+import csv as csv_reader
+import functools
+import hashlib
 import itertools
+import operator
 import os
+import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,10 +20,12 @@ import numpy as np
 import pandas as pd
 
 from data.files import UserError, progress
-from data.machine import usable_cores
-from data.pictures import check_image, read_checked_mask
+from data.machine import free_memory, usable_cores
+from data.pictures import IMAGE_SUFFIXES, check_image, kinds_of, read_checked_mask, refuse_black_and_white
 
 SHOWN_FAULTS = 10
+BYTES_PER_PIXEL = 16  # of a picture in a batch: 3 bytes, a label, the three channels as floats
+NAMED_COLUMNS = ("weight", "iterations")
 
 
 def read_rows(csv, needs_weights=False, needs_levels=False):
@@ -57,27 +65,51 @@ def read_rows(csv, needs_weights=False, needs_levels=False):
 
 def read_header(csv, needs_weights=False, rows=1):
     """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
-    try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True,
-                            nrows=rows)
-    except FileNotFoundError:
-        raise UserError(f"{csv}: no such CSV") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{csv}: not a readable CSV ({str(error).strip()})") from None
+    table = _read_table(csv, rows)
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.shape[1] < 2:
         raise UserError(f"{csv}: needs two columns at least, image path and mask path; found {list(table.columns)}")
-    if Path(str(table.columns[0])).suffix.lower() in (".jpg", ".jpeg", ".png"):
+    if Path(str(table.columns[0])).suffix.strip().lower() in (*IMAGE_SUFFIXES, ".gif"):
         raise UserError(f"{csv}: the first line is a row, not a header; put `img,filename` above it")
     if table.empty:
         raise UserError(f"{csv}: has a header but no rows")
+    table.columns = _known_names(csv, [str(name) for name in table.columns])
     if needs_weights and "weight" not in table.columns:
         found = "`iterations` (a noise level, not a weight)" if "iterations" in table.columns else "none"
         raise UserError(f"{csv}: this script needs a third column named `weight`, found {found}; "
                         "make one with utils/get_weight.py")
     table.index = np.arange(2, len(table) + 2)  # row numbers as a spreadsheet shows them
     return table
+
+
+def _read_table(csv, rows):
+    """The CSV as strings; a file of this machine, never fetched or unpacked."""
+    if not os.path.exists(csv):
+        raise UserError(f"{csv}: no such CSV" + ("; download it first" if "://" in str(csv) else ""))
+    if not os.path.isfile(csv):  # a folder, or a pipe, which cannot be read twice
+        raise UserError(f"{csv}: not a readable CSV (not a regular file)")
+    try:
+        with open(csv, "rb") as file:
+            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True, nrows=rows)
+    except (ValueError, OSError, csv_reader.Error) as error:  # pandas' errors are ValueErrors
+        reason = error.strerror if isinstance(error, OSError) else str(error).strip()
+        raise UserError(f"{csv}: not a readable CSV ({reason}); text in UTF-8 is read, not packed") from None
+
+
+def _known_names(csv, columns):
+    """The columns' names; those behind the second that are `weight` or `iterations` but for case and spaces become so.
+
+    Raises:
+        UserError: two columns have one of these names.
+    """
+    names = [f"column {number}" for number in (1, 2)] + [
+        name.strip().lower() if name.strip().lower() in NAMED_COLUMNS else name for name in columns[2:]]
+    for name in NAMED_COLUMNS:
+        same = [each for each in names if each == name or re.fullmatch(rf"\s*{name}\s*\.\d+", each, re.I)]  # as pandas numbers
+        if len(same) > 1:
+            raise UserError(f"{csv}: {len(same)} columns are named `{name}`; remove or rename all but one")
+    return names
 
 
 def _resolve(path, folder):
@@ -121,32 +153,55 @@ def check_rows(csv, rows, num_classes):
     """Open every file of the rows: images are whole, mask values are classes, and masks have about their images' shape.
 
     Raises:
-        UserError: one report of all faulty rows, the first 10 shown with their row numbers.
+        UserError: one report of all faulty rows, the first 10 shown with their row numbers; or masks that hold 0 and 255 alone
+            though there are more than two classes.
     """
-    def fault(row):
+    def look(row):
+        """(fault or None, `kinds_of` each of its label maps)."""
+        kinds = []
         try:
             size = check_image(row.image)
             for path in (row.mask, *([row.pseudo] if "pseudo" in rows else [])):
-                check_shape(size, read_checked_mask(path, num_classes).shape, path)
+                labels = read_checked_mask(path, num_classes)
+                check_shape(size, labels.shape, path)
+                kinds.append(kinds_of(labels, num_classes))
         except UserError as error:
-            return str(error)
+            return str(error), kinds
+        return None, kinds
 
     items = list(rows.itertuples())
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(progress(pool.map(fault, items), f"checking {Path(csv).name}", len(items), "row"))
-    _raise_faults(csv, [(row.Index, message) for row, message in zip(items, found) if message])
+        found = list(progress(pool.map(look, items), f"checking {Path(csv).name}", len(items), "row"))
+    _raise_faults(csv, [(row.Index, message) for row, (message, _) in zip(items, found) if message])
+    for kinds in zip(*(kinds for _, kinds in found)):
+        refuse_black_and_white(functools.reduce(operator.or_, kinds), num_classes, csv)
 
 
-def check_shape(size, mask_size, path):
+def check_batch(size, batch_size, rows):
+    """Raise UserError if a batch of pictures does not fit the free memory, before anything is read.
+
+    Args:
+        size: (H, W) in px.
+    """
+    count = min(batch_size, len(rows))
+    need, free = count * size[0] * size[1] * BYTES_PER_PIXEL, free_memory()
+    if need > free:
+        raise UserError(f"--size {size[0]} {size[1]}, --batch-size {batch_size}: the pictures of one batch alone take "
+                        f"{need / 2**30:.0f} GiB of memory, {free / 2**30:.0f} are free; lower one of them")
+
+
+def check_shape(size, mask_size, path, other="its image"):
     """Raise UserError if a mask's aspect ratio is not its image's, by more than 5 % and two pixels.
 
     Args:
         size, mask_size: (H, W) in px. They may differ, as both are resized.
+        path: of the mask.
+        other: what has `size`, for the message.
     """
     (height, width), (mask_height, mask_width) = size, mask_size
     off = abs(mask_width * height - width * mask_height)
     if off > max(0.05 * width * mask_height, 2 * max(height, width)):
-        raise UserError(f"mask {path} is {mask_height} x {mask_width} px, its image {height} x {width}: another shape; is one "
+        raise UserError(f"mask {path} is {mask_height} x {mask_width} px, {other} {height} x {width}: another shape; is one "
                         "of them turned or cropped?")
 
 
@@ -154,7 +209,8 @@ def pseudo_label_names(rows):
     """One file name per row for its pseudo-label, the same for whoever writes and whoever reads it.
 
     The image's stem + `.png`; where two rows share a stem, as many parent folders are put before it
-    (`folder__stem.png`) as tell all images apart. Rows of one and the same image share their pseudo-label.
+    (`folder__stem.png`) as tell all images apart. Images that differ in their suffix alone keep it (`stem.jpg.png`).
+    Rows of one and the same image share their pseudo-label.
 
     Args:
         rows: DataFrame with a column `image`.
@@ -162,12 +218,17 @@ def pseudo_label_names(rows):
     Returns:
         list of str, in the order of the rows.
     """
-    paths = [os.path.splitext(os.path.abspath(image))[0] for image in rows["image"]]
-    distinct = set(paths)
-    for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
-        if len({_last_parts(path, depth) for path in distinct}) == len(distinct):
-            break
-    return [_last_parts(path, depth) + ".png" for path in paths]
+    paths = [os.path.abspath(image) for image in rows["image"]]
+    stems = {path: os.path.splitext(path)[0] for path in paths}
+    times = Counter(stems.values())
+    shared = {path: stem if times[stem] == 1 else path for path, stem in stems.items()}
+    for name_of in (shared, dict(zip(stems, stems))):  # the second: each keeps its suffix
+        for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
+            names = {path: _last_parts(name, depth) for path, name in name_of.items()}
+            if len(set(names.values())) == len(names):
+                return [names[path] + ".png" for path in paths]
+    # folders with `__` in their names: a digest of the path tells them apart
+    return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]
 
 
 def pseudo_label_paths(rows, folder, part=slice(None)):

@@ -55,8 +55,12 @@ def agreement(a, b, num_classes, metric="bm", theta=3.0):
 
 
 def pixels(theta, height, width):
-    """theta in pixels: a value >= 1 is in pixels, one below 1 a share of the picture's diagonal."""
-    return theta if theta >= 1 else theta * math.hypot(height, width)
+    """theta in pixels, 1..diagonal: a value >= 1 is in pixels, one below 1 a share of the picture's diagonal.
+
+    Nothing lies between 0 and 1 px apart, or as far apart as the diagonal, so that the limits change no score.
+    """
+    diagonal = math.hypot(height, width)
+    return min(max(1.0, theta if theta >= 1 else theta * diagonal), diagonal)
 
 
 # --- regions ----------------------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ def _count_bits(bits, size):
     return torch.stack([_pixels_of(bits == 1 << c) for c in range(size)], dim=1)
 
 
-def dilate_disk(mask, radius, dilate=None):
+def dilate_disk(mask, radius, dilate=None, within=None):
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
 
     A disk on the pixel grid is the union of the rectangles inscribed in it.
@@ -185,11 +189,14 @@ def dilate_disk(mask, radius, dilate=None):
         mask: (B, H, W), bool, or integers whose bits are a mask each.
         radius: pixels, > 0.
         dilate: does it by a rectangle, (mask, dy, dx) -> mask, half its sides in px; default: on tensors.
+        within: (H, W) beyond which no two pixels lie apart that count; default: the mask's.
     """
     dilate = dilate or _pool
     near, last = None, -1
-    for dy in range(math.ceil(radius) - 1, -1, -1):
+    height, width = within or mask.shape[-2:]
+    for dy in range(min(math.ceil(radius), height) - 1, -1, -1):
         dx = math.ceil(math.sqrt(radius**2 - dy**2)) - 1  # the largest whole number with dx^2 + dy^2 < radius^2
+        dx = min(dx, width - 1)
         if dx > last:  # a wider rectangle than the taller ones before
             rectangle = dilate(mask, dy, dx)
             near = rectangle if near is None else near | rectangle

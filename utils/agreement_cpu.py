@@ -80,12 +80,13 @@ def _count_binary(a, b, reach):
     valid = a.size - (np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
     a, b = _around_foreground(a, b)
     height, width = a.shape
+    reach = min(reach, math.hypot(height, width))
     gap = math.ceil(reach)  # what is dilated in one map does not reach the other
     labels = np.full((2 * height + gap, width + -width % 64), IGNORE_INDEX, np.uint8)  # OpenCV is quick with multiples of 64
     labels[:height, :width], labels[-height:, :width] = a, b
     inside = (labels == 1).view(np.uint8)
     edge = np.greater(inside, cv2.erode(labels, SQUARE)).view(np.uint8)  # 255 is never the lowest beside a label
-    near = dilate_disk(edge, reach, _dilate)
+    near = dilate_disk(edge, reach, _dilate, within=(height, width))
 
     def both(of_a, of_b):
         return cv2.countNonZero(of_a[:height] & of_b[-height:])
@@ -118,8 +119,11 @@ def _count(a, b, num_classes, reach):
     differ = np.flatnonzero(a != b)
     only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
     sizes_a = np.array(Image.fromarray(a).histogram()[:num_classes])  # several times faster than bincount
-    outlines = [_outlines(labels, math.ceil(reach)) for labels in (a, b)]
-    offsets = _disk_offsets(reach, outlines[0].shape[1])
+    if reach >= math.hypot(*a.shape):  # whatever the other map has lies close enough
+        outlines, offsets = [_outlines(labels, 0) for labels in (a, b)], None
+    else:
+        outlines = [_outlines(labels, math.ceil(reach)) for labels in (a, b)]
+        offsets = _disk_offsets(reach, outlines[0].shape[1])
     boundaries = [counts.tolist() for own, other in (outlines, outlines[::-1])
                   for counts in _count_matched(own.ravel(), other.ravel(), offsets, num_classes)]
     return ((sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()), boundaries
@@ -139,19 +143,24 @@ def _outlines(labels, margin):
 
 
 def _count_matched(own, other, offsets, num_classes):
-    """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset.
+    """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset (None =
+    anywhere).
 
     Most match nearby and are done with after the first offsets.
     """
     places = np.flatnonzero(own != IGNORE_INDEX)
     labels = own[places]
     count = np.bincount(labels, minlength=num_classes)
+    possible = (np.bincount(other, minlength=IGNORE_INDEX + 1) > 0)[labels]  # the others would be sought at all offsets
+    places, labels, never = places[possible], labels[possible], labels[~possible]
+    if offsets is None:
+        return count, count - np.bincount(never, minlength=num_classes)
     for offset in offsets:
         lonely = np.flatnonzero(other[places + offset] != labels)
         places, labels = places[lonely], labels[lonely]
         if not len(places):
             break
-    return count, count - np.bincount(labels, minlength=num_classes)
+    return count, count - np.bincount(np.concatenate([labels, never]), minlength=num_classes)
 
 
 @functools.lru_cache

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from data.files import UserError, progress, read_json, write_json
 from data.lazy import torch
-from data.rows import check_apart, check_rows, pseudo_label_paths, read_rows
+from data.rows import check_apart, check_batch, check_rows, pseudo_label_paths, read_rows
 from utils import checkpoint, run_folder
 from utils.agreement import hard_labels
 from utils.building import build_state
@@ -88,6 +88,7 @@ def read_splits(args, needs_weights, pseudo_dir=None):
     check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
     if needs_weights and not splits["train"]["weight"].any():
         raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from; see utils/get_weight.py")
+    check_batch(args.size, args.batch_size, splits["train"])
     if pseudo_dir:
         splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
     return splits

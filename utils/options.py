@@ -13,6 +13,7 @@ from data.command_line import (
     positive_int,
     seed_number,
     share,
+    side_length,
     tool_parser,
 )
 from data.files import UserError
@@ -80,7 +81,7 @@ def _add_network(group, suffix, model):
 
 def _add_shape_flags(group):
     group.add_argument("--width", type=positive_int, default=64, help="first-level channels of the classic unet")
-    group.add_argument("--size", type=positive_int, nargs=2, default=[321, 321], metavar=("H", "W"),
+    group.add_argument("--size", type=side_length, nargs=2, default=[321, 321], metavar=("H", "W"),
                        help="training size, px")
     add_class_flag(group)
 

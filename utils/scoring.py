@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from data.files import progress
-from data.pictures import checked_labels, decode_mask, resize_labels
-from data.rows import pseudo_label_paths
+from data.command_line import LONGEST_SIDE
+from data.files import UserError, progress
+from data.pictures import checked_labels, decode_mask, kinds_of, refuse_black_and_white, resize_labels
+from data.rows import check_shape, pseudo_label_paths
 from utils.agreement_cpu import agreement
 
 
@@ -37,38 +38,52 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
         workers: processes; 0 = this one, with a thread that reads ahead.
 
     Raises:
-        UserError: one is not a label map.
+        UserError: one is not a label map, two of a pair differ in shape (not in size), or all masks hold 0 and 255 alone
+            though there are more than two classes.
     """
+    if size and max(size) > LONGEST_SIDE:
+        raise UserError(f"--size {size[0]} {size[1]}: pictures have at most {LONGEST_SIDE} px a side")
     pairs, decode = zip(masks, others), functools.partial(decode_pair, num_classes=num_classes)
     score = functools.partial(score_decoded, num_classes=num_classes, metric=metric, theta=theta, size=size)
     if not workers:
-        return _collect(map(score, map_ahead(decode, pairs)), len(masks), metric)
+        return _collect(map(score, map_ahead(decode, pairs)), masks, others, num_classes, metric)
     fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads (OpenCV's, PyTorch's) may hang
     with fresh.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         chunk = min(128, 1 + len(masks) // (8 * workers))  # few enough messages, and none left waiting at the end
-        return _collect(pool.imap(functools.partial(score_pair, decode, score), pairs, chunk), len(masks), metric)
+        scores = pool.imap(functools.partial(score_pair, decode, score), pairs, chunk)
+        return _collect(scores, masks, others, num_classes, metric)
 
 
-def _collect(scores, count, metric):
-    return np.fromiter(progress(scores, f"scoring by {metric}", count, "mask"), dtype=float, count=count)
+def _collect(scores, masks, others, num_classes, metric):
+    """Scores of all pairs; see `score_decoded`."""
+    found, kinds = np.empty(len(masks)), [0, 0]
+    for position, (score, *each) in enumerate(progress(scores, f"scoring by {metric}", len(masks), "mask")):
+        found[position] = score
+        kinds = [all_kinds | one for all_kinds, one in zip(kinds, each)]
+    for paths, all_kinds in zip((masks, others), kinds):
+        if len(paths):
+            refuse_black_and_white(all_kinds, num_classes, f"{paths[0]} and the others scored")
+    return found
 
 
 def score_pair(decode, score, pair):
-    """Agreement of two label map files."""
+    """`score_decoded` of two label map files."""
     return score(decode(pair))
 
 
 def decode_pair(pair, num_classes):
-    """[(path, its values), ...] of a pair of paths: most of the work, done outside Python's lock."""
+    """[(path, what it holds), ...] of a pair of paths: most of the work, done outside Python's lock."""
     return [(path, decode_mask(path, num_classes)) for path in pair]
 
 
 def score_decoded(decoded, num_classes, metric, theta, size):
-    """Agreement of what `decode_pair` gave, see `score_pairs`."""
+    """(agreement, `kinds_of` each of the two) of what `decode_pair` gave, see `score_pairs`."""
     mask, other = (checked_labels(values, path, num_classes) for path, values in decoded)
+    check_shape(mask.shape, other.shape, decoded[1][0], decoded[0][0])
+    kinds = [kinds_of(labels, num_classes) if num_classes > 2 else 0 for labels in (mask, other)]
     if size:
         mask = resize_labels(mask, size)
-    return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta)
+    return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta), *kinds
 
 
 def map_ahead(function, items, count=8):
