@@ -19,6 +19,7 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0,
     """Weight of each row, float (rows,) in 0..1.
 
     Args:
+        metric: of `agreement`; or `all`, then float (rows, 3), in the order of METRICS.
         part: see `pseudo_label_paths`.
 
     Raises:
@@ -50,7 +51,8 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
 
 
 def _collect(scores, count, metric):
-    return np.fromiter(progress(scores, f"scoring by {metric}", count, "mask"), dtype=float, count=count)
+    title = "scoring" if metric == "all" else f"scoring by {metric}"
+    return np.array(list(progress(scores, title, count, "mask")), dtype=float)
 
 
 def score_pair(decode, score, pair):

@@ -41,6 +41,13 @@ def floored(weights, minimum):
     return weights.clamp(min=minimum)
 
 
+def scaled(weigh, factor):
+    """`weigh` (see utils/engine.py) with all its weights times `factor`; itself where that is 1."""
+    if factor == 1:
+        return weigh
+    return lambda logits, batch, epoch: [factor * weights for weights in weigh(logits, batch, epoch)]
+
+
 # --- rules over all rows of a CSV, before training: arrays of float (rows,) ----------------------------------------
 
 
