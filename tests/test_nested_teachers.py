@@ -39,6 +39,14 @@ def test_each_weight_comes_from_the_pair_that_left_both_folds_out(monkeypatch):
     np.testing.assert_allclose(weights[:, 4:], weights[:, 3::-1])
 
 
+def test_teachers_whose_masks_all_weigh_0_learn_without_weights(capsys):
+    fold_of, weights = np.array([0, 0, 1, 2]), np.array([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [np.nan, np.nan, 0.25, np.nan]])
+    assert folds.learnable(weights, fold_of)[:2].tolist() == [[1] * 4, [0.5, 0.5, 0, 0]]
+    assert "all weights of 1 of 3 teachers are 0" in capsys.readouterr().out
+    assert folds.learnable(weights[1:2], fold_of + 1).tolist() == weights[1:2].tolist()
+    assert capsys.readouterr().out == ""
+
+
 def test_nested_teachers_on_the_command_line(csvs, tmp_path):
     train = csvs / "train_noisy_60.csv"
     run_script("train_teacher.py", "--train_csv", train, "--name", "t", "--out-dir", tmp_path, "--size", 48, 32, "--width", 4,
@@ -72,8 +80,8 @@ def test_nesting_needs_two_rounds_and_three_folds(csvs, tmp_path, flags):
 @pytest.mark.slow
 def test_the_benchmark_of_the_leak_leaves_its_table(csvs, tmp_path):
     run_script("benchmarks/bench_leak.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs", "--out",
-               tmp_path / "leak.json", "--seeds", 3, "--size", 48, 32, "--model", "unet", "--width", 2, "--encoder-weights",
-               "none", "--epochs", 1, "--accelerator", "cpu")
+               tmp_path / "leak.json", "--seeds", 3, "--size", 48, 32, "--model", "unet", "--width", 4, "--encoder-weights",
+               "none", "--epochs", 3, "--accelerator", "cpu", "-b", 2, "-l", 0.01)
     content = json.loads((tmp_path / "leak.json").read_text())
     arms = [(each["seed"], each["arm"]) for each in content["leak"]]
     assert arms == [(3, "first"), (3, "plain"), (3, "nested"), (3, "leaking")]

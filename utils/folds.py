@@ -60,11 +60,12 @@ def train_and_judge(args, home, rows, judged):
         folder = home if number == args.rounds else home / f"round{number}"
         if args.nested and number == 1:
             record, weights = nested_round(args, fabric, folder, rows, fold_of, names)
+            weights = learnable(weights, fold_of)
         else:
             record = train_round(args, fabric, folder, rows, fold_of, judged, names, weights)
             if number < args.rounds:
                 scores = score_rows(rows, folder / "pseudo", args.num_classes, "all", args.theta, args.size)  # (rows, 3)
-                weights = np.tile(scores[:, METRICS.index(args.metric)], (args.folds, 1))
+                weights = learnable(np.tile(scores[:, METRICS.index(args.metric)], (args.folds, 1)), fold_of)
                 fault = weakness(dict(zip(METRICS, scores.mean(0))))
                 if fault and fabric.is_global_zero:
                     print(f"round {number}: {fault}; more epochs may do better than another round")
@@ -75,6 +76,15 @@ def train_and_judge(args, home, rows, judged):
                                            "folds": rounds[-1], "earlier_rounds": rounds[:-1]})
         print(f"{len(set(names))} pseudo-labels in {home / 'pseudo'}")
     fabric.barrier()
+
+
+def learnable(weights, fold_of):
+    """Weights (folds, rows), all 1 for a teacher whose training rows would all weigh 0: judges that found no outline."""
+    nothing = [not row[fold_of != fold].any() for fold, row in enumerate(weights)]
+    if any(nothing):
+        print(f"all weights of {sum(nothing)} of {len(weights)} teachers are 0, since no pseudo-label finds an outline; "
+              "these teachers learn without weights")
+    return np.where(np.array(nothing)[:, None], 1.0, weights)
 
 
 def train_round(args, fabric, home, rows, fold_of, judged, names, weights=None):
