@@ -13,7 +13,7 @@ the round before gave it.
 What leaks: a mask of fold k is not among the training masks of the teacher that judges it, but in a second round the weights of
 those were given by first teachers that had learnt fold k, and so are CSV weights by an earlier call's. --nested closes that
 way: for each two folds a first teacher trains on the others and judges both, K (K - 1) / 2 trainings on K - 2 folds, and second
-teacher k learns by those that never saw fold k. On people the leak is not seen beside the chance of seeds, see docs/results/leak.md.
+teacher k learns by those that never saw fold k. On people the leak is lost in the chance of seeds (docs/results/leak.md).
 
 Leaves one run per fold, runs/teacher/fold0 ..., the pseudo-labels of all rows in runs/teacher/pseudo, and
 runs/teacher/teacher.json, which says who judged what and what each was trained on; earlier rounds stand in round1/ ... With
