@@ -9,7 +9,9 @@ metric that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grow
         --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
         --name train_noisy_60_bmweight_KD --epochs 100 --batch-size 4 --learning-rate 0.1
 
-The metric is read from the CSV's name (miou, bf, bm) or given by --metric. Validation does not weigh its masks.
+The metric, --theta and --size of the CSV stand in the JSON that utils/get_weight.py left beside it; a published CSV has none,
+and its name tells the metric (miou, bf, bm), or --metric does. Validation does not weigh its masks. The loss shrinks with the
+weights, as in the paper; with --keep-loss-size it does not.
 """
 
 from functools import partial
@@ -18,8 +20,9 @@ from data.command_line import command_line, nonnegative_int, share
 from data.rows import read_header
 from utils.agreement import METRICS, agreement, hard_labels
 from utils.engine import run
-from utils.options import metric_of, train_parser
-from utils.weighting import floored, lambda_at, mix
+from utils.judge import check_weights, loss_scale
+from utils.options import add_weight_flags, metric_of, train_parser
+from utils.weighting import floored, lambda_at, mix, scaled
 
 
 def weigh(args, logits, batch, epoch):
@@ -34,15 +37,16 @@ def weigh(args, logits, batch, epoch):
 
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--metric", choices=METRICS, help="that scored the CSV (default: read from the CSV's name)")
+    parser.add_argument("--metric", choices=METRICS, help="that scored the CSV (default: read from its JSON or its name)")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")
     parser.add_argument("--lambda-max", type=share, default=0.5, help="the student's share in the last epoch")
-    parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
+    add_weight_flags(parser)
     args = parser.parse_args()
     read_header(args.train_csv, needs_weights=True)  # a CSV without weights is refused before its metric is asked for
     args.metric = metric_of(args)
     print(f"the student is scored by {args.metric}, as {args.train_csv} was")
-    run(args, partial(weigh, args), needs_weights=True)
+    check_weights(args)
+    run(args, scaled(partial(weigh, args), loss_scale(args)), needs_weights=True)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,19 @@ every row the mean: what a lower loss alone does.
 
 --pixels DIR goes beyond the paper: with the pseudo-labels in DIR, by which the CSV was scored, w_ip = 1 for each pixel p where
 annotation and pseudo-label agree, and w_i where they do not: a doubted annotation counts where its teacher confirms it.
+
+Sharpened weights, or --pixels, of teachers that hardly agree with the annotations are refused, see utils/judge.py.
 """
 
 from functools import partial
 
-from data.command_line import command_line, share
+from data.command_line import command_line
+from data.files import UserError
 from data.lazy import torch
 from utils.engine import run
-from utils.options import train_parser
-from utils.weighting import floored, levelled, shuffled
+from utils.judge import check_weights, loss_scale
+from utils.options import add_weight_flags, train_parser
+from utils.weighting import floored, levelled, scaled, shuffled
 
 
 def weigh(args, logits, batch, epoch):
@@ -36,15 +40,19 @@ def weigh_pixels(args, logits, batch, epoch):
 
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
+    add_weight_flags(parser)
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
     controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
     parser.add_argument("--pixels", metavar="DIR", help="pseudo-labels: pixels that agree with them count fully")
     args = parser.parse_args()
+    if args.pixels and args.keep_loss_size:
+        raise UserError("--keep-loss-size goes without --pixels, whose mean weight nobody knows beforehand")
+    check_weights(args)
     reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
     method = weigh_pixels if args.pixels else weigh
-    run(args, partial(method, args), needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels)
+    weigh_scaled = scaled(partial(method, args), loss_scale(args))
+    run(args, weigh_scaled, needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,29 @@ def test_sharpened_scores_are_the_posterior_of_the_mixture():
     assert expected[0] == pytest.approx(1 / 3) and weights[-2:] == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize("rows", [20, 60, 240, 2000])
+@pytest.mark.parametrize("centre, deviation", [(0.85, 0.05), (0.3, 0.1)])
+def test_sharpened_scores_of_one_group_are_all_trusted(rows, centre, deviation):
+    """Clean masks alone are one group, however low their scores: half of them are not doubted."""
+    for seed in range(5):
+        scores = np.random.default_rng(seed).normal(centre, deviation, rows).clip(0, 1)
+        assert sharpened(scores).tolist() == [1] * rows
+
+
+def test_sharpened_scores_of_a_skewed_group_keep_most_of_the_loss():
+    """Scores of clean masks have a tail on the left, which is no group of its own; it may be doubted, the bulk may not."""
+    scores = np.random.default_rng(0).beta(12, 2, 240)
+    weights = sharpened(scores)
+    assert weights.mean() > 0.7 and weights[scores > np.median(scores)].min() > 0.9
+
+
+def test_sharpened_scores_are_the_same_in_any_order():
+    generator = np.random.default_rng(2)
+    scores = np.concatenate([generator.normal(0.7, 0.12, 60), generator.normal(0.2, 0.12, 60)]).clip(0, 1)
+    order = generator.permutation(120)
+    assert sharpened(scores[order]) == pytest.approx(sharpened(scores)[order], abs=1e-3)
+
+
 def test_sharpened_scores_that_do_not_differ_are_all_trusted():
     assert sharpened(np.full(5, 0.3)).tolist() == [1] * 5
     assert sharpened(np.array([0.0, 1.0])).tolist() == pytest.approx([0, 1], abs=1e-6)

@@ -363,7 +363,8 @@ def test_every_script_explains_itself_with_a_command():
 
 # --- quick to answer --------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "torchvision", "lightning_fabric", "segmentation_models_pytorch", "timm", "matplotlib.pyplot", "scipy"}
+HEAVY = {"torch", "torchvision", "lightning_fabric", "segmentation_models_pytorch", "timm", "matplotlib.pyplot", "scipy",
+         "sklearn"}
 ANSWER = """
 import os, runpy, sys
 sys.argv, sys.path[0] = sys.argv[1:], os.path.dirname(sys.argv[1])

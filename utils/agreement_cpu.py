@@ -25,12 +25,13 @@ def agreement(a, b, num_classes, metric="bm", theta=3.0):
 
     Args:
         a, b: label maps.
+        metric: one of them; `all` gives the three in the order of METRICS.
         theta: boundary tolerance, see `utils.agreement.pixels`.
 
     Raises:
         ValueError: unknown metric, or maps of different shape or not of uint8.
     """
-    if metric not in METRICS:
+    if metric not in (*METRICS, "all"):
         raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
     if a.shape != b.shape or a.ndim != 2 or a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError(f"uint8 label maps (H, W) of one shape are needed, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
@@ -40,7 +41,7 @@ def agreement(a, b, num_classes, metric="bm", theta=3.0):
     miou, bf = _miou(*regions), _bf(*boundaries)
     if bf is None:  # no class has a boundary: two empty masks agree
         bf = float(np.array_equal(a, b))
-    return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2}[metric]
+    return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2, "all": (miou, bf, (bf + miou) / 2)}[metric]
 
 
 def _common(a, b):

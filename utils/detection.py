@@ -1,7 +1,10 @@
 """How good weights are at finding coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
 
 import numpy as np
-import pandas as pd
+
+from data.lazy import LazyModule
+
+metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
 
 
 def both_kinds(noisy):
@@ -19,11 +22,7 @@ def auroc(weights, noisy):
     Returns:
         float in 0..1; None if there is only one kind.
     """
-    if not both_kinds(noisy):
-        return None
-    ranks, clean = pd.Series(weights).rank().to_numpy(), int((~noisy).sum())  # equal weights share their mean rank
-    wins = ranks[~noisy].sum() - clean * (clean + 1) / 2  # Mann and Whitney's U
-    return float(wins / (clean * noisy.sum()))
+    return float(metrics.roc_auc_score(~noisy, weights)) if both_kinds(noisy) else None
 
 
 def auprc(weights, noisy):
@@ -32,20 +31,13 @@ def auprc(weights, noisy):
     The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
     Arguments, and None, as of `auroc`.
     """
-    if not both_kinds(noisy):
-        return None
-    order = np.argsort(weights, kind="stable")
-    last_of_ties = np.flatnonzero(np.diff(np.append(np.asarray(weights)[order], np.inf)))  # equal weights are read together
-    found = np.cumsum(noisy[order])[last_of_ties]
-    precision = found / (last_of_ties + 1)
-    return float(np.sum(precision * np.diff(found, prepend=0)) / noisy.sum())
+    return float(metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
 
 
 def spearman(weights, true):
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
-    ranks = [pd.Series(values).rank().to_numpy() for values in (weights, true)]
-    alike = min(np.ptp(each) for each in ranks) == 0  # then there is no order to compare
-    return None if alike else float(np.corrcoef(*ranks)[0, 1])
+    alike = min(np.ptp(values) for values in (weights, true)) == 0  # then there is no order to compare
+    return None if alike else float(stats.spearmanr(weights, true).statistic)
 
 
 def summarise(rows):

@@ -1,18 +1,25 @@
 """Out-of-fold teachers: rows are split into folds, and each fold is judged by a network that never saw its masks."""
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data.files import write_rows
+from data.files import write_json, write_rows
 from data.pictures import check_image
+from data.rows import pseudo_label_names
+from utils import run_folder
+from utils.agreement import METRICS
 from utils.building import build_state
 from utils.checkpoint import load_network
+from utils.devices import start_fabric
 from utils.engine import check_files, read_splits, run
+from utils.judge import weakness
 from utils.loaders import build_loaders, check_cache, worker_count
 from utils.prediction import predict
+from utils.scoring import score_pairs, score_rows
 from utils.weighting import uniform
 
 
@@ -54,7 +61,56 @@ def check_teachers(args, fabric, rows, fold_of, judged):
     build_loaders(argparse.Namespace(**{**vars(args), "cache": False}), splits, fabric)
 
 
-def train_round(args, fabric, home, rows, fold_of, judged, names):
+def train_and_judge(args, home, rows, judged):
+    """All rounds and folds, and teacher.json.
+
+    Args:
+        rows, judged: DataFrames of `read_rows`, to train on and to predict.
+    """
+    names = pseudo_label_names(judged)
+    fold_of = assign_folds(judged["image"], args.folds, args.seed)
+    fabric = start_fabric(args)
+    check_teachers(args, fabric, rows, fold_of, judged)
+    fabric.barrier()  # every process has found the folder free before the first one writes to it
+    if fabric.is_global_zero:
+        run_folder.open_run(args, home, {"train": rows})
+    fabric.barrier()
+
+    columns = ["image", "mask", *["weight"] * args.weighted]
+    rows = rows[columns] if args.folds > 1 else None  # one teacher is trained on the CSV as it is
+    rounds, weights = [], None
+    for number in range(1, args.rounds + 1):
+        folder = home if number == args.rounds else home / f"round{number}"
+        if args.nested and number == 1:
+            record, weights = nested_round(args, fabric, folder, rows, fold_of, names)
+            weights = learnable(weights, fold_of)
+        else:
+            record = train_round(args, fabric, folder, rows, fold_of, judged, names, weights)
+            if number < args.rounds:
+                scores = score_rows(rows, folder / "pseudo", args.num_classes, "all", args.theta, args.size)  # (rows, 3)
+                weights = learnable(np.tile(scores[:, METRICS.index(args.metric)], (args.folds, 1)), fold_of)
+                fault = weakness(dict(zip(METRICS, scores.mean(0))))
+                if fault and fabric.is_global_zero:
+                    print(f"round {number}: {fault}; more epochs may do better than another round")
+        rounds.append(record)
+    if fabric.is_global_zero:
+        write_json(home / "teacher.json", {"csv": args.predict_csv or args.train_csv, "out_of_fold": args.folds > 1,
+                                           "nested": args.nested, "model": args.model, "encoder": args.encoder,
+                                           "folds": rounds[-1], "earlier_rounds": rounds[:-1]})
+        print(f"{len(set(names))} pseudo-labels in {home / 'pseudo'}")
+    fabric.barrier()
+
+
+def learnable(weights, fold_of):
+    """Weights (folds, rows), all 1 for a teacher whose training rows would all weigh 0: judges that found no outline."""
+    nothing = [not row[fold_of != fold].any() for fold, row in enumerate(weights)]
+    if any(nothing):
+        print(f"all weights of {sum(nothing)} of {len(weights)} teachers are 0, since no pseudo-label finds an outline; "
+              "these teachers learn without weights")
+    return np.where(np.array(nothing)[:, None], 1.0, weights)
+
+
+def train_round(args, fabric, home, rows, fold_of, judged, names, weights=None):
     """Train one teacher per fold on the other folds' rows, and write the pseudo-labels of all judged rows.
 
     Args:
@@ -65,28 +121,64 @@ def train_round(args, fabric, home, rows, fold_of, judged, names):
         fold_of: int (judged rows,).
         judged: rows to predict; with several folds, the training rows.
         names: file name of each judged row's pseudo-label.
+        weights: float (folds, rows), of the rows for each fold's teacher; None: as they are.
 
     Returns:
         list, a dict per fold: checkpoint, what it was trained on, its validation scores, what it judges.
     """
-    weighted = args.weighted if rows is None else "weight" in rows
     record = []
     for fold in range(fold_of.max() + 1):
-        csv, held_out = Path(args.train_csv), fold_of == fold
-        if rows is not None:
-            csv = home / "folds" / f"train{fold}.csv"
-            if fabric.is_global_zero:
-                write_rows(csv, rows[~held_out], *["weight"] * weighted)
-            fabric.barrier()
-        name = (home / f"fold{fold}").relative_to(args.out_dir)
-        settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": str(name)})
-        result = run(settings, weigh_by_csv if weighted else weigh_alike, needs_weights=weighted)
-        checkpoint = home / f"fold{fold}" / "best.ckpt"
-        judges = [name for name, held in zip(names, held_out) if held]
-        record.append({"checkpoint": str(checkpoint), "trained_on": str(csv), "weighted": weighted,
-                       "training_rows": result["rows"]["train"], "valid": result["valid"], "judges": judges})
-        if fabric.is_global_zero:
-            predict(fabric, *load_network(checkpoint), judged[held_out], judges, home / "pseudo", args.batch_size,
-                    worker_count(args, fabric), args.flip)
+        taught = rows if weights is None else rows.assign(weight=weights[fold])
+        record.append(train_one(args, fabric, home, str(fold), taught, fold_of == fold, judged, names, home / "pseudo"))
     fabric.barrier()
     return record
+
+
+def train_one(args, fabric, home, label, rows, held_out, judged, names, pseudo_dir):
+    """Train a teacher on the rows that are not held out and write its pseudo-labels of those that are; see `train_round`.
+
+    Args:
+        label: of the teacher among those of its round.
+        held_out: bool (judged rows,).
+    """
+    csv, weighted = Path(args.train_csv), args.weighted if rows is None else "weight" in rows
+    if rows is not None:
+        csv = home / "folds" / f"train{label}.csv"
+        if fabric.is_global_zero:
+            write_rows(csv, rows[~held_out], *["weight"] * weighted)
+        fabric.barrier()
+    name = (home / f"fold{label}").relative_to(args.out_dir)
+    settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": str(name)})
+    result = run(settings, weigh_by_csv if weighted else weigh_alike, needs_weights=weighted)
+    checkpoint = home / f"fold{label}" / "best.ckpt"
+    judges = [name for name, held in zip(names, held_out) if held]
+    if fabric.is_global_zero:
+        predict(fabric, *load_network(checkpoint), judged[held_out], judges, pseudo_dir, args.batch_size,
+                worker_count(args, fabric), args.flip)
+    return {"checkpoint": str(checkpoint), "trained_on": str(csv), "weighted": weighted,
+            "training_rows": result["rows"]["train"], "valid": result["valid"], "judges": judges}
+
+
+def nested_round(args, fabric, home, rows, fold_of, names):
+    """The first of two rounds, nested: weights for second teachers that know nothing of the fold they will judge.
+
+    For each two folds j and k a teacher trains on the others. Its pseudo-labels of fold j give the weights with which second
+    teacher k learns fold j, and those of fold k the weights with which second teacher j learns fold k. Arguments as of
+    `train_round`; pseudo-labels stand in home/pseudoJ-K.
+
+    Returns:
+        (a dict per pair, as `train_round` gives; float (folds, rows): weights for each second teacher, NaN on its own fold)
+    """
+    folds, record = fold_of.max() + 1, []
+    weights = np.full((folds, len(rows)), np.nan)
+    for pair in itertools.combinations(range(folds), 2):
+        label, held_out = "{}-{}".format(*pair), np.isin(fold_of, pair)
+        pseudo_dir = home / f"pseudo{label}"
+        record.append(train_one(args, fabric, home, label, rows, held_out, rows, names, pseudo_dir))
+        fabric.barrier()
+        for own, other in (pair, pair[::-1]):
+            judged = fold_of == other
+            files = [str(pseudo_dir / name) for name, held in zip(names, judged) if held]
+            weights[own, judged] = score_pairs(rows["mask"][judged].tolist(), files, args.num_classes, args.metric, args.theta,
+                                               args.size)
+    return record, weights

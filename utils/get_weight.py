@@ -21,6 +21,11 @@ AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = the weights 
 upwards. Where better masks of the same images exist (--truth), it says how well the weights rank the annotations as their true
 agreement with those does: Spearman's correlation.
 
+One line tells how well the judge agrees with the annotations on average, the mean weight, and the effective share of the
+rows, (sum w)^2 / (n sum w^2). The JSON beside --out holds them too, and all flags; the train scripts read it. --sharpen gives
+all 1 where the judge hardly agrees, see utils/judge.py, where less than a tenth of the rows would count, and where the scores
+form one group.
+
 Past one machine, each of N jobs scores a part, and a last one puts them together:
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
@@ -42,6 +47,7 @@ from data.files import UserError, check_outputs, read_json, together, write_json
 from data.rows import read_rows
 from utils.agreement import METRICS
 from utils.detection import spearman, summarise
+from utils.judge import mean_agreement, mixed_origin, read_origin, weakness, weight_facts
 from utils.options import add_class_flag, add_score_flags
 from utils.scoring import score_pairs, score_rows
 from utils.weighting import sharpened
@@ -92,7 +98,8 @@ def part_path(out, number, count):
 
 
 def joined_rows(args):
-    """Rows with their weights from the parts of --out that --shard left beside it; sets the flags they were scored with.
+    """Rows with their weights from the parts of --out that --shard left beside it, and the mean agreement of their judge; sets
+    the flags they were scored with.
 
     Raises:
         UserError: parts are missing, were scored unlike, or hold other rows than their CSV.
@@ -114,31 +121,49 @@ def joined_rows(args):
             raise UserError(f"{path}: scored with {other}, but {parts[0].name} with {settings[0]}")
     vars(args).update(settings[0])
     rows = read_rows(args.csv)
-    weights = np.empty(len(rows))
+    weights, judged = np.empty(len(rows)), []
     for number in range(1, count + 1):
         part, scored = slice(number - 1, None, count), read_rows(part_path(out, number, count), needs_weights=True)
         if files_of(scored) != files_of(rows[part]):
             raise UserError(f"{part_path(out, number, count)}: holds other rows than {args.csv}; score it again")
         weights[part] = scored["weight"]
-    return rows.assign(weight=weights)
+        judged.append((read_origin(part_path(out, number, count)).get("agreement"), len(scored)))
+    return rows.assign(weight=weights), {"agreement": mean_agreement(*zip(*judged))}
+
+
+def sharp_weights(scores, agreement, use_weak):
+    """The sharpened scores (rows,), and None; or, by a judge that cannot be trusted with that, all 1, and why, as text."""
+    weights = sharpened(scores)
+    reason = None if use_weak else weakness(agreement, weights)
+    if reason:
+        print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
+              "teachers longer or on more rows, or pass --weak-judge use")
+        return np.ones_like(scores), f"since {reason}"
+    if (weights == 1).all():
+        print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
+    return weights, None
 
 
 def weighted_rows(args):
-    """Rows with their weights: mixed, joined or scored, as the flags say."""
+    """Rows with their weights: mixed, joined or scored, as the flags say; and what else the JSON says of their judge."""
     if args.mix:
-        return mixed_rows(args.mix)
+        return mixed_rows(args.mix), mixed_origin(args.mix)
     if args.join:
         return joined_rows(args)
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
-        return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0))
+        return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {}
     if args.shard and args.shard[1] > len(rows):
         raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: {args.csv} has only {len(rows)} rows; take fewer parts")
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
-    weights = score_rows(rows, args.pred_dir, args.num_classes, args.metric, args.theta, args.size, args.workers, part)
+    scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part)  # (rows, 3)
+    facts = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
+    weights = scores[:, METRICS.index(args.metric)]
     if args.sharpen:
-        weights = sharpened(weights)
-    return rows[part].assign(weight=weights)
+        weights, facts["fallback"] = sharp_weights(weights, facts["agreement"], args.weak_judge == "use")
+    if not args.size:
+        print("scored at each annotation's own size; a KD run scores its student at its training size, see --size")
+    return rows[part].assign(weight=weights), facts
 
 
 def check_written(args, *inputs):
@@ -172,6 +197,8 @@ def main():
     parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
     parser.add_argument("--sharpen", action="store_true", help="weigh by the probability of being one of the good annotations, "
                         "from a mixture of two groups fitted to the scores")
+    parser.add_argument("--weak-judge", choices=("even", "use"), default="even", help="weights to --sharpen where the teachers "
+                        "hardly agree with the annotations: even = all 1; use = sharpened all the same")
     parser.add_argument("--truth", metavar="CSV", help="the same rows with better masks, to see how well the weights rank")
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
     parser.add_argument("--known", type=share, metavar="W", help="instead: noisy masks (by `iterations`) weigh W, others 1")
@@ -200,17 +227,18 @@ def main():
     check_written(args)
     if args.truth and args.csv:
         truth_masks(args, read_rows(args.csv))  # before the scoring, which may take hours
-    rows = weighted_rows(args)
+    rows, judge = weighted_rows(args)
     beside = check_written(args, *rows["image"], *rows["mask"])  # --join has learnt meanwhile which CSV was scored
+    facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
     summary, text = summarise(rows)
     if args.truth:
         summary["spearman"] = rank_correlation(args, rows)
         if summary["spearman"] is not None:
             text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
     with together() as written_at:
-        write_json(written_at(beside), {"out": args.out, **vars(args), **summary})
+        write_json(written_at(beside), {"out": args.out, **vars(args), **summary, **judge, **facts})
         write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
-    print(f"{args.out}: weights of {len(rows)} rows\n{text}")
+    print(f"{args.out}: weights of {len(rows)} rows\n{line}\n{text}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """The flags that scripts share. A script adds only its own."""
 
-import re
-from pathlib import Path
-
 from data.command_line import (
     class_count,
     class_or_none,
@@ -20,6 +17,7 @@ from data.files import UserError
 from data.rows import read_rows
 from models import NAMES
 from utils.agreement import METRICS
+from utils.judge import check_mixable, name_metric, read_origin
 
 
 def train_parser(docstring, add_networks=None):
@@ -138,6 +136,20 @@ def add_optimizer_flags(parser):
                        help="clip gradient values to this before the step; 0 = off")
 
 
+def add_weight_flags(parser):
+    """--min-weight, --keep-loss-size, --weak-judge."""
+    parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
+    parser.add_argument("--keep-loss-size", action="store_true", help="divide the weights by their mean over the training "
+                                                                      "rows, so that the loss is as large as without weights")
+    add_judge_flag(parser)
+
+
+def add_judge_flag(parser):
+    """--weak-judge."""
+    parser.add_argument("--weak-judge", choices=("refuse", "use"), default="refuse",
+                        help="sharpened weights, or --pixels, by teachers that hardly agree with the annotations")
+
+
 def add_flip_flag(parser):
     """--flip."""
     parser.add_argument("--flip", action="store_true", help="average each prediction with that of the mirrored picture; not "
@@ -158,20 +170,24 @@ def add_device_flags(parser):
 
 
 def metric_of(args):
-    """The metric that scored the CSV: --metric, else read from its name (`..._bmscore.csv`).
+    """The metric that scored the CSV: of the JSON beside it, else --metric, else read from its name (`..._bmscore.csv`).
 
     The student must be scored as its teacher was, so a guess is not good enough.
 
     Raises:
-        UserError: neither the flag nor the file's name says it.
+        UserError: nothing says it, the flag contradicts the JSON, or the CSV's weights are not scores that eq. 6 can mix.
     """
-    if args.metric:
-        return args.metric
-    found = re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(args.train_csv).stem)
-    if len(set(found)) != 1:
+    origin = read_origin(args.train_csv)
+    check_mixable(args, origin)
+    scored = origin.get("metric")
+    if scored and args.metric not in (None, scored):
+        raise UserError(f"--metric {args.metric}: {args.train_csv} was scored by {scored}, says the JSON beside it; leave the "
+                        "flag out, or score the CSV again")
+    found = scored or args.metric or name_metric(args.train_csv)
+    if not found:
         raise UserError(f"{args.train_csv}: its name does not say which metric scored it (`..._bmscore.csv`); "
                         "pass --metric miou, bf or bm")
-    return found[0]
+    return found
 
 
 def forget_rate_of(args):

@@ -20,6 +20,7 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0,
     """Weight of each row, float (rows,) in 0..1.
 
     Args:
+        metric: of `agreement`; or `all`, then float (rows, 3), in the order of METRICS.
         part: see `pseudo_label_paths`.
 
     Raises:
@@ -56,14 +57,15 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
 
 def _collect(scores, masks, others, num_classes, metric):
     """Scores of all pairs; see `score_decoded`."""
-    found, kinds = np.empty(len(masks)), [0, 0]
-    for position, (score, *each) in enumerate(progress(scores, f"scoring by {metric}", len(masks), "mask")):
-        found[position] = score
+    title = "scoring" if metric == "all" else f"scoring by {metric}"
+    found, kinds = [], [0, 0]
+    for score, *each in progress(scores, title, len(masks), "mask"):
+        found.append(score)
         kinds = [all_kinds | one for all_kinds, one in zip(kinds, each)]
     for paths, all_kinds in zip((masks, others), kinds):
         if len(paths):
             refuse_black_and_white(all_kinds, num_classes, f"{paths[0]} and the others scored")
-    return found
+    return np.array(found, dtype=float)
 
 
 def score_pair(decode, score, pair):

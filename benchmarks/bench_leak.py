@@ -1,0 +1,126 @@
+"""What leaks into teachers of a second round: how well they find noisy masks, with weights that know their fold and without.
+
+    python benchmarks/bench_leak.py --csv data/csv/people/train.csv --runs runs/leak --encoder-weights imagenet \\
+        --out docs/results/leak_people.json
+
+In each of --seeds, noise is drawn and the rows are split into three folds. Second teacher k judges fold k; the weights of its
+training rows come from first teachers
+
+- plain: trained on the two folds that they do not judge, fold k among them (train_teacher.py --rounds 2);
+- nested: trained on the one fold that is neither judged nor k (--nested);
+- leaking: trained on fold k alone, so as many rows as nested, and all of them leak.
+
+AUROC and AUPRC of BF between the pseudo-labels and the annotations tell noisy masks from untouched ones. Trainings in --runs go
+on where they were stopped. Flags that are not listed go to every training.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.measure import ROOT, keep, table
+from data.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from data.files import UserError, read_json, write_rows
+from data.rows import pseudo_label_names, read_rows
+from utils.detection import auprc, auroc
+from utils.options import add_class_flag
+from utils.scoring import score_pairs, score_rows
+
+TITLES = {"first": "first round", "plain": "second round", "nested": "second round, nested",
+          "leaking": "second round, weights by the judged fold alone"}
+
+
+def python(*command):
+    """Run a script of the project from its root, its output in the terminal only where it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{done.stderr}")
+
+
+def teachers_of(args, home, seed, csv):
+    """Train the teachers of all arms; dict of arm -> folders of pseudo-labels that hold all rows between them."""
+    training = ["--folds", 3, "--size", *args.size, "--theta", args.theta, "--num-classes", args.num_classes, "--seed", seed,
+                "--out-dir", home, "--resume", "--model", args.model, "--encoder", args.encoder,
+                "--encoder-weights", args.encoder_weights, "--epochs", args.epochs, "--batch-size", args.batch_size,
+                "--optimizer", "adamw", "--learning-rate", 0.001, "--lr-step", max(1, args.epochs // 3), "--cache", *args.other]
+    for name, flags in (("plain", []), ("nested", ["--nested"])):
+        python("train_teacher.py", "--train_csv", csv, "--name", name, "--rounds", 2, *flags, *training)
+    rows, folders = read_rows(csv), []
+    for fold in range(3):
+        train_csv, judged_csv = leaking_csvs(args, home, rows, fold)
+        python("train_teacher.py", "--train_csv", train_csv, "--weighted", "--predict_csv", judged_csv, "--name",
+               f"leaking{fold}", *training, "--folds", 1)
+        folders.append(home / f"leaking{fold}" / "pseudo")
+    return {"first": [home / "plain" / "round1" / "pseudo"], "plain": [home / "plain" / "pseudo"],
+            "nested": [home / "nested" / "pseudo"], "leaking": folders}
+
+
+def leaking_csvs(args, home, rows, fold):
+    """CSVs for the second teacher of a fold: what it learns, weighed by the teacher of that fold alone, and what it judges."""
+    record, names = read_json(home / "nested" / "teacher.json"), np.array(pseudo_label_names(rows))
+    judged = np.isin(names, record["folds"][fold]["judges"])
+    label = "-".join(str(other) for other in range(3) if other != fold)  # the pair that this teacher did not learn
+    files = [str(home / "nested" / "round1" / f"pseudo{label}" / name) for name in names[~judged]]
+    taught = rows[~judged]
+    weights = score_pairs(taught["mask"].tolist(), files, args.num_classes, "bf", args.theta, args.size)
+    paths = [home / "csv" / f"{kind}{fold}.csv" for kind in ("leaking", "judged")]
+    write_rows(paths[0], taught.assign(weight=weights), "weight")
+    write_rows(paths[1], rows[judged])
+    return paths
+
+
+def figures_of(args, rows, folders):
+    """AUROC and AUPRC of the pseudo-labels in some folders."""
+    scores, names = np.empty(len(rows)), np.array(pseudo_label_names(rows))
+    for folder in folders:
+        there = np.array([(folder / name).exists() for name in names])
+        scores[there] = score_rows(rows[there], folder, args.num_classes, "bf", args.theta, args.size)
+    noisy = (rows["iterations"] > 0).to_numpy()
+    return {"auroc": auroc(scores, noisy), "auprc": auprc(scores, noisy)}
+
+
+def lines_of(found, seeds):
+    """Lines of the table of all arms and seeds."""
+    lines = []
+    for arm, title in TITLES.items():
+        aurocs, auprcs = ([each[key] for each in found if each["arm"] == arm] for key in ("auroc", "auprc"))
+        lines.append((title, *(f"{value:.3f}" for value in (np.mean(aurocs), *aurocs, np.mean(auprcs)))))
+    return table(("teachers", "AUROC, mean", *(f"seed {seed}" for seed in seeds), "AUPRC, mean"), lines)
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="clean training masks")
+    parser.add_argument("--runs", required=True, help="folder of the trainings")
+    parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")
+    parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[96, 64], metavar=("H", "W"))
+    parser.add_argument("--theta", type=positive_float, default=1.5, help="boundary tolerance of BF, px")
+    parser.add_argument("--model", default="smp_unet")
+    parser.add_argument("--encoder", default="mobilenet_v2")
+    parser.add_argument("--encoder-weights", default="imagenet")
+    parser.add_argument("--epochs", type=positive_int, default=8)
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--out", required=True, help="JSON of what was measured")
+    add_class_flag(parser)
+    args, args.other = parser.parse_known_args()
+    found = []
+    for seed in args.seeds:
+        home = Path(args.runs).resolve() / f"seed{seed}"
+        csv = home / "csv" / "noisy.csv"
+        if not csv.exists():
+            python("utils/generate_noisy_label.py", "--csv", args.csv, "--out", csv, "--ratio", args.ratio, "--seed", seed,
+                   "--num-classes", args.num_classes)
+        arms = teachers_of(args, home, seed, csv)
+        found += [{"seed": seed, "arm": arm, **figures_of(args, read_rows(csv), folders)} for arm, folders in arms.items()]
+        print(f"seed {seed}: " + ", ".join(f"{each['arm']} {each['auroc']:.3f}" for each in found[-len(arms):]), flush=True)
+    keep(args.out, {"leak": found}, {f"{len(read_rows(args.csv))} masks": lines_of(found, args.seeds)})
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,155 @@
+"""What is known of the judge that gave a CSV its weights, and whether it may be listened to.
+
+utils/get_weight.py writes a JSON beside each CSV of weights, the *origin* of the weights: `metric`, `theta`, `size`,
+`num_classes`, `sharpen`, `known`, `parts` (of a mix), `agreement` (means of miou, bf and bm over the rows, before sharpening),
+`mean_weight`, `effective_share`, `fallback`. A published CSV has none: its name tells the metric.
+
+A judge is *weak* below a mean bm of 0.2. The figure was chosen on 60 masks of CamVid (96 x 128 px, 60 % noisy), teachers of 3,
+8 and 16 epochs: their bm is 0.06, 0.16 and 0.22, and students by their sharpened weights had 6.3 and 3.6 mIoU less, and 0.9
+more, than students without weights. NLKD's own weights did no harm there, so they are used with a warning. Elsewhere a judge
+of 0.16 ruined a training on 23 classes; good ones have 0.29 (all of CamVid, at the strict tolerance of sharpened weights) and
+0.6 (people, portraits, faces at the test's), noisy masks included.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data.files import UserError, read_json
+from data.rows import read_rows
+from utils.agreement import METRICS
+
+WEAK_AGREEMENT = 0.2  # mean bm
+FEW = 0.1  # effective share; sharpened weights of good judges have 0.29 and more where 60 % of the masks are noisy
+ORIGIN = ("metric", "theta", "size", "num_classes", "sharpen", "known", "agreement")
+
+
+def effective_share(weights):
+    """(sum w)^2 / (n sum w^2), in 0..1: the share of the rows (n,) that would teach as much if all others weighed 0 (Kish)."""
+    return float(weights.sum()**2 / (len(weights) * (weights**2).sum())) if weights.any() else 0.0
+
+
+def weight_facts(weights, agreement):
+    """What the JSON says of the weights (rows,), and a line of text.
+
+    Args:
+        agreement: dict of metric -> mean, of judge and annotations; None where there was no judge.
+    """
+    facts = {"agreement": agreement, "mean_weight": float(weights.mean()), "effective_share": effective_share(weights)}
+    text = f"mean weight {facts['mean_weight']:.3f}, effective share of the rows {facts['effective_share']:.3f}"
+    if agreement:
+        text = "judge and annotations agree by mIoU {miou:.3f}, BF {bf:.3f}, bm {bm:.3f}; {}".format(text, **agreement)
+    return facts, text
+
+
+def weakness(agreement, weights=None):
+    """Why a judge, or the weights (rows,) that it gave, are not to be trusted, as text; None if they are."""
+    if agreement and agreement["bm"] < WEAK_AGREEMENT:
+        return (f"its judge is weak: on average it agrees with the annotations by bm {agreement['bm']:.3f}, below "
+                f"{WEAK_AGREEMENT}")
+    if weights is not None and weights.any() and effective_share(weights) < FEW:
+        return (f"a few rows have all the weight: the effective share of the rows, (sum w)^2 / (n sum w^2), is "
+                f"{effective_share(weights):.3f}, below {FEW}")
+    return None
+
+
+def read_origin(csv):
+    """The content of the JSON that utils/get_weight.py left beside a CSV; empty where there is none.
+
+    Raises:
+        UserError: the file there is not JSON.
+    """
+    path = Path(csv).with_suffix(".json")
+    content = read_json(path) if path.exists() and path != Path(csv) else {}
+    ours = isinstance(content, dict) and {"metric", "theta", "size"} <= set(content)
+    return content if ours and (not content.get("mix") or "parts" in content) else {}  # an old mix does not know its parts
+
+
+def name_metric(csv):
+    """The metric that a CSV's name tells (`..._bmscore.csv`); None where it tells none, or two."""
+    found = set(re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(csv).stem))
+    return found.pop() if len(found) == 1 else None
+
+
+def mean_agreement(agreements, counts=None):
+    """The mean of several agreements, of so many rows each; None if one is not known."""
+    if not all(agreements):
+        return None
+    return {metric: float(np.average([each[metric] for each in agreements], weights=counts)) for metric in METRICS}
+
+
+def mixed_origin(csvs):
+    """The origin of the mean of several CSVs' weights: what they have in common, and the mean agreement."""
+    parts = []
+    for csv in csvs:
+        origin = read_origin(csv)
+        parts += origin.get("parts") or [{"metric": name_metric(csv), **{key: origin[key] for key in ORIGIN if key in origin},
+                                          "csv": str(csv)}]
+
+    def common(key):
+        return parts[0].get(key) if all(part.get(key) == parts[0].get(key) for part in parts) else None
+
+    agreement = mean_agreement([part.get("agreement") for part in parts])
+    return {"parts": parts, **{key: common(key) for key in ("metric", "theta", "size", "num_classes", "known")},
+            "sharpen": any(part.get("sharpen") for part in parts), "agreement": agreement}
+
+
+def check_weights(args, sharp_only=False):
+    """Say, or refuse, what is wrong with the weights of --train_csv.
+
+    Raises:
+        UserError: the judge is weak and its weights decide between rows (sharpened ones, or with --pixels between pixels), or a
+            few rows have all the weight; --weak-judge use lets them pass.
+    """
+    origin = read_origin(args.train_csv)
+    if origin.get("fallback"):
+        print(f"{args.train_csv}: all weights are 1, {origin['fallback']}")
+        return
+    if origin.get("known") is not None:
+        return
+    weights = np.maximum(read_rows(args.train_csv, needs_weights=True)["weight"].to_numpy(), getattr(args, "min_weight", 0))
+    few, weak = weakness(None, weights), weakness(origin.get("agreement"))
+    fault = few or weak
+    if not fault:
+        return
+    if args.weak_judge == "use" or not (few or origin.get("sharpen") or getattr(args, "pixels", None)):
+        print(f"{args.train_csv}: {fault}; no weights may do better")
+        return
+    raise UserError(f"{args.train_csv}: {fault}; train the teachers longer or on more rows, train without weights, or pass "
+                    "--weak-judge use")
+
+
+def loss_scale(args):
+    """Factor of all weights, 1 / their mean over the training rows with --keep-loss-size, else 1."""
+    if not args.keep_loss_size:
+        return 1.0
+    weights = read_rows(args.train_csv, needs_weights=True)["weight"]
+    return 1 / max(float(np.maximum(weights, args.min_weight).mean()), 1e-6)
+
+
+def check_mixable(args, origin):
+    """Raise UserError if eq. 6 cannot mix the CSV's weights with the student's score; say where their sizes differ.
+
+    Args:
+        origin: see `read_origin`; may be empty.
+    """
+    csv, metrics = args.train_csv, sorted({part["metric"] for part in origin.get("parts", []) if part.get("metric")})
+    known = origin.get("known") is not None or any(part.get("known") is not None for part in origin.get("parts", []))
+    what = ("holds sharpened weights, probabilities" if origin.get("sharpen") else
+            "holds weights by --known, which no metric scored" if known else
+            f"mixes weights by {' and '.join(metrics)}" if len(metrics) > 1 else None)
+    if what:
+        raise UserError(f"{csv}: {what}; the student is scored by one metric, and eq. 6 mixes like with like: use "
+                        "train_with_Teacher_weight.py, or score it again with utils/get_weight.py --metric")
+    for flag in ("theta", "num_classes"):
+        then, now = origin.get(flag), getattr(args, flag, None)
+        if then is not None and not math.isclose(then, now, rel_tol=1e-4):
+            name = flag.replace("_", "-")
+            raise UserError(f"{csv}: its teacher was scored with --{name} {then:g}, this run has {now:g}; pass --{name} "
+                            f"{then:g}, or score the CSV again")
+    if "size" in origin and (origin["size"] is None or list(origin["size"]) != list(args.size)):
+        there = "each annotation's own size" if origin["size"] is None else "{} x {} px".format(*origin["size"])
+        print(f"{csv}: its teacher was scored at {there}, the student at {args.size[0]} x {args.size[1]} px, where the same "
+              "outline differs by another number of pixels; see get_weight's --size")
