@@ -42,8 +42,9 @@ def decode_mask(path, num_classes):
         if values is not None and values.ndim == 2:
             return Decoded(values, False)
         with Image.open(io.BytesIO(content)) as file:
-            _refuse_unfit(file, num_classes)
-            return _decode(file, str(file.tile), num_classes)
+            layout = str(file.tile)  # tells the bits of a sample until the file is loaded
+            _refuse_unfit(file, layout, num_classes)
+            return _decode(file, layout, num_classes)
     except FileNotFoundError:
         raise UserError(f"{path}: no such mask") from None
     except UnfitError as error:
@@ -67,7 +68,7 @@ def _is_grey_png(content):
             and b"tRNS" not in head and b"eXIf" not in head)
 
 
-def _refuse_unfit(file, num_classes):
+def _refuse_unfit(file, layout, num_classes):
     """Raise UnfitError for a format that leaves open which label a pixel has."""
     if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
         raise UnfitError(f"holds {file.n_frames} pictures; save the one that is the mask in a file of its own")
@@ -76,16 +77,12 @@ def _refuse_unfit(file, num_classes):
         raise UnfitError(f"is turned by its EXIF orientation ({turned}); save it upright, without that tag")
     if num_classes > 2 and file.format in ("JPEG", "MPO"):
         raise UnfitError("a JPEG, which changes class numbers; save masks of several classes as PNG")
-    if ";16" in str(file.tile) and not file.mode.startswith("I"):
+    if ";16" in layout and not file.mode.startswith("I"):
         raise UnfitError(f"16 bits a sample in colour ({file.mode}); save it with 8 bits per pixel")
 
 
 def _decode(file, layout, num_classes):
-    """`Decoded` of an open file.
-
-    Args:
-        layout: `file.tile` as text, which tells the bits of a sample until the file is loaded.
-    """
+    """`Decoded` of an open file; `layout` is its `tile` as text."""
     if file.mode == "1":
         return Decoded(np.array(file).astype(np.uint8), True)
     if file.mode == "P":
@@ -106,6 +103,8 @@ def _decode_palette(file, num_classes):
     if num_classes > 2:
         return Decoded(indices, True)
     palette = np.array(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    if indices.max(initial=0) >= len(palette):  # of no colour: some tools leave the palette out
+        return Decoded(indices, False)
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=2)[:len(palette)])
     shown = palette[sorted({*range(min(2, len(palette))), *used.tolist()})].astype(int)  # those used, and the first two
     grey = len(shown) and np.ptp(shown, axis=1).max() <= GREY_SPREAD

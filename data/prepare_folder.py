@@ -2,8 +2,9 @@
 
     python data/prepare_folder.py my_photos --out data/csv/my_photos
 
-reads my_photos/images and my_photos/masks, paired by stem (.jpg, .jpeg, .png), and writes train.csv, valid.csv and
-test.csv to data/csv/my_photos, split at random by --seed. The files themselves stay where they are.
+reads my_photos/images and my_photos/masks, paired by stem (.jpg, .png, .tif, .bmp, .webp; subfolders are not
+looked into), and writes train.csv, valid.csv and test.csv to data/csv/my_photos, split at random by --seed. The files
+themselves stay where they are.
 """
 
 import sys

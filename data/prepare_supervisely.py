@@ -12,6 +12,7 @@ import base64
 import json
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -40,7 +41,7 @@ def find(root):
     require(root / "meta.json", layout=LAYOUT)
     found = []
     for folder in sorted(path.parent for path in root.glob("*/ann")):
-        for image in sorted((folder / "img").glob("*")):
+        for image in sorted((folder / "img").glob("[!.]*")):
             candidates = [folder / "ann" / f"{image.name}.json", folder / "ann" / f"{image.stem}.json"]  # new and old exports
             annotation = next((path for path in candidates if path.exists()), None)
             if annotation is None:
@@ -48,6 +49,10 @@ def find(root):
             found.append((str(image), str(annotation), f"{folder.name}__{image.stem}"))
     if not found:
         raise UserError(f"{root}: no data set with img/ and ann/; this is the layout that is read: {LAYOUT}")
+    counts = Counter(name for _, _, name in found)
+    for image, _, name in found:
+        if counts[name] > 1:
+            raise UserError(f"{image}: {counts[name]} images would be written to {name}.png; rename all but one")
     return pd.DataFrame(found, columns=["image", "annotation", "name"])
 
 
@@ -76,7 +81,7 @@ def draw_annotation(path, foreground, ignored):
                 _draw_polygon(labels, item["points"], value)
             else:
                 raise ValueError(f"object {number} ({title}) is neither a bitmap nor a polygon")
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, cv2.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error, cv2.error) as error:
         raise UserError(f"{path}: not a Supervisely annotation ({type(error).__name__}: {str(error).strip()[:120]})") from None
     return labels
 
@@ -105,7 +110,10 @@ def _draw_polygon(labels, points, value):
     inside = np.zeros_like(labels)
     for outlines, fill in (([points["exterior"]], 1), (points.get("interior", []), 0)):
         for outline in outlines:
-            cv2.fillPoly(inside, [np.array(outline, dtype=float).round().astype(np.int32)], fill)
+            corners = np.array(outline, dtype=float)
+            if not (abs(corners) < LARGEST).all():
+                raise ValueError("a polygon whose corners are not finite or far outside")
+            cv2.fillPoly(inside, [corners.round().astype(np.int32)], fill)
     labels[inside > 0] = value
 
 

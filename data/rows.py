@@ -113,8 +113,8 @@ def _known_names(csv, columns):
 
 
 def _resolve(path, folder):
-    beside_csv = folder / path
-    return str(beside_csv) if path and not os.path.exists(path) and beside_csv.exists() else path
+    beside_csv = os.path.join(folder, path)
+    return beside_csv if path and not os.path.exists(path) and os.path.exists(beside_csv) else path
 
 
 def _weight_fault(value):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data.command_line import seed_number, share, tool_parser
-from data.files import UserError, csv_text, progress, read_json, write_json, write_rows
+from data.files import UserError, csv_text, is_utf8, progress, read_json, write_json, write_rows
 from data.pictures import IMAGE_SUFFIXES, write_mask
 
 SPLITS = ("train", "valid", "test")
@@ -16,22 +16,35 @@ RECORD = "prepared.json"
 
 
 def files_by_stem(folder):
-    """dict of stem -> path of the images in a folder.
+    """dict of stem -> path of the images in a folder; what else lies there is told on stderr.
 
     Raises:
-        UserError: no such folder, no images, or two files of one stem.
+        UserError: no such folder, no images, two files of one stem, or a name that is not UTF-8.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; images and masks are needed side by side, paired by stem")
-    found = defaultdict(list)
+    found, others, folders = defaultdict(list), [], []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            folders.append(path.name)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
             found[path.stem].append(path)
+        else:
+            others.append(path.name)
+    known = ", ".join(IMAGE_SUFFIXES)
     if not found:
-        raise UserError(f"{folder}: no {', '.join(IMAGE_SUFFIXES)} in it")
+        inside = f"; its folders are not looked into, e.g. {folders[0]}" if folders else ""
+        raise UserError(f"{folder}: no {known} in it{inside}")
     for paths in found.values():
         if len(paths) > 1:
             raise UserError(f"{folder}: {paths[0].name} and {paths[1].name} share a stem; rename or remove one")
+        if not is_utf8(paths[0]):
+            raise UserError(f"{str(paths[0])!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    for names, reason in ((folders, "folders, which are not looked into,"), (others, f"files that are none of {known}")):
+        if names:
+            print(f"{folder}: {len(names)} {reason} are left out, e.g. {names[0]}", file=sys.stderr)
     return {stem: paths[0] for stem, paths in found.items()}
 
 
@@ -119,7 +132,10 @@ def listed_names(path):
     Raises:
         UserError: a name leaves its folder.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise UserError(f"{path}: not a text in UTF-8 ({error})") from None
     names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
     for name in names:
         if Path(name).name != name:
@@ -170,10 +186,24 @@ def convert_masks(jobs, convert, num_classes, overwrite):
     Args:
         jobs: list of (source, target path).
         convert: function of a source that gives its label map, uint8 (H, W).
+
+    Raises:
+        UserError: two sources would be written to one file.
     """
+    sources = {}
+    for source, target in jobs:
+        if sources.setdefault(str(target), source) != source:
+            raise UserError(f"{source} and {sources[str(target)]} would both be written to {target}; rename one")
     for source, target in progress(jobs, "masks", unit="mask"):
         if overwrite or not Path(target).exists():
             write_mask(target, convert(source), num_classes)
+
+
+def _bytes_of(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 def write_splits(out, splits, overwrite):
@@ -186,7 +216,7 @@ def write_splits(out, splits, overwrite):
         UserError: a CSV exists with other content, and `overwrite` is not set; nothing is written then.
     """
     tables = {Path(out) / f"{split}.csv": rows for split, rows in splits.items()}
-    changed = [path for path, rows in tables.items() if path.exists() and path.read_text(encoding="utf-8") != csv_text(rows)]
+    changed = [path for path, rows in tables.items() if path.exists() and _bytes_of(path) != csv_text(rows).encode()]
     if changed and not overwrite:
         raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
     for path, rows in tables.items():

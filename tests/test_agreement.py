@@ -272,3 +272,21 @@ def test_offline_scores_refuse_what_is_not_a_label_map():
             agreement_cpu.agreement(a, b, 2)
     with pytest.raises(ValueError, match="unknown metric"):
         agreement_cpu.agreement(square, square, 2, "iou")
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (23, 31)])
+def test_a_theta_beyond_the_diagonal_or_of_nothing_is_the_limit(num_classes, shape):
+    """The same scores, from both modules, and no work that grows with theta."""
+    from utils import agreement as tensors
+    from utils import agreement_cpu as arrays
+
+    dice = np.random.default_rng(0)
+    for _ in range(5):
+        a, b = (dice.integers(0, num_classes, shape).astype(np.uint8) for _ in range(2))
+        a[dice.random(shape) < 0.1] = 255
+        for extreme, limit in ((1e300, 2 * sum(shape)), (1e9, 2 * sum(shape)), (1e-320, 1.0)):
+            scores = [arrays.agreement(a, b, num_classes, "bf", theta) for theta in (extreme, limit)]
+            scores += [tensors.agreement(torch.tensor(a)[None], torch.tensor(b)[None], num_classes, "bf", theta).item()
+                       for theta in (extreme, limit)]
+            np.testing.assert_allclose(scores, scores[0], atol=1e-6)

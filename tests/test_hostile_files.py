@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from data.files import UserError, read_json, write_json
 from data.legend import read_legend
-from data.pictures import read_checked_mask, read_image, read_mask, write_image, write_mask
+from data.pictures import decode_mask, read_checked_mask, read_image, read_mask, write_image, write_mask
 from data.prepare_supervisely import draw_annotation
 from data.rows import check_rows, pseudo_label_names, read_header, read_rows
 from tests.test_bad_input import bomb, run
@@ -117,8 +117,10 @@ def test_label_maps_are_read_refused_and_written_without_surprise(tmp_path, labe
     assert ((found < num_classes) | (found == 255)).all()
     write_mask(path, found, num_classes)
     again = read_mask(path, num_classes)
-    holds_one = num_classes > 2 or (found == 1).any() or not (found == 255).any()
-    assert np.array_equal(again, found) or not holds_one  # 0 and 255 alone are background and foreground
+    assert np.array_equal(again, found)
+    if num_classes == 2:
+        values, are_labels = decode_mask(path, 2)
+        assert are_labels or (values == 1).any() or not (found == 255).any()  # with ignored pixels it never looks like 0/255
 
 
 @FUZZ
@@ -178,6 +180,17 @@ def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, claim, message)
 def test_pseudo_labels_never_leave_their_folder(paths):
     for name in pseudo_label_names(pd.DataFrame({"image": paths})):
         assert "/" not in name and name not in ("", ".", "..")
+
+
+PLACES = st.builds("{}/{}{}".format, st.sampled_from(["a", "b", "a__b", "a/b", "b__a", "a.jpg"]),
+                   st.sampled_from(["1", "b__1", "a__b__1", "1.jpg", "1.png"]), st.sampled_from(["", ".jpg", ".png", ".tif"]))
+
+
+@FUZZ
+@given(paths=st.lists(PLACES, min_size=1, max_size=6))
+def test_different_images_never_share_a_pseudo_label(paths):
+    names = pseudo_label_names(pd.DataFrame({"image": paths}))
+    assert len(set(names)) == len(set(zip(paths, names))) == len(set(paths))
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/outside", "a/b"])

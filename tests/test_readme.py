@@ -12,7 +12,7 @@ from data.pictures import read_image, resize_image, write_image
 from data.splits import pair_folder
 from tables import table_text
 from tests.conftest import ROOT, run_script
-from tests.test_bad_input import CSV_FILES, IMAGES, MASKS, WEIGHTS
+from tests.test_bad_input import CSV_FILES, FOLDERS, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
 from utils.reporting import report_text
 
@@ -148,5 +148,6 @@ def test_the_reliability_page_names_tests_that_exist_and_their_cases():
     assert len(named) > 40
     for file, test in named:
         assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(), re.M), f"{file}::{test}"
-    for title, cases in (("CSV files", CSV_FILES), ("images", IMAGES), ("masks", MASKS), ("weights", WEIGHTS)):
+    for title, cases in (("CSV files", CSV_FILES), ("images", IMAGES), ("masks", MASKS), ("weights", WEIGHTS),
+                         ("folders of the prepare scripts", FOLDERS)):
         assert f"| {title} | {len(cases)} |" in page
