@@ -6,17 +6,17 @@ Images and masks are scored at the size the network was trained at. mIoU comes f
 BF, Dice and Boundary IoU are means over its images.
 """
 
-from data.command_line import command_line, positive_float, positive_int, side_length, tool_parser
+from cli.command_line import command_line, positive_float, positive_int, side_length, tool_parser
+from cli.files import check_outputs, write_json
+from cli.lazy import torch
 from data.dataset import SegmentationDataset, as_it_is
-from data.files import check_outputs, write_json
-from data.lazy import torch
 from data.rows import check_batch, check_rows, read_rows
-from utils.checkpoint import load_network
-from utils.devices import start_fabric
-from utils.engine import evaluate
-from utils.loaders import each_row_once, worker_count
+from engine.checkpoint import load_network
+from engine.devices import start_fabric
+from engine.flags import add_device_flags
+from engine.loaders import each_row_once, worker_count
+from engine.loop import evaluate
 from utils.metrics import score_table
-from utils.options import add_device_flags
 
 
 def main():

@@ -8,14 +8,14 @@ before it where two images share a stem. They appear together, when all are made
 
 from pathlib import Path
 
-from data.command_line import command_line, positive_int, tool_parser
-from data.files import check_outputs
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import check_outputs
 from data.rows import pseudo_label_names, read_rows
-from utils.checkpoint import load_network
-from utils.devices import start_fabric
-from utils.loaders import worker_count
-from utils.options import add_device_flags, add_flip_flag
-from utils.prediction import predict
+from engine.checkpoint import load_network
+from engine.devices import start_fabric
+from engine.flags import add_device_flags, add_flip_flag
+from engine.loaders import worker_count
+from engine.prediction import predict
 
 
 def main():

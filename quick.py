@@ -15,16 +15,16 @@ import hashlib
 import json
 from pathlib import Path
 
-from data.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
-from data.files import UserError
+from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
+from cli.files import UserError
 from data.legend import FILE_NAME as LEGEND
+from engine import lock
+from engine.flags import add_class_flag, add_noise_flags, train_parser
+from engine.run_folder import inside
 from models import NAMES
-from utils import lock
+from reports.experiment import DRAWN, Cell
+from reports.plan import Job, run_plan
 from utils.agreement import METRICS
-from utils.cells import DRAWN, Cell
-from utils.options import add_class_flag, add_noise_flags, train_parser
-from utils.plan import Job, run_plan
-from utils.run_folder import inside
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 

@@ -17,12 +17,12 @@ report.html holds all of it in one file.
 
 from pathlib import Path
 
-from data.command_line import command_line, positive_int, tool_parser
-from data.files import UserError, check_outputs, read_json
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import UserError, check_outputs, read_json
 from data.legend import read_legend
-from utils.comparison import read_runs
-from utils.options import add_legend_flag
-from utils.reporting import FILES, packed, read_weights, report_text, weight_summaries, write_report
+from engine.flags import add_legend_flag
+from reports.comparison import read_runs
+from reports.report_files import FILES, packed, read_weights, report_text, weight_summaries, write_report
 
 
 def main():

@@ -21,21 +21,22 @@ bf16-mixed).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
-from data.files import UserError
+from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from cli.files import UserError
 from data.legend import read_legend
 from data.rows import read_rows
 from data.splits import prepared_data_set
+from engine import lock
+from engine.flags import add_class_flag, add_legend_flag, add_noise_flags, train_parser
+from engine.run_folder import inside
 from models import NAMES
-from utils import comparison, lock
-from utils.cells import DRAWN, Cell, splits_folder
-from utils.figures import plot_examples
+from reports import comparison
+from reports.experiment import DRAWN, Cell, splits_folder
+from reports.figures import plot_examples
+from reports.paper import published
+from reports.plan import refuse_other_settings, run_plan, with_needs
+from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
 from utils.metrics import markdown_table
-from utils.options import add_class_flag, add_legend_flag, add_noise_flags, train_parser
-from utils.paper import published
-from utils.plan import refuse_other_settings, run_plan, with_needs
-from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
-from utils.run_folder import inside
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]

@@ -12,9 +12,9 @@ train_decoupling.py. A batch without disagreement makes no update.
 
 from functools import partial
 
-from data.command_line import command_line
-from utils.engine import run
-from utils.options import add_disagreement_flag, add_pair_flags, add_selection_flags, forget_rate_of, train_parser
+from cli.command_line import command_line
+from engine.flags import add_disagreement_flag, add_pair_flags, add_selection_flags, forget_rate_of, train_parser
+from engine.loop import run
 from utils.weighting import disagreement, keep_best, keep_share, trust
 
 

@@ -12,9 +12,9 @@ A = U-Net is the one reported, B = DeepLabv3+. tau is --forget-rate, T_k is --ra
 
 from functools import partial
 
-from data.command_line import command_line
-from utils.engine import run
-from utils.options import add_pair_flags, add_selection_flags, forget_rate_of, train_parser
+from cli.command_line import command_line
+from engine.flags import add_pair_flags, add_selection_flags, forget_rate_of, train_parser
+from engine.loop import run
 from utils.weighting import keep_best, keep_share, trust
 
 

@@ -11,9 +11,9 @@ classes. A batch without disagreement makes no update.
 
 from functools import partial
 
-from data.command_line import command_line
-from utils.engine import run
-from utils.options import add_disagreement_flag, add_pair_flags, train_parser
+from cli.command_line import command_line
+from engine.flags import add_disagreement_flag, add_pair_flags, train_parser
+from engine.loop import run
 from utils.weighting import disagreement
 
 

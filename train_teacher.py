@@ -21,14 +21,14 @@ runs/teacher/teacher.json, which says who judged what and what each was trained 
 teacher trained on other data).
 """
 
-from data.command_line import command_line, positive_int
-from data.files import UserError
+from cli.command_line import command_line, positive_int
+from cli.files import UserError
 from data.rows import read_rows
-from utils import run_folder
+from engine import run_folder
+from engine.flags import add_flip_flag, add_judge_flag, train_parser
+from engine.folds import train_and_judge
 from utils.agreement import METRICS
-from utils.folds import train_and_judge
 from utils.judge import check_weights
-from utils.options import add_flip_flag, add_judge_flag, train_parser
 
 
 def main():

@@ -16,12 +16,12 @@ weights, as in the paper; with --keep-loss-size it does not.
 
 from functools import partial
 
-from data.command_line import command_line, nonnegative_int, share
+from cli.command_line import command_line, nonnegative_int, share
 from data.rows import read_header
+from engine.flags import add_weight_flags, metric_of, train_parser
+from engine.loop import run
 from utils.agreement import METRICS, agreement, hard_labels
-from utils.engine import run
 from utils.judge import check_weights, loss_scale
-from utils.options import add_weight_flags, metric_of, train_parser
 from utils.weighting import floored, lambda_at, mix, scaled
 
 

@@ -18,12 +18,12 @@ Sharpened weights, or --pixels, of teachers that hardly agree with the annotatio
 
 from functools import partial
 
-from data.command_line import command_line
-from data.files import UserError
-from data.lazy import torch
-from utils.engine import run
+from cli.command_line import command_line
+from cli.files import UserError
+from cli.lazy import torch
+from engine.flags import add_weight_flags, train_parser
+from engine.loop import run
 from utils.judge import check_weights, loss_scale
-from utils.options import add_weight_flags, train_parser
 from utils.weighting import floored, levelled, scaled, shuffled
 
 

@@ -9,9 +9,9 @@
 
 from functools import partial
 
-from data.command_line import command_line, share
-from utils.engine import run
-from utils.options import train_parser
+from cli.command_line import command_line, share
+from engine.flags import train_parser
+from engine.loop import run
 from utils.weighting import dropped_worst, uniform
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int
-from data.files import UserError
-from data.lazy import torch
-from utils.engine import run
-from utils.folds import weigh_by_csv
-from utils.options import train_parser
+from cli.command_line import command_line, positive_int
+from cli.files import UserError
+from cli.lazy import torch
+from engine.flags import train_parser
+from engine.folds import weigh_by_csv
+from engine.loop import run
 from utils.weighting import uniform
 
 

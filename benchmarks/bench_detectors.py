@@ -18,18 +18,18 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import keep, table
-from data.command_line import command_line, positive_int, tool_parser
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import UserError, check_outputs, progress, read_json
+from cli.lazy import torch
 from data.dataset import SegmentationDataset
-from data.files import UserError, check_outputs, progress, read_json
-from data.lazy import torch
 from data.rows import pseudo_label_names, read_rows
+from engine.checkpoint import load_network
+from engine.flags import add_class_flag, add_flip_flag, add_score_flags
+from engine.prediction import logits_of
+from reports.experiment import SHARP_THETA
 from utils.agreement import METRICS, agreement
-from utils.cells import SHARP_THETA
-from utils.checkpoint import load_network
-from utils.detection import auprc, auroc, spearman
 from utils.get_weight import truth_masks
-from utils.options import add_class_flag, add_flip_flag, add_score_flags
-from utils.prediction import logits_of
+from utils.ranking import auprc, auroc, spearman
 
 
 def judged_folds(rows, teacher):

@@ -14,11 +14,11 @@ if __name__ == "__main__":
 
 from benchmarks.measure import RESULTS, in_turn, keep, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
-from data.command_line import command_line, positive_int, tool_parser
-from data.files import read_json
-from data.lazy import LazyModule
-from utils import building, devices, engine
-from utils.figures import save_figure
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import read_json
+from cli.lazy import LazyModule
+from engine import building, devices, loop
+from reports.figures import save_figure
 
 plt = LazyModule("matplotlib.pyplot")
 
@@ -35,7 +35,7 @@ def prepare(args, side, classes):
         return epoch_seconds(flags, fabric, state, batch, "KD")
 
     def evaluate():
-        return seconds_of(engine.evaluate, fabric, state.networks[0], batch, classes, 3.0)
+        return seconds_of(loop.evaluate, fabric, state.networks[0], batch, classes, 3.0)
 
     step()
     evaluate()

@@ -17,11 +17,11 @@ if __name__ == "__main__":
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import epoch_seconds, flags_of
-from data.command_line import command_line, positive_int, tool_parser
+from cli.command_line import command_line, positive_int, tool_parser
 from data.make_sample import draw_set
 from data.splits import pair_folder
-from utils import building, devices
-from utils.loaders import build_loaders, on_device
+from engine import building, devices
+from engine.loaders import build_loaders, on_device
 
 
 def run_flags(args, *more):

@@ -17,9 +17,9 @@ if __name__ == "__main__":
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
-from data.command_line import command_line, positive_int, tool_parser
-from data.lazy import torch
-from utils import building, devices, loaders
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.lazy import torch
+from engine import building, devices, loaders
 
 METHODS = ("plain", "Teacher", "KD")
 # a device's value that the host asks for makes it wait; the first four show on a CPU too

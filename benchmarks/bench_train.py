@@ -15,9 +15,9 @@ if __name__ == "__main__":
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
-from data.command_line import command_line, positive_int, tool_parser
-from data.lazy import torch
-from utils import building, devices
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.lazy import torch
+from engine import building, devices
 from utils.losses import per_sample_loss
 
 # name -> (--precision, channels last, --compile)

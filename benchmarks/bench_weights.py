@@ -22,8 +22,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
-from data.command_line import command_line, positive_int, tool_parser
-from data.files import progress, write_rows
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import progress, write_rows
 from data.make_sample import draw_portrait
 from data.pictures import read_checked_mask, read_mask, resize_labels, write_mask
 from data.rows import pseudo_label_names, read_rows

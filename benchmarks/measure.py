@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from data.files import write_json
+from cli.files import write_json
+from engine.run_folder import versions
 from utils.metrics import markdown_table
-from utils.run_folder import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

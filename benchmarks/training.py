@@ -6,10 +6,10 @@ import train_with_KDweight
 import train_with_Teacher_weight
 import train_without_weight
 from benchmarks.measure import seconds_of
-from data.lazy import torch
-from utils import engine
-from utils.options import train_parser
-from utils.stopping import LossWatch, StopRequest
+from cli.lazy import torch
+from engine import loop
+from engine.flags import train_parser
+from engine.stopping import LossWatch, StopRequest
 
 
 def flags_of(*words):
@@ -40,4 +40,4 @@ def epoch_seconds(flags, fabric, state, loader, method="plain"):
     state.epoch, state.begun = 1, None
     state.begin_epoch(fabric.device)
     watch, stop = LossWatch(None, 1, flags.learning_rate, flags, "-"), StopRequest(active=False)
-    return seconds_of(engine.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, watch, stop)
+    return seconds_of(loop.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, watch, stop)

@@ -1,3 +1,3 @@
-"""From files to samples. A label map holds class numbers 0..C-1 and IGNORE_INDEX; see `data.files` and `data.rows`."""
+"""From files to samples. A label map holds class numbers 0..C-1 and IGNORE_INDEX; see `cli.files` and `data.rows`."""
 
 IGNORE_INDEX = 255  # pixels that no score and no loss counts

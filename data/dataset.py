@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from data.files import progress
-from data.lazy import torch
-from data.machine import usable_cores
+from cli.files import progress
+from cli.lazy import torch
+from cli.machine import usable_cores
 from data.pictures import read_image, read_mask, resize_image, resize_labels
 from data.transforms import Augmentation
 

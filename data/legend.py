@@ -10,8 +10,8 @@ import colorsys
 import cv2
 import numpy as np
 
+from cli.files import UserError, read_json, write_json
 from data import IGNORE_INDEX
-from data.files import UserError, read_json, write_json
 
 FILE_NAME = "classes.json"
 

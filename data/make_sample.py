@@ -16,8 +16,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, seed_number, tool_parser
-from data.files import UserError, progress, together
+from cli.command_line import command_line, positive_int, seed_number, tool_parser
+from cli.files import UserError, progress, together
 from data.pictures import write_image, write_mask
 
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.files import UserError
+from cli.files import UserError
 
 LARGEST_PICTURE = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit; a few kB can claim more, and would fill the memory
 ORIENTATION = 0x0112  # EXIF tag

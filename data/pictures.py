@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from cli.files import UserError, atomic_path
 from data import IGNORE_INDEX
-from data.files import UserError, atomic_path
 from data.mask_files import ALPHA, LARGEST_PICTURE, ORIENTATION, decode_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

@@ -15,8 +15,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cli.command_line import command_line
 from data import IGNORE_INDEX
-from data.command_line import command_line
 from data.legend import write_legend
 from data.pictures import read_mask
 from data.splits import convert_masks, open_output, pair_by_stem, prepare_parser, require, write_splits

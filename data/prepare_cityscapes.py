@@ -18,9 +18,9 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cli.command_line import command_line
+from cli.files import UserError
 from data import IGNORE_INDEX
-from data.command_line import command_line
-from data.files import UserError
 from data.legend import write_legend
 from data.pictures import read_mask
 from data.splits import convert_masks, divide, open_output, prepare_parser, require, write_splits

@@ -18,8 +18,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, share
-from data.files import UserError
+from cli.command_line import command_line, share
+from cli.files import UserError
 from data.legend import write_legend
 from data.splits import divide, open_output, pair_folder, prepare_parser, write_splits
 

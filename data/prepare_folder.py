@@ -13,7 +13,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, share
+from cli.command_line import command_line, positive_int, share
 from data.pictures import image_size
 from data.splits import pair_folder, prepare_parser, split_rows, write_splits
 

@@ -16,8 +16,8 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cli.command_line import command_line
 from data import IGNORE_INDEX
-from data.command_line import command_line
 from data.pictures import read_checked_mask
 from data.splits import convert_masks, divide, download, listed_names, open_output, prepare_parser, require, write_splits
 

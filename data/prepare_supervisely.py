@@ -22,9 +22,9 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cli.command_line import command_line, share, side_length
+from cli.files import UserError, progress
 from data import IGNORE_INDEX
-from data.command_line import command_line, share, side_length
-from data.files import UserError, progress
 from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
 from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 

@@ -14,7 +14,7 @@ import pandas as pd
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line
+from cli.command_line import command_line
 from data.legend import write_legend
 from data.splits import divide, download, listed_names, open_output, prepare_parser, require, write_splits
 

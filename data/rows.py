@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.files import UserError, progress
-from data.machine import free_memory, usable_cores
+from cli.files import UserError, progress
+from cli.machine import free_memory, usable_cores
 from data.pictures import IMAGE_SUFFIXES, check_image, kinds_of, read_checked_mask, refuse_black_and_white
 
 SHOWN_FAULTS = 10

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.command_line import seed_number, share, tool_parser
-from data.files import UserError, csv_text, is_utf8, progress, read_json, write_json, write_rows
+from cli.command_line import seed_number, share, tool_parser
+from cli.files import UserError, csv_text, is_utf8, progress, read_json, write_json, write_rows
 from data.pictures import IMAGE_SUFFIXES, write_mask
 
 SPLITS = ("train", "valid", "test")

@@ -7,8 +7,8 @@ picture are labelled 255 (ignored).
 
 import functools
 
+from cli.lazy import torch
 from data import IGNORE_INDEX
-from data.lazy import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ROOT.parent / "shared" / "datasets"
 sys.path.insert(0, str(ROOT))
 
-from data.files import write_rows  # noqa: E402
+from cli.files import write_rows  # noqa: E402
 from data.make_sample import draw_portrait  # noqa: E402
 from data.pictures import write_image, write_mask  # noqa: E402
 from data.splits import pair_folder, split_rows  # noqa: E402

@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 
 import torch.utils.tensorboard  # noqa: E402, F401  loaded here, once, for all attempts
 
+import engine.loop  # noqa: E402, F401
 import models.ocrnet  # noqa: E402, F401
 import models.pointrend  # noqa: E402, F401
 import models.smp  # noqa: E402, F401
-import utils.engine  # noqa: E402, F401
 
 TIMES = ("seconds", "images_per_second")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.command_line import command_line  # noqa: F401  what ends the scripts
+from cli.command_line import command_line  # noqa: F401  what ends the scripts
+from engine import checkpoint, loop
 from tests.conftest import ROOT
-from utils import checkpoint, engine
 
 HEIGHT, WIDTH = 24, 16
 TINY = ["--epochs", 1, "--batch-size", 2, "--size", 16, 16, "--width", 4, "--accelerator", "cpu", "--name", "run"]
@@ -132,7 +132,7 @@ def pack(album):
     (album.folder / "train.csv").write_bytes(gzip.compress((album.folder / "train.csv").read_bytes()))
 
 
-def loop(album, name):
+def link_to_itself(album, name):
     (album.folder / name).unlink(missing_ok=True)
     (album.folder / name).symlink_to(album.folder / name)
 
@@ -181,11 +181,11 @@ CSV_FILES = [
     ("an empty test CSV", lambda a: a.write("", "test.csv"), "test.csv: has a header but no rows"),
     ("packed", pack, "train.csv: not a readable CSV"),
     ("a pipe", lambda a: pipe(a, "train.csv"), "train.csv: not a readable CSV (not a regular file)"),
-    ("a link to itself", lambda a: loop(a, "train.csv"), "train.csv: no such CSV"),
+    ("a link to itself", lambda a: link_to_itself(a, "train.csv"), "train.csv: no such CSV"),
     ("a NUL byte in a path", lambda a: listed(a, "images/\0.jpg,masks/1.png\n"), "row 3: image"),
     ("a path of 5,000 letters", lambda a: listed(a, "a" * 5000 + ",masks/1.png\n"), "row 3: image"),
     ("an image that is a pipe", lambda a: pipe(a, "images/1.jpg"), "row 3: image 'images/1.jpg': no such file"),
-    ("an image that links to itself", lambda a: loop(a, "images/1.jpg"), "row 3: image 'images/1.jpg': no such file"),
+    ("an image that links to itself", lambda a: link_to_itself(a, "images/1.jpg"), "row 3: image 'images/1.jpg': no such file"),
     ("a mask that is a folder", lambda a: listed(a, "images/1.jpg,masks\n"), "row 3: mask 'masks': no such file"),
     ("a URL as path", lambda a: listed(a, "http://localhost/1.jpg,masks/1.png\n"), "row 3: image 'http://localhost/1.jpg'"),
     ("a home that is not spelled out", lambda a: listed(a, "~/1.jpg,masks/1.png\n"), "row 3: image '~/1.jpg': no such file"),
@@ -497,13 +497,13 @@ def test_a_damaged_last_checkpoint_is_named(album, monkeypatch, capsys):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_goes_after_the_check_is_named_by_whichever_process_misses_it(album, monkeypatch, capsys, workers):
-    real = engine.fit
+    real = loop.fit
 
     def fit(*arguments):
         (album.folder / "images/1.jpg").unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "fit", fit)
+    monkeypatch.setattr(loop, "fit", fit)
     flags = ["--train_csv", "train.csv", *TINY, "--workers", workers]
     code, errors = run(monkeypatch, capsys, album.folder, "train_without_weight.py", *flags)
     assert code == 2 and errors.strip().splitlines()[-1] == "train_without_weight.py: error: images/1.jpg: no such file", errors
@@ -537,7 +537,7 @@ FOLDERS = [
     ("no picture", lambda a: (a.folder / "images/1.jpg").write_text("no"), "images/1.jpg: not a readable image"),
     ("a picture that is a folder", lambda a: ((a.folder / "images/1.jpg").unlink(), (a.folder / "images/1.jpg").mkdir(),
                                               (a.folder / "masks/1.png").unlink()), None),
-    ("a picture that links to itself", lambda a: loop(a, "images/1.jpg"), "images/1.jpg: no such file"),
+    ("a picture that links to itself", lambda a: link_to_itself(a, "images/1.jpg"), "images/1.jpg: no such file"),
     ("too few", lambda a: [(a.folder / f"images/{n}.jpg").unlink() for n in range(1, 6)], "cannot be split"),
     ("a name that is not UTF-8", not_utf8, "a file name that is not UTF-8"),
     ("a CSV of other rows", lambda a: ((a.folder / "out").mkdir(), (a.folder / "out/train.csv").write_text("x")),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import read_json, write_json
+from cli.files import read_json, write_json
+from engine import checkpoint, loaders
 from tests.test_bad_input import TINY, Album, check
 from tests.test_report import run_of
-from utils import checkpoint, loaders
 
 PREDICT, EVALUATE, TEACHER = "predict.py", "evaluate.py", "train_teacher.py"
 NOISE, NOISY_SET, WEIGHT, SAMPLE = ("utils/add_noise.py", "utils/generate_noisy_label.py", "utils/get_weight.py",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cli.files import UserError, atomic_path, write_rows
 from data.dataset import SegmentationDataset
-from data.files import UserError, atomic_path, write_rows
 from data.pictures import (
     check_image,
     image_size,

@@ -17,19 +17,19 @@ from lightning_fabric.strategies import DataParallelStrategy
 import train_with_KDweight
 import train_with_Teacher_weight
 import train_without_weight
-from data import machine
+from cli import machine
+from cli.files import UserError, write_rows
 from data.dataset import SegmentationDataset
-from data.files import UserError, write_rows
 from data.rows import read_rows
 from data.transforms import normalised
+from engine import building, devices, loaders, loop
+from engine.checkpoint import load, load_network, model_config
+from engine.flags import metric_of, train_parser
+from engine.optimizers import build_ranger, centralise_gradients
 from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
-from utils import building, devices, engine, loaders
-from utils.checkpoint import load, load_network, model_config
 from utils.losses import per_sample_loss, weighted_loss
 from utils.metrics import SplitScores
-from utils.optimizers import build_ranger, centralise_gradients
-from utils.options import metric_of, train_parser
 
 
 def arguments(csvs, folder, *extra, train="train_noisy_60_PointRend_weight_bmscore.csv"):
@@ -60,7 +60,7 @@ def test_kd_at_lambda_0_equals_teacher_weight_step_by_step(csvs, tmp_path):
             seen.append((logits[0].clone(), weights[0].clone()))
             return weights
 
-        engine.run(args, weigh, needs_weights=True)
+        loop.run(args, weigh, needs_weights=True)
     assert len(steps["kd"]) == 2 * 2  # 12 rows, batches of 5, the last 2 rows dropped in training
     for one, other in zip(steps["teacher"], steps["kd"]):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
@@ -112,7 +112,7 @@ def test_weights_scale_the_step_and_carry_no_gradient(csvs, tmp_path):
 
     building.build_networks = remember
     try:
-        engine.run(args, weigh)
+        loop.run(args, weigh)
     finally:
         building.build_networks = build
     after = load_network(tmp_path / "run" / "last.ckpt")[0]
@@ -135,7 +135,7 @@ def test_gradients_are_clipped_before_the_step(csvs, tmp_path, monkeypatch):
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
     monkeypatch.setattr(building, "build_optimizer", build)
-    engine.run(arguments(csvs, tmp_path, "--clip", "0.001", "--epochs", "1"), lambda logits, batch, epoch: [batch["weight"]])
+    loop.run(arguments(csvs, tmp_path, "--clip", "0.001", "--epochs", "1"), lambda logits, batch, epoch: [batch["weight"]])
     assert 0.0009 < max(moved) <= 0.001 + 1e-6
 
 
@@ -173,7 +173,7 @@ def test_split_scores_by_hand():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_size):
-    result = engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--batch-size", "4"), lambda lo, b, e: [b["weight"]])
+    result = loop.run(arguments(csvs, tmp_path, "--epochs", "1", "--batch-size", "4"), lambda lo, b, e: [b["weight"]])
     network, config = load_network(tmp_path / "run" / "best.ckpt")
     items = SegmentationDataset(read_rows(csvs / "test.csv"), config["size"], 2).__getitems__(range(4))
     with torch.no_grad():
@@ -181,16 +181,16 @@ def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_
     both = np.array(predicted), items["mask"].numpy()
     ious = [((both[0] == c) & (both[1] == c)).sum() / ((both[0] == c) | (both[1] == c)).sum() for c in range(2)]
     args = arguments(csvs, tmp_path, "--batch-size", str(batch_size))
-    fabric = engine.start_fabric(args)
+    fabric = loop.start_fabric(args)
     loader = loaders.build_loaders(args, {"test": read_rows(csvs / "test.csv")}, fabric)["test"]
-    scores = engine.evaluate(fabric, fabric.setup_module(network), loader, 2, 3.0)
+    scores = loop.evaluate(fabric, fabric.setup_module(network), loader, 2, 3.0)
     assert scores["images"] == 4 and scores["miou"] == pytest.approx(np.mean(ious))
     assert scores["bf"] == pytest.approx(np.mean([slow_scores(p, t, 2, 3.0)[0] for p, t in zip(*both)]))
     assert scores["bf"] == pytest.approx(result["test"][0]["bf"])
 
 
 def test_best_is_the_epoch_with_the_highest_mean_of_miou_and_bf(csvs, tmp_path):
-    result = engine.run(arguments(csvs, tmp_path, "--epochs", "5", "--optimizer", "adamw", "-l", "0.01"),
+    result = loop.run(arguments(csvs, tmp_path, "--epochs", "5", "--optimizer", "adamw", "-l", "0.01"),
                         lambda lo, b, e: [b["weight"]])
     scores = [(e["valid"][0]["miou"] + e["valid"][0]["bf"]) / 2 for e in epochs_of(tmp_path)]
     assert result["best_epoch"] == int(np.argmax(scores)) == load(tmp_path / "run" / "best.ckpt")["epoch"]
@@ -198,34 +198,34 @@ def test_best_is_the_epoch_with_the_highest_mean_of_miou_and_bf(csvs, tmp_path):
 
 def test_an_existing_run_is_never_overwritten_unasked(csvs, tmp_path):
     weigh = partial(train_with_Teacher_weight.weigh, arguments(csvs, tmp_path))
-    engine.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
     with pytest.raises(UserError, match="--resume.*--overwrite"):
-        engine.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
+        loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
     with pytest.raises(UserError, match="cannot resume with --size"):
-        engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--size", "32", "32", "--resume"), weigh)
+        loop.run(arguments(csvs, tmp_path, "--epochs", "1", "--size", "32", "32", "--resume"), weigh)
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
     (tmp_path / "run" / "result.json").write_text('{"kept": 1}')
-    assert engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--resume"), weigh) == {"kept": 1}
-    engine.run(arguments(csvs, tmp_path, "--epochs", "1", "--overwrite"), weigh)
+    assert loop.run(arguments(csvs, tmp_path, "--epochs", "1", "--resume"), weigh) == {"kept": 1}
+    loop.run(arguments(csvs, tmp_path, "--epochs", "1", "--overwrite"), weigh)
     for name in ("../outside", "/abs", "."):
         args = arguments(csvs, tmp_path / "inner")
         args.name = name
         with pytest.raises(UserError, match="must be a folder inside"):
-            engine.run(args, weigh)
+            loop.run(args, weigh)
 
 
 def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
     def weigh(lo, b, e):
         return [b["weight"]]
 
-    engine.run(arguments(csvs, tmp_path / "a", "--epochs", "1"), weigh)
+    loop.run(arguments(csvs, tmp_path / "a", "--epochs", "1"), weigh)
     start = str(tmp_path / "a" / "run" / "best.ckpt")
     args = arguments(csvs, tmp_path / "b", "--load", start)
     network, = building.build_networks(args, [load(start)["networks"][0]["config"]])
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), load_network(start)[0].state_dict().values()))
     with pytest.raises(UserError, match="does not fit"):
-        engine.run(arguments(csvs, tmp_path / "c", "--load", start, "--width", "8"), weigh)
+        loop.run(arguments(csvs, tmp_path / "c", "--load", start, "--width", "8"), weigh)
 
 
 @pytest.mark.parametrize("epoch, step", [(0, 1), (1, 2), (1, 25), (1, 30)])
@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(csvs, tmp_path, epoch, step
     args = arguments(csvs, tmp_path, "--batch-size", "2")
     args.train_csv = str(tmp_path / "train.csv")
     with pytest.raises(UserError) as error:
-        engine.run(args, weigh)
+        loop.run(args, weigh)
     index = seen[30 * epoch + step - 1][1]
     names = ", ".join(table["image"].tolist()[i] for i in index)
     assert (f"epoch {epoch + 1}, step {step}: the loss is nan, at learning rate 0.1, on {names}; look at these"
@@ -290,7 +290,7 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
         monkeypatch.setenv("WORLD_SIZE", "8")
     args = arguments(csvs, tmp_path)
     args.accelerator = "auto"
-    engine.start_fabric(args)
+    loop.start_fabric(args)
     assert asked["strategy"] == strategy
     if torchrun:
         assert asked["devices"] == 4 and asked["num_nodes"] == 2
@@ -298,15 +298,15 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
 
 def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
     """Lightning's DataParallel strategy itself, wrapped around a CPU: same losses, same scores."""
-    one = engine.run(arguments(csvs, tmp_path / "one"), lambda lo, b, e: [b["weight"]])
+    one = loop.run(arguments(csvs, tmp_path / "one"), lambda lo, b, e: [b["weight"]])
 
     def start_fabric(args):
         fabric = Fabric(accelerator="cpu", strategy=DataParallelStrategy(parallel_devices=[torch.device("cpu")]))
         fabric.seed_everything(args.seed, verbose=False)
         return fabric
 
-    monkeypatch.setattr(engine, "start_fabric", start_fabric)
-    parallel = engine.run(arguments(csvs, tmp_path / "dp"), lambda lo, b, e: [b["weight"]])
+    monkeypatch.setattr(loop, "start_fabric", start_fabric)
+    parallel = loop.run(arguments(csvs, tmp_path / "dp"), lambda lo, b, e: [b["weight"]])
     assert epochs_of(tmp_path / "one") == epochs_of(tmp_path / "dp")
     assert one["test"] == parallel["test"]
 
@@ -343,7 +343,7 @@ def test_weights_are_made_without_asking_the_device_for_a_value(script, num_clas
 
 
 def test_augmentation_does_not_depend_on_workers_or_batches(csvs, tmp_path):
-    fabric = engine.start_fabric(arguments(csvs, tmp_path))
+    fabric = loop.start_fabric(arguments(csvs, tmp_path))
     rows = {"train": read_rows(csvs / "train_noisy_60.csv")}
 
     def augmented(epoch, *flags):
@@ -373,10 +373,10 @@ def test_a_cpu_that_trains_loads_by_itself_and_a_gpu_has_help(monkeypatch):
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
     with pytest.raises(UserError, match=r"--cache: 19 samples of 48x32 take 0\.00 GiB, 0\.00 GiB are free; leave it out"):
-        engine.run(arguments(csvs, tmp_path, "--cache"), train_without_weight.weigh)
+        loop.run(arguments(csvs, tmp_path, "--cache"), train_without_weight.weigh)
     assert not (tmp_path / "run").exists()
     monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32)
-    engine.run(arguments(csvs, tmp_path, "--cache", "--epochs", "1"), train_without_weight.weigh)
+    loop.run(arguments(csvs, tmp_path, "--cache", "--epochs", "1"), train_without_weight.weigh)
     assert "GiB for 19 samples" in capsys.readouterr().out
 
 

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.files import UserError, read_json, write_json
+from cli.files import UserError, read_json, write_json
 from data.legend import read_legend
 from data.pictures import decode_mask, read_checked_mask, read_image, read_mask, write_image, write_mask
 from data.prepare_supervisely import draw_annotation
 from data.rows import check_rows, pseudo_label_names, read_header, read_rows
+from reports.report_files import report_page
 from tests.test_bad_input import bomb, run
 from utils.add_noise import KINDS, add_noise
 from utils.agreement import METRICS
 from utils.agreement_cpu import agreement
-from utils.reporting import report_page
 
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

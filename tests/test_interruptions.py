@@ -16,14 +16,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 
-from data.command_line import Terminated
-from data.files import UserError, is_temporary, write_json
+from cli.command_line import Terminated
+from cli.files import UserError, is_temporary, write_json
+from engine import checkpoint, lock, loop
+from engine.loaders import leave_stopping
+from engine.stopping import StopRequest
 from tests import kill_drill
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
 from tests.test_engine import arguments
-from utils import checkpoint, engine, lock
-from utils.loaders import leave_stopping
-from utils.stopping import StopRequest
 
 WEIGHTED = "train_noisy_60_PointRend_weight_bmscore.csv"
 
@@ -72,7 +72,7 @@ def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(interruptible, csvs, 
             return [batch["weight"]]
 
         flags = ["--model", "deeplabv3plus", "--encoder", "mobilenet_v2", "--batch-size", "4", "--epochs", "2", "--augment"]
-        return engine.run(arguments(csvs, home, *flags, *["--resume"] * (at is not None)), stopping)
+        return loop.run(arguments(csvs, home, *flags, *["--resume"] * (at is not None)), stopping)
 
     whole = run(tmp_path / "whole")
     for step in range(1, 6):
@@ -91,7 +91,7 @@ def test_a_stop_does_not_save_a_loss_that_is_not_finite(csvs, tmp_path):
         return [batch["weight"] * (float("nan") if epoch == 1 else 1)]
 
     with pytest.raises(UserError, match="epoch 2, step 1: the loss is nan"):
-        engine.run(arguments(csvs, tmp_path), weigh)
+        loop.run(arguments(csvs, tmp_path), weigh)
     saved = checkpoint.load(tmp_path / "run" / "last.ckpt")
     assert saved["epoch"] == 1 and saved["begun"] is None
 
@@ -168,24 +168,24 @@ def test_loader_processes_leave_ctrl_c_to_the_training_and_end_when_they_are_tol
 
 
 def test_a_stop_while_testing_says_how_to_go_on(csvs, tmp_path, monkeypatch):
-    real, whole = engine.finish, engine.run(arguments(csvs, tmp_path / "whole"), weigh)
+    real, whole = loop.finish, loop.run(arguments(csvs, tmp_path / "whole"), weigh)
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "finish", finish)
+        patch.setattr(loop, "finish", finish)
         with pytest.raises(Terminated, match="stopped while testing; the same command with --resume"):
-            engine.run(arguments(csvs, tmp_path), weigh)
-    assert engine.run(arguments(csvs, tmp_path, "--resume"), weigh)["test"] == whole["test"]
+            loop.run(arguments(csvs, tmp_path), weigh)
+    assert loop.run(arguments(csvs, tmp_path, "--resume"), weigh)["test"] == whole["test"]
 
 
 def test_whoever_ends_tables_ends_their_commands(tmp_path):
     sleeper = f"import time, os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + ' '); time.sleep(600)"
     code = f"""from pathlib import Path
-from data.command_line import command_line
-from utils.plan import Job, run_plan
+from cli.command_line import command_line
+from reports.plan import Job, run_plan
 folder = Path({str(tmp_path)!r})
 command_line(lambda: run_plan([Job(["-c", {sleeper!r}], folder / "never", [], folder / "log")]))
 """
@@ -265,12 +265,12 @@ def holder(tmp_path):
 
 def test_a_run_that_another_process_works_on_is_refused_until_that_one_is_dead(csvs, tmp_path, holder):
     with pytest.raises(UserError, match=f"process {holder.pid} on {socket.gethostname()} is at work"):
-        engine.run(arguments(csvs, tmp_path), weigh)
+        loop.run(arguments(csvs, tmp_path), weigh)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock"]
     holder.kill()
     holder.wait()
     assert (tmp_path / "run" / ".lock").exists()  # stale
-    engine.run(arguments(csvs, tmp_path), weigh)
+    loop.run(arguments(csvs, tmp_path), weigh)
     assert (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / ".lock").exists()
 
 
@@ -325,7 +325,7 @@ def test_a_refused_command_leaves_no_folder(csvs, tmp_path):
     args = arguments(csvs, tmp_path / "new" / "out")
     args.train_csv = "nowhere.csv"
     with pytest.raises(UserError, match="no such CSV"):
-        engine.run(args, weigh)
+        loop.run(args, weigh)
     assert not list(tmp_path.iterdir())
 
 
@@ -337,17 +337,17 @@ def test_the_same_flags_with_other_rows_are_not_the_same_run(csvs, tmp_path):
         changed.train_csv = str(copy)
         return changed
 
-    engine.run(args(), weigh)
+    loop.run(args(), weigh)
     (tmp_path / "run" / "result.json").unlink()
     copy.write_text("\n".join(copy.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(UserError, match=r"cannot resume, .*train.csv holds other rows .*12 rows then, 11 now"):
-        engine.run(args("--resume"), weigh)
-    engine.run(args("--overwrite"), weigh)
+        loop.run(args("--resume"), weigh)
+    loop.run(args("--overwrite"), weigh)
 
 
 def test_what_a_killed_overwrite_left_is_not_taken_for_a_run(csvs, tmp_path, monkeypatch):
     """Killed once the last checkpoint is gone: then the old result must be gone too, or it would pass for the new one."""
-    first = engine.run(arguments(csvs, tmp_path), weigh)
+    first = loop.run(arguments(csvs, tmp_path), weigh)
     class Killed(Exception):
         pass
 
@@ -360,19 +360,19 @@ def test_what_a_killed_overwrite_left_is_not_taken_for_a_run(csvs, tmp_path, mon
         patch.setattr("pathlib.Path.unlink", lambda path, *a, **k: unlink(path) if path.parent.name == "run" and not
                       is_temporary(path) and path.name != ".lock" else os.path.exists(path) and os.remove(path))
         with pytest.raises(Killed):
-            engine.run(arguments(csvs, tmp_path, "--overwrite"), weigh)
+            loop.run(arguments(csvs, tmp_path, "--overwrite"), weigh)
     assert not (tmp_path / "run" / "result.json").exists() and (tmp_path / "run" / "args.json").exists()
-    again = engine.run(arguments(csvs, tmp_path, "--resume"), weigh)
+    again = loop.run(arguments(csvs, tmp_path, "--resume"), weigh)
     assert first["test"] == again["test"]
 
 
 def test_a_torn_log_does_not_stop_a_resumption(csvs, tmp_path):
-    engine.run(arguments(csvs, tmp_path), weigh)
+    loop.run(arguments(csvs, tmp_path), weigh)
     (tmp_path / "run" / "result.json").unlink()
     log = tmp_path / "run" / "log.jsonl"
     whole = log.read_text()
     log.write_text(whole + '{"epoch": 2, "los')
-    engine.run(arguments(csvs, tmp_path, "--resume"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--resume"), weigh)
     assert log.read_text() == whole
 
 
@@ -440,7 +440,7 @@ def scaled(monkeypatch):
         plugins[-1]._desired_input_dtype = torch.float32
         return Fabric(accelerator="cpu", devices=1, plugins=plugins[-1])
 
-    monkeypatch.setattr(engine, "start_fabric", start_fabric)
+    monkeypatch.setattr(loop, "start_fabric", start_fabric)
     return plugins
 
 
@@ -451,7 +451,7 @@ def test_a_resumed_run_goes_on_with_the_scale_of_its_losses(csvs, tmp_path, scal
                 os.kill(os.getpid(), signal.SIGTERM)
             return [batch["weight"]]
 
-        return engine.run(arguments(csvs, home, "--epochs", "4", *flags), stopping)  # 2 steps an epoch
+        return loop.run(arguments(csvs, home, "--epochs", "4", *flags), stopping)  # 2 steps an epoch
 
     run(tmp_path / "whole")
     with pytest.raises(Terminated):
@@ -463,15 +463,15 @@ def test_a_resumed_run_goes_on_with_the_scale_of_its_losses(csvs, tmp_path, scal
 
 
 def test_a_checkpoint_without_a_scale_resumes_and_one_with_it_does_without_a_scaler(csvs, tmp_path, scaled, monkeypatch):
-    engine.run(arguments(csvs, tmp_path, "--epochs", "3"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "3"), weigh)
     path = tmp_path / "run" / "last.ckpt"
     content = checkpoint.load(path)
     assert content["precision"]["scale"] == 16
     (tmp_path / "run" / "result.json").unlink()
     checkpoint.save(path, {key: value for key, value in content.items() if key not in ("precision", "format")})
-    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)
     assert scaled[-1].state_dict()["scale"] == 4
     (tmp_path / "run" / "result.json").unlink()
     checkpoint.save(path, {key: value for key, value in content.items() if key != "format"})
     monkeypatch.undo()
-    engine.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "3", "--resume"), weigh)

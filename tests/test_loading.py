@@ -10,8 +10,8 @@ import torch
 from data.dataset import SegmentationDataset, as_it_is, sample_seed
 from data.pictures import write_image, write_mask
 from data.rows import read_rows
+from engine import loaders, loop
 from tests.test_engine import arguments
-from utils import engine, loaders
 
 LARGEST_SEED = 2**32 - 1
 
@@ -19,7 +19,7 @@ LARGEST_SEED = 2**32 - 1
 def training_loader(csvs, folder, *flags):
     args = arguments(csvs, folder, "--augment", "--batch-size", "4", *flags)
     rows = {"train": read_rows(csvs / "train_noisy_60.csv")}
-    return args, loaders.build_loaders(args, rows, engine.start_fabric(args))["train"]
+    return args, loaders.build_loaders(args, rows, loop.start_fabric(args))["train"]
 
 
 def batches_of(args, loader, epoch):

@@ -12,17 +12,17 @@ import torch
 from torch.nn import functional as F
 from torch_optimizer import Ranger
 
+from cli.files import write_rows
 from data.dataset import SegmentationDataset
-from data.files import write_rows
 from data.make_sample import draw_set
 from data.rows import read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
+from engine import building, checkpoint, loop
+from engine.flags import add_pair_flags, train_parser
 from models import build_model
 from tests.test_agreement import slow_scores
 from tests.test_engine import arguments, epochs_of
-from utils import building, checkpoint, engine
-from utils.options import add_pair_flags, train_parser
 
 SEED, EPOCHS, BATCH, RATE, SIZE, DISAGREE = 3, 3, 4, 0.1, (48, 32), 0.15  # so small networks hardly ever agree to 0.9
 WEIGHTED = "train_noisy_60_PointRend_weight_{}score.csv"
@@ -180,7 +180,7 @@ def test_the_learning_rate_halves_when_the_schedule_says(csvs, tmp_path, monkeyp
         return optimizer, scheduler
 
     monkeypatch.setattr(building, "build_optimizer", remember)
-    engine.run(arguments(csvs, tmp_path, "--epochs", "5", "--lr-step", "2", "--lr-gamma", "0.5"), baseline_weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "5", "--lr-step", "2", "--lr-gamma", "0.5"), baseline_weigh)
     rates = [0.1, 0.1, 0.05, 0.05, 0.025]
     assert [entry["learning_rate"] for entry in epochs_of(tmp_path)] == pytest.approx(rates)
     assert stepped == pytest.approx([rate for rate in rates for _ in range(2)])
@@ -198,7 +198,7 @@ def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides(csvs, tmp_pa
             seen[epoch] += batch["index"].tolist()
             return [batch["weight"]]
 
-        engine.run(arguments(csvs, tmp_path / home, "--batch-size", "4", *flags), weigh)
+        loop.run(arguments(csvs, tmp_path / home, "--batch-size", "4", *flags), weigh)
         return seen
 
     first, second = orders("a")
@@ -225,7 +225,7 @@ def test_each_network_is_updated_by_its_own_selection(csvs, tmp_path, monkeypatc
     args = parser.parse_args(["--train_csv", str(csvs / "train_noisy_60.csv"), "--name", "run", "--out-dir", str(tmp_path),
                               "--model-b", "unet", "--size", "48", "32", "--width", "4", "--accelerator", "cpu",
                               "--epochs", "1"])
-    engine.run(args, weigh, networks=("_a", "_b"), selects=True)
+    loop.run(args, weigh, networks=("_a", "_b"), selects=True)
     saved = checkpoint.load(tmp_path / "run" / "last.ckpt")["networks"]
     for k in range(2):
         moved = [not torch.equal(value, saved[k]["state"][name]) for name, value in before[k].items()]

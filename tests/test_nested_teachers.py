@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from data.rows import pseudo_label_names, read_rows
+from engine import folds
 from tests.conftest import run_script
-from utils import folds
 from utils.scoring import score_pairs
 
 

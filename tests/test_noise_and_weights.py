@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import UserError, write_rows
+from cli.files import UserError, write_rows
 from data.pictures import read_mask, resize_labels, write_mask
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from tests.conftest import run_script
 from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
-from utils.detection import auprc, auroc, spearman
 from utils.generate_noisy_label import draw_levels
 from utils.get_weight import mixed_rows
+from utils.ranking import auprc, auroc, spearman
 from utils.scoring import map_ahead, score_rows
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import UserError, write_json
+from cli.files import UserError, write_json
 from data.legend import Legend, read_legend, write_legend
 from data.pictures import read_mask
 from data.rows import read_rows

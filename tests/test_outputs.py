@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.files import UserError, check_outputs, read_json, together, write_json
+from cli.files import UserError, check_outputs, read_json, together, write_json
 from data.pictures import read_mask
 from data.rows import pseudo_label_names, read_rows
+from engine import prediction
+from reports import figures, report_files
 from tests.test_bad_input import check, run
 from tests.test_bad_tools import LEVELS, NETWORK, NOISY_SET, PREDICT, RUNS, SAMPLE, WEIGHTS, Desk, contents, refused
-from utils import figures, prediction, reporting
 from utils.generate_noisy_label import noisy_mask_names
 
 
@@ -148,10 +149,10 @@ def test_weight_csvs_of_one_name_are_told_apart(desk, monkeypatch, capsys):
 
 def test_names_of_weight_csvs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert reporting._names_of(["a/w.csv", "a/v.csv"]) == ["w", "v"] and reporting._names_of([]) == []
+    assert report_files._names_of(["a/w.csv", "a/v.csv"]) == ["w", "v"] and report_files._names_of([]) == []
     here = f"{tmp_path.parent.name}/{tmp_path.name}"
-    assert reporting._names_of(["x/a/w.csv", "y/a/w.csv", "v.csv"]) == ["x/a/w", "y/a/w", f"{here}/v"]
-    assert reporting._names_of(["w.csv", "w.txt"]) == ["w.csv", "w.txt"]
+    assert report_files._names_of(["x/a/w.csv", "y/a/w.csv", "v.csv"]) == ["x/a/w", "y/a/w", f"{here}/v"]
+    assert report_files._names_of(["w.csv", "w.txt"]) == ["w.csv", "w.txt"]
 
 
 def test_weights_with_levels_and_without_stand_in_one_table(desk, monkeypatch, capsys):

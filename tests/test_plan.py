@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.files import UserError
-from utils.plan import Job, run_plan, with_needs
+from cli.files import UserError
+from reports.plan import Job, run_plan, with_needs
 
 
 def job(folder, name, code, *needs):
@@ -48,7 +48,7 @@ def test_two_at_a_time_and_never_before_what_they_need(tmp_path):
 
 @pytest.mark.parametrize("given, seen", [(None, "3"), ("1", "1")])
 def test_commands_side_by_side_share_the_cores(tmp_path, monkeypatch, given, seen):
-    monkeypatch.setattr("utils.plan.usable_cores", lambda: 6)
+    monkeypatch.setattr("reports.plan.usable_cores", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from data.files import write_rows
+from cli.files import write_rows
 from data.make_sample import draw_set
 from data.rows import read_rows
 from data.splits import pair_folder
-from utils.detection import auroc
+from utils.ranking import auroc
 from utils.weighting import shuffled
 
 SIZE = 48  # px; noise of 25 to 40 px in a picture of 321 is one of 4 to 6 here, so that tiny networks see it

@@ -11,7 +11,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from data.files import UserError
+from cli.files import UserError
 from data.legend import read_legend
 from data.pictures import read_mask, write_image, write_mask
 from data.prepare_cityscapes import CLASSES, TRAIN_ID

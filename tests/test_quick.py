@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import quick
-from data.files import UserError
+from cli.files import UserError
+from reports.plan import refuse_other_settings, with_needs
 from tests.test_bad_input import HEIGHT, WIDTH, Album, run
-from utils.plan import refuse_other_settings, with_needs
 
 TINY = ["--size", HEIGHT, WIDTH, "--model", "unet", "--width", 4, "--encoder-weights", "none", "--epochs=1"]
 

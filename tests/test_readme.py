@@ -10,11 +10,11 @@ import pytest
 
 from data.pictures import read_image, resize_image, write_image
 from data.splits import pair_folder
+from reports.report_files import report_text
 from tables import table_text
 from tests.conftest import ROOT, run_script
 from tests.test_bad_input import CSV_FILES, FOLDERS, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
-from utils.reporting import report_text
 
 pytestmark = pytest.mark.prose
 README = (ROOT / "README.md").read_text(encoding="utf-8")

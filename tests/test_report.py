@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from data.files import UserError, write_json
+from cli.files import UserError, write_json
 from data.legend import Legend
 from report import main
-from utils.comparison import compare, group_runs, paired_difference, read_runs, recovered
-from utils.figures import plot_gain, plot_noise
-from utils.reporting import packed, report_page, report_text, result_tables, unpacked, weight_table
+from reports.comparison import compare, group_runs, paired_difference, read_runs, recovered
+from reports.figures import plot_gain, plot_noise
+from reports.report_files import packed, report_page, report_text, result_tables, unpacked, weight_table
 
 
 def run_of(name, miou=0.5, bf=0.5, seed=0, classes=2, networks=1, noise=None, auroc=None, last=None, **args):

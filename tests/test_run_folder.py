@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from data.files import UserError, write_rows
+from cli.files import UserError, write_rows
 from data.rows import read_rows
+from engine import loop
 from tests.conftest import run_script
 from tests.test_engine import arguments
-from utils import engine
 
 TINY = ["--accelerator", "cpu", "--size", 48, 32, "--width", 4, "--epochs", 1, "--batch-size", 4]
 
@@ -26,7 +26,7 @@ def test_a_finished_run_is_not_reused_for_other_rows(csvs, tmp_path):
     def run():
         args = arguments(csvs, tmp_path, "--epochs", "1", "--resume")
         args.train_csv = str(train)
-        return engine.run(args, weigh)
+        return loop.run(args, weigh)
 
     first = run()
     assert run() == json.loads(json.dumps(first))  # the same rows: nothing to do
@@ -55,5 +55,5 @@ def test_splits_that_share_a_picture_are_refused(csvs, tmp_path, one, other):
     write_rows(tmp_path / "more.csv", pd.concat([rows, read_rows(getattr(args, f"{one}_csv")).iloc[:1]]))
     setattr(args, f"{other}_csv", str(tmp_path / "more.csv"))
     with pytest.raises(UserError, match=r"more.csv: 1 of its \d+ images are in |: 1 of its \d+ images are in .*more.csv too"):
-        engine.run(args, weigh)
+        loop.run(args, weigh)
     assert not (tmp_path / "run").exists()

@@ -10,9 +10,9 @@ import torch
 
 import train_decoupling
 from data.rows import read_rows
+from engine import building, loop
 from tests.conftest import run_script
 from tests.test_engine import arguments, epochs_of
-from utils import building, engine
 from utils.agreement import agreement
 from utils.losses import per_sample_loss, weighted_loss
 from utils.weighting import disagreement, dropped_worst, keep_best, keep_share, shuffled, trust
@@ -146,7 +146,7 @@ class TwoProcesses:
 def test_the_loss_is_averaged_over_the_samples_kept_in_all_processes():
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0])
     selections = [torch.tensor([1.0, 0, 1, 0]), torch.tensor([0.0, 0, 0, 0])]
-    scaled, kept = engine.averaged_over_kept(TwoProcesses([1.0, 0.0]), selections)
+    scaled, kept = loop.averaged_over_kept(TwoProcesses([1.0, 0.0]), selections)
     assert kept.tolist() == [3, 0]
     # DDP takes the mean of both processes' gradients, so the other one's sample, of loss 3, adds 3 * 4 * 2 / 3 / 4 there
     mine, other = weighted_loss(losses, scaled[0]), 3.0 * (4 * 2 / 3) / 4
@@ -171,7 +171,7 @@ def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
     args = arguments(csvs, tmp_path, "--optimizer", "adamw", "--weight-decay", "0.5", "-l", "0.1", "--epochs", "2")
     building.build_networks = remember
     try:
-        engine.run(args, weigh, selects=True)
+        loop.run(args, weigh, selects=True)
     finally:
         building.build_networks = build
     assert [entry["empty"] for entry in epochs_of(tmp_path)] == [[1], [2]]  # 2 steps an epoch, the first one kept all

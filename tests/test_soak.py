@@ -5,8 +5,8 @@ import gc
 import psutil
 import pytest
 
+from engine import loop
 from tests.test_engine import arguments
-from utils import engine
 
 SIZES = (16, 17, 24, 31, 32, 40, 48)
 
@@ -17,7 +17,7 @@ def test_500_trainings_leave_nothing_behind(csvs, tmp_path):
     for number in range(500):
         size = [str(SIZES[number % 7]), str(SIZES[number // 7 % 7])]  # 49 sizes: PyTorch keeps something of each
         args = arguments(csvs, tmp_path, "--size", *size, "--epochs", "1", "--overwrite")
-        engine.run(args, lambda logits, batch, epoch: [batch["weight"]])
+        loop.run(args, lambda logits, batch, epoch: [batch["weight"]])
         if number >= 100 and number % 50 == 49:  # libraries have settled
             gc.collect()
             seen.append((process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()))

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import tables
-from data.files import UserError, write_json, write_rows
+from cli.files import UserError, write_json, write_rows
 from data.rows import read_rows
 from data.splits import pair_folder, prepared_data_set
+from reports.experiment import DRAWN, Cell, splits_folder
+from reports.paper import TABLES as PUBLISHED
+from reports.paper import published
+from reports.plan import refuse_other_settings, with_needs
+from reports.report_files import packed
 from tests.conftest import run_script
 from tests.test_report import run_of
-from utils.cells import DRAWN, Cell, splits_folder
-from utils.paper import TABLES as PUBLISHED
-from utils.paper import published
-from utils.plan import refuse_other_settings, with_needs
-from utils.reporting import packed
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from data.pictures import read_image, read_mask, resize_image, write_image
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
+from engine.prediction import predict
 from models import build_model
 from models.ocrnet import gather_regions
 from models.pointrend import draw_points, sample_at, subdivide, uncertainty
 from tests.conftest import run_script
 from utils.agreement import bf, hard_labels
 from utils.losses import AUXILIARY_SHARE, per_sample_loss, training_losses, values_at
-from utils.prediction import predict
 from utils.scoring import score_rows
 
 # --- PointRend --------------------------------------------------------------------------------------------------

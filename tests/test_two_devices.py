@@ -6,10 +6,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DataParallelStrategy, dp
 from torch.func import functional_call
 
-from data.files import write_rows
+from cli.files import write_rows
 from data.rows import read_rows
+from engine import checkpoint, loop
 from tests.test_engine import arguments, epochs_of
-from utils import checkpoint, engine
 
 
 class TwoDevices(torch.nn.DataParallel):
@@ -52,7 +52,7 @@ def two_devices(monkeypatch):
         return fabric
 
     monkeypatch.setattr(dp, "DataParallel", TwoDevices)
-    monkeypatch.setattr(engine, "start_fabric", start_fabric)
+    monkeypatch.setattr(loop, "start_fabric", start_fabric)
     monkeypatch.setattr(TwoDevices, "seen", [])
     return TwoDevices.seen
 
@@ -69,7 +69,7 @@ def test_two_devices_train_as_one(csvs, tmp_path, monkeypatch, request):
     def train(home):
         args = arguments(csvs, tmp_path / home, "--batch-size", "4")
         args.train_csv = str(tmp_path / "train.csv")
-        engine.run(args, weigh)
+        loop.run(args, weigh)
         state = checkpoint.load(tmp_path / home / "run" / "last.ckpt")["networks"][0]["state"]
         weights = {name: value for name, value in state.items() if "running_" not in name}  # variances of 2 or 4 samples
         return [entry["loss"][0] for entry in epochs_of(tmp_path / home)], weights
@@ -83,7 +83,7 @@ def test_two_devices_train_as_one(csvs, tmp_path, monkeypatch, request):
 
 
 def test_each_device_takes_its_own_half_of_a_batch(csvs, tmp_path, two_devices):
-    engine.run(arguments(csvs, tmp_path, "--batch-size", "4", "--epochs", "1"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--batch-size", "4", "--epochs", "1"), weigh)
     steps = two_devices[:3]  # an epoch of 12 rows; validation comes after them
     assert [[len(images) for images in halves] for halves in steps] == [[2, 2]] * 3
     assert len(torch.cat([images for halves in steps for images in halves]).flatten(1).unique(dim=0)) == 12

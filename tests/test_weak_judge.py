@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.files import UserError, write_json, write_rows
+from cli.files import UserError, write_json, write_rows
 from data.pictures import read_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
+from engine.flags import metric_of
 from tests.conftest import run_script
 from utils import judge
-from utils.options import metric_of
 from utils.weighting import scaled
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 1]

@@ -25,13 +25,13 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cli.command_line import command_line, nonnegative_int, seed_number, tool_parser
+from cli.files import UserError, check_outputs, progress, together, write_json
 from data import IGNORE_INDEX
-from data.command_line import command_line, nonnegative_int, seed_number, tool_parser
-from data.files import UserError, check_outputs, progress, together, write_json
 from data.legend import read_legend
 from data.pictures import IMAGE_SUFFIXES, read_checked_mask, resize_labels, write_image, write_mask
+from engine.flags import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 from utils.agreement_cpu import agreement
-from utils.options import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 
 SQUARE = np.ones((3, 3), np.uint8)
 LEVELS = (0, 2, 4, 6, 8, 10)

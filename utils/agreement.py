@@ -12,8 +12,8 @@ Sources: eq. 1-3 and 5 of the paper (BF, mIoU, their mean); Boundary IoU: Cheng 
 
 import math
 
+from cli.lazy import torch
 from data import IGNORE_INDEX
-from data.lazy import torch
 
 METRICS = ("miou", "bf", "bm")
 GROUP = 30  # classes that are dilated at once, a bit of an int32 each

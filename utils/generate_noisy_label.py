@@ -18,12 +18,12 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, positive_int, seed_number, share, tool_parser
-from data.files import UserError, check_outputs, progress, together, write_rows
+from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
+from cli.files import UserError, check_outputs, progress, together, write_rows
 from data.pictures import read_checked_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
+from engine.flags import add_class_flag, add_noise_flags
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
-from utils.options import add_class_flag, add_noise_flags
 
 
 def draw_levels(count, ratio, low, high, rng):

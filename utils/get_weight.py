@@ -42,13 +42,13 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
-from data.files import UserError, check_outputs, read_json, together, write_json, write_rows
+from cli.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
+from cli.files import UserError, check_outputs, read_json, together, write_json, write_rows
 from data.rows import read_rows
+from engine.flags import add_class_flag, add_score_flags
 from utils.agreement import METRICS
-from utils.detection import spearman, summarise
 from utils.judge import mean_agreement, mixed_origin, read_origin, weakness, weight_facts
-from utils.options import add_class_flag, add_score_flags
+from utils.ranking import spearman, summarise
 from utils.scoring import score_pairs, score_rows
 from utils.weighting import sharpened
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import UserError, read_json
+from cli.files import UserError, read_json
 from data.rows import read_rows
 from utils.agreement import METRICS
 

@@ -8,8 +8,8 @@ What a network gives while training is its logits (B, C, H, W), or a dict of the
     points        (B, N, 2), where these lie: x, y in pixels of the picture, 0..W, 0..H
 """
 
+from cli.lazy import torch
 from data import IGNORE_INDEX
-from data.lazy import torch
 
 AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
 

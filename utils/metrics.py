@@ -5,8 +5,8 @@ Legend: B images, C classes, H x W pixels.
 
 import statistics
 
+from cli.lazy import torch
 from data import IGNORE_INDEX
-from data.lazy import torch
 from utils.agreement import bf_per_class, boundary_iou, dice, mean_bf
 
 

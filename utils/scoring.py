@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from data.command_line import LONGEST_SIDE
-from data.files import UserError, progress
+from cli.command_line import LONGEST_SIDE
+from cli.files import UserError, progress
 from data.pictures import checked_labels, decode_mask, kinds_of, refuse_black_and_white, resize_labels
 from data.rows import check_shape, pseudo_label_paths
 from utils.agreement_cpu import agreement

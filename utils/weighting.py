@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from data.lazy import LazyModule, torch
+from cli.lazy import LazyModule, torch
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
 
@@ -44,7 +44,7 @@ def floored(weights, minimum):
 
 
 def scaled(weigh, factor):
-    """`weigh` (see utils/engine.py) with all its weights times `factor`; itself where that is 1."""
+    """`weigh` (see engine/loop.py) with all its weights times `factor`; itself where that is 1."""
     if factor == 1:
         return weigh
     return lambda logits, batch, epoch: [factor * weights for weights in weigh(logits, batch, epoch)]

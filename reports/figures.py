@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import atomic_path
-from data.lazy import LazyModule
+from cli.files import atomic_path
+from cli.lazy import LazyModule
 from data.pictures import image_size, read_image, read_mask, resize_image, resize_labels
 from data.rows import pseudo_label_names
-from utils.comparison import COMPARED, SCORES
+from reports.comparison import COMPARED, SCORES
 
 plt = LazyModule("matplotlib.pyplot")
 

@@ -12,7 +12,7 @@ import os
 import socket
 from pathlib import Path
 
-from data.files import UserError
+from cli.files import UserError
 
 FILE_NAME = ".lock"
 

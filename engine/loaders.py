@@ -4,12 +4,12 @@ import itertools
 import os
 import signal
 
+from cli.files import UserError
+from cli.lazy import torch
+from cli.machine import free_memory, usable_cores
 from data.dataset import SegmentationDataset, as_it_is, cache_bytes
-from data.files import UserError
-from data.lazy import torch
-from data.machine import free_memory, usable_cores
 from data.transforms import normalised
-from utils.checkpoint import restore_random_state
+from engine.checkpoint import restore_random_state
 
 
 def build_loaders(args, splits, fabric):

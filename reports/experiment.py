@@ -1,6 +1,6 @@
 """The commands of an experiment: one data set at one share of noisy masks and one seed is a *cell*.
 
-A cell's methods give jobs (`utils.plan`); equal calls give the same job, so tables share what they have in common. Nothing is
+A cell's methods give jobs (`reports.plan`); equal calls give the same job, so tables share what they have in common. Nothing is
 written while jobs are planned.
 """
 
@@ -8,10 +8,10 @@ import os
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from data.files import UserError
+from cli.files import UserError
 from data.rows import read_rows
-from utils import run_folder
-from utils.plan import Job
+from engine import run_folder
+from reports.plan import Job
 
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 DRAWN = "drawn"  # the share of annotations that are as coarse as they were drawn, where better ones exist

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.files import UserError, atomic_path, read_json, together, write_json
+from cli.files import UserError, atomic_path, read_json, together, write_json
 from data.legend import Legend
 from data.rows import read_rows
-from utils import comparison, figures
-from utils.detection import summarise
+from reports import comparison, figures
 from utils.metrics import class_table, markdown_table
+from utils.ranking import summarise
 
 PICTURES = ("noise", "gain", "learning_curves", "weights", "examples")
 FILES = (*(f"{name}.png" for name in PICTURES), "table.md", "table.csv", "table.json", "report.html")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from cli.files import progress, together
+from cli.lazy import torch
 from data.dataset import ImageDataset, as_it_is
-from data.files import progress, together
-from data.lazy import torch
 from data.pictures import write_mask
 from data.transforms import normalised
 from utils.agreement import hard_labels

@@ -2,10 +2,10 @@
 
 import copy
 
-from data.files import UserError
-from data.lazy import torch
-from utils import checkpoint
-from utils.optimizers import build_optimizer
+from cli.files import UserError
+from cli.lazy import torch
+from engine import checkpoint
+from engine.optimizers import build_optimizer
 
 SMALL = 64  # px; below, a network may run out of pixels
 

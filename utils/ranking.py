@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.lazy import LazyModule
+from cli.lazy import LazyModule
 
 metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from data.files import UserError
+from cli.files import UserError
 
 OUT_OF_MEMORY = "out of memory; lower --batch-size or --size, or leave out --cache"
 ALLOCATION = "|".join([  # how libraries say that no memory is left

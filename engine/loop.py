@@ -21,17 +21,17 @@ import sys
 import time
 from pathlib import Path
 
-from data.files import UserError, progress, read_json, write_json
-from data.lazy import torch
+from cli.files import UserError, progress, read_json, write_json
+from cli.lazy import torch
 from data.rows import check_apart, check_batch, check_rows, pseudo_label_paths, read_rows
-from utils import checkpoint, run_folder
+from engine import checkpoint, run_folder
+from engine.building import build_state
+from engine.devices import start_fabric
+from engine.loaders import build_loaders, on_device, seed_epoch
+from engine.stopping import LossWatch, StopRequest
 from utils.agreement import hard_labels
-from utils.building import build_state
-from utils.devices import start_fabric
-from utils.loaders import build_loaders, on_device, seed_epoch
 from utils.losses import batch_loss, main_logits
 from utils.metrics import SplitScores, named_scores, over_processes, score_table
-from utils.stopping import LossWatch, StopRequest
 
 
 def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None):

@@ -2,8 +2,8 @@
 
 import os
 
-from data.files import UserError
-from data.lazy import LazyModule, torch
+from cli.files import UserError
+from cli.lazy import LazyModule, torch
 
 lightning_fabric = LazyModule("lightning_fabric")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from data.files import UserError, progress, read_json, write_json
-from data.machine import usable_cores
-from utils.run_folder import FREE_FLAGS
+from cli.files import UserError, progress, read_json, write_json
+from cli.machine import usable_cores
+from engine.run_folder import FREE_FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]  # of the scripts
 SHOWN_LINES = 3  # of a failed command's log

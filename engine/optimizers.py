@@ -2,7 +2,7 @@
 
 import warnings
 
-from data.lazy import torch
+from cli.lazy import torch
 
 
 def build_optimizer(args, parameters):

@@ -10,11 +10,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from data.files import UserError, atomic_path, is_temporary, read_json, write_json
-from data.lazy import torch
-from data.machine import usable_cores
-from utils import lock
-from utils.detection import summarise
+from cli.files import UserError, atomic_path, is_temporary, read_json, write_json
+from cli.lazy import torch
+from cli.machine import usable_cores
+from engine import lock
+from utils.ranking import summarise
 
 # flags that may change between a run and its resumption without changing its result
 FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices", "strategy", "out_dir"}
@@ -142,7 +142,7 @@ def row_facts(splits):
 
     Returns:
         dict of `noise_share`: of the training masks, None where the CSV does not know it; `weights`: mean of the training
-        weights and how well they find the noisy masks (`utils.detection`), None without weights; `test_set`: a digest of
+        weights and how well they find the noisy masks (`utils.ranking`), None without weights; `test_set`: a digest of
         the test rows' file names and mask sizes in bytes, None without a test set.
     """
     train, test, known = splits["train"], splits.get("test"), "iterations" in splits["train"]

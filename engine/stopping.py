@@ -4,9 +4,9 @@ import os
 import signal
 import threading
 
-from data.command_line import Terminated
-from data.files import UserError
-from data.lazy import torch
+from cli.command_line import Terminated
+from cli.files import UserError
+from cli.lazy import torch
 
 CHECKED_STEPS = 20  # losses are looked at together, since a look makes a GPU wait
 SHOWN_SAMPLES = 8

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.files import write_json, write_rows
+from cli.files import write_json, write_rows
 from data.pictures import check_image
 from data.rows import pseudo_label_names
-from utils import run_folder
+from engine import run_folder
+from engine.building import build_state
+from engine.checkpoint import load_network
+from engine.devices import start_fabric
+from engine.loaders import build_loaders, check_cache, worker_count
+from engine.loop import check_files, read_splits, run
+from engine.prediction import predict
 from utils.agreement import METRICS
-from utils.building import build_state
-from utils.checkpoint import load_network
-from utils.devices import start_fabric
-from utils.engine import check_files, read_splits, run
 from utils.judge import weakness
-from utils.loaders import build_loaders, check_cache, worker_count
-from utils.prediction import predict
 from utils.scoring import score_pairs, score_rows
 from utils.weighting import uniform
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.files import UserError, read_json
-from data.lazy import LazyModule
+from cli.files import UserError, read_json
+from cli.lazy import LazyModule
+from engine.run_folder import FREE_FLAGS
 from utils.metrics import markdown_table
-from utils.run_folder import FREE_FLAGS
 
 stats = LazyModule("scipy.stats")
 

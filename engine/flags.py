@@ -1,6 +1,6 @@
 """The flags that scripts share. A script adds only its own."""
 
-from data.command_line import (
+from cli.command_line import (
     class_count,
     class_or_none,
     none_or_str,
@@ -13,7 +13,7 @@ from data.command_line import (
     side_length,
     tool_parser,
 )
-from data.files import UserError
+from cli.files import UserError
 from data.rows import read_rows
 from models import NAMES
 from utils.agreement import METRICS

@@ -7,8 +7,8 @@ refused. `networks` holds one entry per network: its `config` (arguments of `bui
 import io
 from pathlib import Path
 
-from data.files import UserError, atomic_path
-from data.lazy import torch
+from cli.files import UserError, atomic_path
+from cli.lazy import torch
 from models import build_model
 
 FORMAT = "nlkd-1"
