@@ -12,11 +12,12 @@ import nox
 
 @nox.session(python=["3.10", "3.12", "3.13"])
 def tests(session):
-    session.install("-r", "requirements.txt")
+    session.install("-r", "requirements-dev.txt")
     session.run("python", "-m", "pytest", "-n", "2", "-m", "not slow and not prose", *session.posargs)
 
 
 @nox.session(python="3.10")
 def oldest(session):
-    session.install(*Path("requirements.txt").read_text().replace(">=", "==").split())
+    lines = "".join(Path(name).read_text() for name in ("requirements.txt", "requirements-dev.txt")).splitlines()
+    session.install(*(line.replace(">=", "==") for line in lines if ">=" in line), "-e", ".")
     session.run("python", "-m", "pytest", "-n", "2", "-m", "not slow and not prose", *session.posargs)

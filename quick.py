@@ -17,9 +17,10 @@ from pathlib import Path
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
 from cli.files import UserError
+from cli.flags import add_class_flag, add_noise_flags
 from data.legend import FILE_NAME as LEGEND
 from engine import lock
-from engine.flags import add_class_flag, add_noise_flags, train_parser
+from engine.flags import train_parser
 from engine.run_folder import inside
 from models import NAMES
 from reports.experiment import DRAWN, Cell

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
+from cli.flags import add_legend_flag
 from data.legend import read_legend
-from engine.flags import add_legend_flag
 from reports.comparison import read_runs
 from reports.report_files import FILES, packed, read_weights, report_text, weight_summaries, write_report
 

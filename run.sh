@@ -12,12 +12,12 @@ python=$home/.venv/bin/python
 
 fail() { echo "run.sh: error: $*" >&2; exit 2; }
 
-setup() {  # .venv with requirements.txt; skipped while requirements.txt is the one that was installed
-    if ! cmp -s "$home/requirements.txt" "$home/.venv/installed.txt"; then
+setup() {  # .venv with the requirements and the project itself; skipped while they are what was installed
+    if ! cat "$home"/requirements*.txt "$home/pyproject.toml" | cmp -s - "$home/.venv/installed.txt"; then
         printf '\n\033[1m== %s\033[0m\n' "setting up .venv (once; PyTorch is a large download)"
         "${PYTHON:-python3}" -m venv "$home/.venv" || fail "python3 with venv is needed (Debian: apt install python3-venv)"
-        "$python" -m pip install --quiet --disable-pip-version-check -r "$home/requirements.txt"
-        cp "$home/requirements.txt" "$home/.venv/installed.txt"
+        (cd "$home" && "$python" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt)
+        cat "$home"/requirements*.txt "$home/pyproject.toml" > "$home/.venv/installed.txt"
     fi
 }
 

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError
+from cli.flags import add_class_flag, add_legend_flag, add_noise_flags
 from data.legend import read_legend
 from data.rows import read_rows
 from data.splits import prepared_data_set
 from engine import lock
-from engine.flags import add_class_flag, add_legend_flag, add_noise_flags, train_parser
+from engine.flags import train_parser
 from engine.run_folder import inside
 from models import NAMES
 from reports import comparison

@@ -10,12 +10,7 @@ The CSV holds the trust t_i in each mask; y_i is the mask and f(x_i) its out-of-
     relabel    w_i = 1, and masks with t_i < 0.5 are replaced by f(x_i)
 """
 
-import sys
 from functools import partial
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line, positive_int
 from cli.files import UserError

@@ -14,17 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import keep, table
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, progress, read_json
+from cli.flags import add_class_flag, add_score_flags
 from cli.lazy import torch
 from data.dataset import SegmentationDataset
 from data.rows import pseudo_label_names, read_rows
 from engine.checkpoint import load_network
-from engine.flags import add_class_flag, add_flip_flag, add_score_flags
+from engine.flags import add_flip_flag
 from engine.prediction import logits_of
 from reports.experiment import SHARP_THETA
 from utils.agreement import METRICS, agreement

@@ -6,11 +6,6 @@ Relative to the smallest size and to two classes. The figure also draws benchmar
 --draw nothing is measured again.
 """
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of

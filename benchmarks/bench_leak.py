@@ -20,14 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import ROOT, keep, table
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError, read_json, write_rows
+from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
-from engine.flags import add_class_flag
 from utils.ranking import auprc, auroc
 from utils.scoring import score_pairs, score_rows
 

@@ -8,12 +8,8 @@ images/s of training alone, on batches that are in memory; and the whole epoch, 
 
 import functools
 import os
-import sys
 import tempfile
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import epoch_seconds, flags_of

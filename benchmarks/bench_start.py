@@ -9,9 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import RESULTS, ROOT, in_turn, keep, ratio, seconds_of, table
 from cli.command_line import command_line, positive_int, tool_parser
 from data.pictures import write_mask

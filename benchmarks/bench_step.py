@@ -9,11 +9,6 @@ each is traced for operations that make the host wait for the device.
 
 import functools
 import re
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of

@@ -7,11 +7,6 @@ Batches are in memory, so that the loader plays no part. The rate of the device 
 bf16, measured in the same run; the operations of a step are counted by PyTorch, multiplication and addition as two.
 """
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of

@@ -18,9 +18,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import progress, write_rows

@@ -7,14 +7,10 @@ hats and raised hands stand before textured, cluttered backgrounds that often ha
 seed gives the same files. No claim about the method rests on this set.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line, positive_int, seed_number, tool_parser
 from cli.files import UserError, progress, together

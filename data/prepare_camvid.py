@@ -7,13 +7,9 @@ void), or train/images/ and train/labels/ and so on; 11 becomes 255. Every pixel
 utils/generate_noisy_label.py --num-classes 11 --background none.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line
 from data import IGNORE_INDEX

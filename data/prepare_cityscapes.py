@@ -9,14 +9,10 @@ train ids, all others 255. Every pixel of a street is something: make noise with
 --num-classes 19 --background none.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line
 from cli.files import UserError

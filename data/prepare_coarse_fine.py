@@ -12,11 +12,7 @@ reads faces/images and the two mask folders, paired by stem, and writes
 Test rows are those whose stem fits --test-names, else a random share --test. The files stay where they are.
 """
 
-import sys
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line, share
 from cli.files import UserError

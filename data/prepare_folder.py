@@ -7,11 +7,6 @@ looked into), and writes train.csv, valid.csv and test.csv to data/csv/my_photos
 themselves stay where they are.
 """
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line, positive_int, share
 from data.pictures import image_size

@@ -7,14 +7,10 @@ test is the test set. Of the trimaps, pet (1) becomes 1, background (2) becomes 
 (255).
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line
 from data import IGNORE_INDEX

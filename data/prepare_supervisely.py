@@ -10,7 +10,6 @@ section 4: 321 x 321) and written to --out. The default shares give 4500 train, 
 
 import base64
 import json
-import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -18,9 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line, share, side_length
 from cli.files import UserError, progress

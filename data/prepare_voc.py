@@ -6,13 +6,9 @@ reads VOCdevkit/VOC2012 in the folder, which --download fetches (torchvision, 2 
 is the test set. The masks are read as they are: palette indices are the classes, the border (255) is ignored.
 """
 
-import sys
 from pathlib import Path
 
 import pandas as pd
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from cli.command_line import command_line
 from data.legend import write_legend

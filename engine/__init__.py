@@ -1,0 +1,1 @@
+"""The one training loop and all that a run needs: networks, loaders, checkpoints, folder, stopping, devices, flags."""

@@ -1,8 +1,6 @@
 """The flags that scripts share. A script adds only its own."""
 
 from cli.command_line import (
-    class_count,
-    class_or_none,
     none_or_str,
     nonnegative_float,
     nonnegative_int,
@@ -14,6 +12,7 @@ from cli.command_line import (
     tool_parser,
 )
 from cli.files import UserError
+from cli.flags import add_class_flag, add_score_flags
 from data.rows import read_rows
 from models import NAMES
 from utils.agreement import METRICS
@@ -99,30 +98,6 @@ def add_disagreement_flag(parser):
     """--disagree-below."""
     parser.add_argument("--disagree-below", type=share, default=0.9,
                         help="two networks disagree on a sample where the mIoU of their predictions is below this")
-
-
-def add_class_flag(parser):
-    """--num-classes."""
-    parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
-
-
-def add_legend_flag(parser):
-    """--classes."""
-    parser.add_argument("--classes", metavar="JSON", help="names and colours of the classes, as the prepare scripts write them")
-
-
-def add_noise_flags(parser):
-    """--noise, --background."""
-    parser.add_argument("--noise", choices=("morphology", "polygon", "markov"), default="morphology",
-                        help="how outlines go wrong, see utils/add_noise.py")
-    parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none",
-                        help="what takes the place of shrunken regions; none where every class is a thing (street scenes)")
-
-
-def add_score_flags(parser):
-    """--theta."""
-    parser.add_argument("--theta", type=positive_float, default=3.0,
-                        help="boundary tolerance of BF: px from 1 on, below 1 a share of the image diagonal")
 
 
 def add_optimizer_flags(parser):

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from cli.files import write_rows
+from data.make_sample import draw_portrait
+from data.pictures import write_image, write_mask
+from data.splits import pair_folder, split_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ROOT.parent / "shared" / "datasets"
-sys.path.insert(0, str(ROOT))
-
-from cli.files import write_rows  # noqa: E402
-from data.make_sample import draw_portrait  # noqa: E402
-from data.pictures import write_image, write_mask  # noqa: E402
-from data.splits import pair_folder, split_rows  # noqa: E402
 
 # a free port each time, so that two tests may run at once
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)

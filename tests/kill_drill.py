@@ -20,16 +20,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch.utils.tensorboard  # noqa: F401  loaded here, once, for all attempts
+
+import engine.loop  # noqa: F401
+import models.ocrnet  # noqa: F401
+import models.pointrend  # noqa: F401
+import models.smp  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch.utils.tensorboard  # noqa: E402, F401  loaded here, once, for all attempts
-
-import engine.loop  # noqa: E402, F401
-import models.ocrnet  # noqa: E402, F401
-import models.pointrend  # noqa: E402, F401
-import models.smp  # noqa: E402, F401
-
 TIMES = ("seconds", "images_per_second")
 
 

@@ -607,7 +607,7 @@ def test_what_the_system_refuses_is_named(monkeypatch, capsys, error, words):
     assert ended(monkeypatch, capsys, error) == (2, f"tool.py: error: {words}\n")
 
 
-PRINTS = "import sys; sys.path.insert(0, {root!r}); from data.command_line import command_line; command_line(lambda: {what})"
+PRINTS = "from cli.command_line import command_line; command_line(lambda: {what})"
 
 
 @pytest.mark.parametrize("what", ["print('\u00b1 \udcff')", "print('line\\n' * 100_000)"], ids=["ascii", "a reader that goes"])

@@ -20,6 +20,7 @@ from data.pictures import read_image, read_mask, write_image, write_mask
 from data.rows import pseudo_label_names, read_rows
 from engine.folds import assign_folds
 from tests.conftest import DATASETS, ROOT, TORCHRUN, run_script
+from tests.test_structure import ROOMS
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
 
@@ -188,11 +189,13 @@ def project(tmp_path):
     """A copy of the project, by links, whose `bash run.sh` uses this interpreter."""
     folder = tmp_path / "project"
     folder.mkdir()
-    for item in ("cli", "data", "models", "utils", "engine", "reports", "run.sh", "requirements.txt", *(p.name for p in ROOT.glob("*.py"))):
+    files = ("run.sh", "requirements.txt", "requirements-dev.txt", "pyproject.toml", *(p.name for p in ROOT.glob("*.py")))
+    for item in (*ROOMS, *files):
         (folder / item).symlink_to(ROOT / item)
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (folder / ".venv" / "installed.txt").write_text((ROOT / "requirements.txt").read_text())
+    installed = ("requirements-dev.txt", "requirements.txt", "pyproject.toml")
+    (folder / ".venv" / "installed.txt").write_text("".join((ROOT / name).read_text() for name in installed))
     return folder
 
 
@@ -318,8 +321,7 @@ def test_really_coarse_annotations_need_no_noise(project, real_datasets, tmp_pat
 
 def test_no_six_equal_lines_stand_twice_among_the_scripts():
     seen = defaultdict(set)
-    rooms = ("cli", "data", "models", "utils", "engine", "reports")
-    for path in [*ROOT.glob("*.py"), *(path for room in rooms for path in ROOT.glob(f"{room}/*.py"))]:
+    for path in [*ROOT.glob("*.py"), *(path for room in ROOMS for path in ROOT.glob(f"{room}/*.py"))]:
         lines = [line.strip() for line in path.read_text().splitlines()]
         lines = [line for line in lines if line not in ("", '"""') and not line.startswith(("import ", "from "))]
         for i in range(len(lines) - 5):
@@ -331,27 +333,6 @@ def test_no_six_equal_lines_stand_twice_among_the_scripts():
 def test_each_train_script_fits_a_page():
     for path in ROOT.glob("train_*.py"):
         assert len(path.read_text().splitlines()) <= 90, path
-
-
-def imports_of(path):
-    tree = ast.parse(path.read_text())
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-
-
-def test_the_arrows_point_one_way():
-    scripts = {path.stem for path in ROOT.glob("*.py")}
-    for path in ROOT.glob("*.py"):
-        assert not imports_of(path) & scripts, path
-    for path in ROOT.glob("data/*.py"):
-        assert not any(name.startswith(("utils", "models")) for name in imports_of(path)), path
-    for path in ROOT.glob("models/*.py"):
-        assert not any(name.startswith(("data", "utils")) for name in imports_of(path)), path
-    for name in ("losses", "agreement", "weighting"):
-        allowed = {"math", "data", "cli.lazy"}
-        if name == "weighting":
-            allowed |= {"fractions", "numpy", "utils.agreement", "utils.losses"}
-        assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed, name
 
 
 @pytest.mark.prose

@@ -16,21 +16,17 @@ The level (--iterations) is in pixels, and what it means depends on --noise:
 --sheet draws the first mask at several levels by all kinds, --table scores noisy masks against their own originals.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from cli.command_line import command_line, nonnegative_int, seed_number, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_json
+from cli.flags import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 from data import IGNORE_INDEX
 from data.legend import read_legend
 from data.pictures import IMAGE_SUFFIXES, read_checked_mask, resize_labels, write_image, write_mask
-from engine.flags import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 from utils.agreement_cpu import agreement
 
 SQUARE = np.ones((3, 3), np.uint8)

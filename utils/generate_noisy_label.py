@@ -9,20 +9,16 @@ a noisy mask of its own, named after its image, with a number where several rows
 appear together, when they are made. --noise chooses how: see utils/add_noise.py.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
+from cli.flags import add_class_flag, add_noise_flags
 from data.pictures import read_checked_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
-from engine.flags import add_class_flag, add_noise_flags
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
 
 

@@ -34,18 +34,14 @@ Past one machine, each of N jobs scores a part, and a last one puts them togethe
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from cli.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
 from cli.files import UserError, check_outputs, read_json, together, write_json, write_rows
+from cli.flags import add_class_flag, add_score_flags
 from data.rows import read_rows
-from engine.flags import add_class_flag, add_score_flags
 from utils.agreement import METRICS
 from utils.judge import mean_agreement, mixed_origin, read_origin, weakness, weight_facts
 from utils.ranking import spearman, summarise

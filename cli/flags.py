@@ -1,0 +1,27 @@
+"""The flags that scripts and offline tools share; those of a training stand in engine/flags.py."""
+
+from cli.command_line import class_count, class_or_none, positive_float
+
+
+def add_class_flag(parser):
+    """--num-classes."""
+    parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
+
+
+def add_legend_flag(parser):
+    """--classes."""
+    parser.add_argument("--classes", metavar="JSON", help="names and colours of the classes, as the prepare scripts write them")
+
+
+def add_noise_flags(parser):
+    """--noise, --background."""
+    parser.add_argument("--noise", choices=("morphology", "polygon", "markov"), default="morphology",
+                        help="how outlines go wrong, see utils/add_noise.py")
+    parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none",
+                        help="what takes the place of shrunken regions; none where every class is a thing (street scenes)")
+
+
+def add_score_flags(parser):
+    """--theta."""
+    parser.add_argument("--theta", type=positive_float, default=3.0,
+                        help="boundary tolerance of BF: px from 1 on, below 1 a share of the image diagonal")

@@ -1,0 +1,63 @@
+"""The rooms of the project, and that imports point down alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("cli", "data", "models", "utils", "engine", "reports")  # each may import itself and those before it
+ABOVE = ("benchmarks", "related")  # may import all rooms; no room imports them
+MODULES = [path for room in (*ROOMS, *ABOVE) for path in sorted(ROOT.glob(f"{room}/**/*.py"))]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def rooms_of(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path)} & {*ROOMS, *ABOVE}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    room = path.relative_to(ROOT).parts[0]
+    below = ROOMS[:ROOMS.index(room) + 1] if room in ROOMS else (*ROOMS, room)
+    assert rooms_of(path) <= set(below)
+    scripts = {script.stem for script in ROOT.glob("*.py")}
+    assert not imports_of(path) & scripts or room in ABOVE
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)
+def test_scripts_never_import_one_another(path):
+    assert not {name.split(".")[0] for name in imports_of(path)} & {script.stem for script in ROOT.glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("reports/*.py")), ids=lambda path: path.name)
+def test_reports_never_import_torch(path):
+    assert not {name for name in imports_of(path) if name.split(".")[0] == "torch" or name == "cli.lazy.torch"}
+
+
+@pytest.mark.parametrize("name, allowed", [
+    ("losses", {"data", "data.IGNORE_INDEX", "cli.lazy", "cli.lazy.torch"}),
+    ("agreement", {"math", "data", "data.IGNORE_INDEX", "cli.lazy", "cli.lazy.torch"})])
+def test_rules_on_tensors_know_nothing_of_files(name, allowed):
+    assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed
+
+
+def test_every_room_says_who_lives_there():
+    for room in ROOMS:
+        assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())), room
+
+
+def test_no_file_touches_the_search_path():
+    for path in [*ROOT.glob("*.py"), *MODULES]:
+        assert "sys.path" not in path.read_text(encoding="utf-8"), path
