@@ -57,7 +57,7 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
     blocks = re.findall(r"```bash\n(.*?)```", GUIDE, re.S)
     commands = [line for block in blocks for line in block.splitlines() if line and line[0] != "#"]
-    assert len(commands) == 18
+    assert len(commands) == 19
     for command in commands:
         run_command(command, tmp_path)
         if "train_teacher.py" in command and "--weighted" not in command:
