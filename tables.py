@@ -28,10 +28,10 @@ from data.rows import read_rows
 from data.splits import prepared_data_set
 from models import NAMES
 from utils import comparison, lock
-from utils.cells import DRAWN, Cell, splits_folder
+from utils.cells import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags
 from utils.figures import plot_examples
 from utils.metrics import markdown_table
-from utils.options import add_class_flag, add_legend_flag, add_noise_flags, train_parser
+from utils.options import add_class_flag, add_legend_flag, add_noise_flags
 from utils.paper import published
 from utils.plan import refuse_other_settings, run_plan, with_needs
 from utils.reporting import packed, read_weights, report_text, unpacked, weight_summaries, write_report
@@ -291,6 +291,7 @@ def parse():
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
     parser.add_argument("--ramp-epochs", type=positive_int, default=4, help="of Co-teaching")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
+    add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_legend_flag(parser)
     add_noise_flags(parser)
@@ -303,9 +304,9 @@ def parse():
     args.home = inside(args.out, args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
-    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
-                     "--optimizer", "adamw", "--learning-rate", 0.001, "--cache", *other]
-    train_parser("").parse_args(["--train_csv", "", "--name", "", *map(str, args.training)])  # a wrong flag ends here
+    args.training = training_flags(list(map(str, [
+        "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
+        "--learning-rate", 0.001, "--cache", *other])))
     return args
 
 
