@@ -19,14 +19,15 @@ from cli.command_line import command_line, nonnegative_int, positive_float, posi
 from cli.files import UserError
 from cli.flags import add_class_flag, add_noise_flags
 from data.legend import FILE_NAME as LEGEND
-from engine import lock
-from engine.flags import train_parser
+from data.splits import is_picture
+from engine import lock, run_folder
 from engine.run_folder import inside
 from models import NAMES
-from reports.experiment import DRAWN, Cell
-from reports.plan import Job, run_plan
+from reports.experiment import DRAWN, Cell, add_plan_judge_flag, training_flags
+from reports.plan import Job, named_files, run_plan
 from utils.agreement import METRICS
 
+RATIO = 0.6  # share of noisy masks
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 
 
@@ -37,7 +38,7 @@ def parse():
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
     parser.add_argument("--out-dir", default="runs", help="where runs are kept")
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers")
-    parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
+    parser.add_argument("--ratio", type=share, help="share of the masks that are made noisy (default: 0.6)")
     parser.add_argument("--limit", type=positive_int, help="take so many pairs only, at random")
     parser.add_argument("--seed", type=seed_number, default=0, help="of the split, the noise, the folds and the trainings")
     parser.add_argument("--model", default="smp_unet", choices=NAMES, help="of teachers and students")
@@ -46,12 +47,12 @@ def parse():
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
+    add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_noise_flags(parser)
     args, other = parser.parse_known_args()
-    args.training = ["--epochs", "12", "--batch-size", "16", "--optimizer", "adamw", "--learning-rate", "0.001",
-                     "--lr-step", "4", "--cache", *other]
-    train_parser("").parse_args(["--train_csv", "", "--name", "", *args.training])  # a wrong flag ends here
+    args.training = training_flags(["--epochs", "12", "--batch-size", "16", "--optimizer", "adamw", "--learning-rate", "0.001",
+                                    "--lr-step", "4", "--cache", *other])
     args.flip = False
     args.home = inside(args.out_dir, args.name or Path(args.folder).resolve().name)
     return args
@@ -61,7 +62,7 @@ def splitting_job(args):
     """The job that splits the folder's pairs; None where its CSVs are there.
 
     Raises:
-        UserError: the folder holds neither.
+        UserError: the folder holds neither, or a flag has no meaning for what it holds.
     """
     folder = Path(args.folder)
     args.splits = folder if (folder / "train.csv").exists() else args.home / "csv"
@@ -69,6 +70,8 @@ def splitting_job(args):
         for name in ("valid.csv", "test.csv"):
             if not (folder / name).exists():
                 raise UserError(f"{folder}: holds train.csv and no {name}; all three are needed, see data/prepare_folder.py")
+        if args.limit:
+            raise UserError(f"--limit {args.limit}: {folder} holds CSVs, which are taken as they are; leave it out")
         return None
     if not all((folder / name).is_dir() for name in ("images", "masks")):
         raise UserError(f"{folder}: images/ and masks/, or train.csv, valid.csv and test.csv, are needed in it")
@@ -79,9 +82,9 @@ def splitting_job(args):
 
 
 def listing(folder):
-    """16 hex digits that change with the names and sizes of the files in images/ and masks/."""
-    found = sorted((str(path.relative_to(folder)), path.stat().st_size) for name in ("images", "masks")
-                   for path in (folder / name).rglob("*") if path.is_file())
+    """16 hex digits that change with the pictures in images/ (names, sizes) and masks/ (names, content)."""
+    found = [(name, path.name, path.stat().st_size if name == "images" else run_folder.file_digest(path))
+             for name in ("images", "masks") for path in sorted((folder / name).iterdir()) if is_picture(path)]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
@@ -89,7 +92,11 @@ def plan(args):
     """The job of the report, which needs all others."""
     splitting = splitting_job(args)
     drawn = splitting is None and (args.splits / "train_truth.csv").exists()
-    cell = Cell(args, DRAWN if drawn else args.ratio, args.seed, args.home, splitting, validated=True)
+    if drawn and args.ratio is not None:
+        raise UserError(f"--ratio {args.ratio:g}: {args.splits} holds train_truth.csv, so that its masks are taken as coarse "
+                        "as they are; leave it out")
+    noisy_share = DRAWN if drawn else RATIO if args.ratio is None else args.ratio
+    cell = Cell(args, noisy_share, args.seed, args.home, splitting, validated=True)
     weights = [cell.weights(args.model, metric) for metric in METRICS]
     by_both = cell.weights(args.model, "bm")
     students = [cell.student("noisy", PLAIN, cell.noisy, model=args.model),
@@ -100,8 +107,9 @@ def plan(args):
     command = ["report.py", *(job.result.parent for job in students), "--out", args.home / "report",
                "--weights", *(job.result for job in weights), "--pred-dir", by_both.pseudo,
                *(["--classes", legend] if legend.exists() else [])]
-    return Job([str(word) for word in command], args.home / "report" / "table.json", [*weights, *students],
-               args.home / "logs" / "report.out", args.home)
+    command = [str(word) for word in command]
+    return Job(command, args.home / "report" / "table.json", [*weights, *students], args.home / "logs" / "report.out",
+               args.home, named_files(command, args.home))
 
 
 def main():

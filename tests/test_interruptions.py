@@ -250,7 +250,7 @@ def test_a_full_tmpfs_leaves_the_last_checkpoint(csvs, tmp_path):
 
 # --- one process per run ----------------------------------------------------------------------------------------
 
-HOLD = "import sys, time; from utils import lock\nwith lock.held(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+HOLD = "import sys, time; from engine import lock\nwith lock.held(sys.argv[1]): print('held', flush=True); time.sleep(600)"
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_a_lock_of_another_machine_is_not_ours_to_break(tmp_path):
 
 
 def test_of_many_that_come_at_once_one_gets_in(tmp_path):
-    code = "import sys; from utils import lock\nprint('ready', flush=True); input()\n" \
+    code = "import sys; from engine import lock\nprint('ready', flush=True); input()\n" \
            "with lock.held(sys.argv[1]): print('in', flush=True); input()"
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], cwd=ROOT, stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]

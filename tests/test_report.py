@@ -121,7 +121,8 @@ def test_each_network_is_measured_against_its_own_kind():
 def test_another_forget_rate_is_another_method():
     runs = {"a": run_of("co", forget_rate=0.2, marker=0), "b": run_of("co", forget_rate=0.8, seed=1, marker=0)}
     assert [group["label"] for group in group_runs(runs)] == ["co, forget-rate 0.2", "co, forget-rate 0.8"]
-    by_csv = {"a": run_of("co", forget_rate=0.5981, marker=0), "b": run_of("co", forget_rate=0.6019, seed=1, marker=0)}
+    by_csv = {"a": run_of("co", forget_rate=0.6039, noise=0.6039, marker=0),
+              "b": run_of("co", forget_rate=0.6019, noise=0.6019, seed=1, marker=0)}
     assert len(group_runs(by_csv)) == 1
 
 
