@@ -17,7 +17,7 @@ from cli.command_line import command_line, positive_int, seed_number, tool_parse
 from cli.files import UserError, progress, together
 from data.pictures import write_image, write_mask
 
-APART = 90  # least distance in RGB of hair, hat and clothes to the mean colour behind them, so that a figure can be learnt
+APART = 110  # least distance in RGB of hair, hat and clothes to the mean colour behind them, so that a figure can be learnt
 OVERSAMPLING = 2  # drawn larger, then averaged: soft edges in the picture, exact ones in the mask
 
 
@@ -45,7 +45,7 @@ def draw_portrait(rng, size):
     canvas *= _texture(rng, height, width, 2, 0.25)[..., None] + 1  # light falls unevenly on all alike
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.8, 1.6))
     image = cv2.resize(canvas, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    image += rng.normal(0, rng.uniform(2, 9), image.shape)
+    image += rng.normal(0, rng.uniform(2, 6), image.shape)
     mask = cv2.resize(parts, (size[1], size[0]), interpolation=cv2.INTER_AREA) > 127
     return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
 

@@ -149,7 +149,8 @@ def plot_weights(tables, summaries, path):
                       label=[f"{kind}: {number} annotations" for kind, number in (("untouched", (~noisy).sum()),
                                                                                   ("noisy", noisy.sum()))],
                       color=["tab:blue", "tab:orange"])
-            axis.legend(fontsize=8)
+            axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend above the bars
+            axis.legend(fontsize=8, loc="upper center")
             if summaries[name]["auroc"] is not None:
                 title += f"\nAUROC {summaries[name]['auroc']:.3f}"
         else:

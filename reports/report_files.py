@@ -172,11 +172,11 @@ def write_report(out, title, content, text, weights=None, pred_dir=None, legend=
     Args:
         content: of table.json; its runs' folders hold the logs for the learning curves.
         text: of table.md, which goes on with the lowest weights.
-        weights: dict of CSV stem -> rows; the last one gives the examples and the lowest weights.
+        weights: dict of CSV stem -> rows; the last one gives the examples.
     """
     results = unpacked(content)
     rows = comparison.compare(results, "test_last", content.get("baseline"), content.get("clean", "clean"))
-    lowest = lowest_weights(list(weights.values())[-1]) if weights else ""
+    lowest = lowest_weights(weights or {})
     text = f"{text}\n{lowest}" if lowest else text
     with together() as written_at:
         drawn = {name: written_at(out / f"{name}.png") for name in PICTURES}

@@ -27,24 +27,30 @@ def verdict(results: dict, weights: dict, recommended: str, baseline: str | None
     if option is None or base is None or option["bf"]["difference"] is None:
         return None
     alone = f"take no weights (`{baseline}`)"
-    summary = _summary_of(recommended, results, weights)
-    if summary.get("fallback"):
-        return (f"All weights of `{recommended}` are 1, {summary['fallback']}: {alone}, or train the teachers longer or on "
-                "more masks.")
-    if summary.get("mean_weight") == 1:
-        return f"No mask stands out as coarse to the teacher, so all weights of `{recommended}` are 1: {alone}."
     gap = upper["bf"]["mean"] - base["bf"]["mean"] if upper else None
     if gap is not None and gap < SEED_POINTS:
         return (f"Clean masks bring {_points(gap)} of BF here, no more than one seed changes, so weights have nothing to win "
                 f"back: {alone}.")
-    return _choice(rows, option, [row for row in rows.values() if row["name"] not in (recommended, baseline, clean)], alone)
+    others = [row for row in rows.values() if row["name"] not in (recommended, baseline, clean)]
+    best = max((row for row in others if row["bf"]["difference"] is not None), key=lambda row: row["bf"]["difference"],
+               default=None)
+    return _choice(option, best, _summary_of(recommended, results, weights), alone)
 
 
-def _choice(rows, option, others, alone):
-    """The sentence where weights have something to win: by the best of the recommended option and the others."""
-    gain = option["bf"]["difference"]
-    other = max((row for row in others if row["bf"]["difference"] is not None), key=lambda row: row["bf"]["difference"],
-                default=None)
+def _choice(option, other, summary, alone):
+    """The sentence where weights have something to win.
+
+    Args:
+        option: row of the recommended option.
+        other: the best row of another option, or None.
+        summary: of the recommended option's weights.
+        alone: advice to take no weights.
+    """
+    gain, won = option["bf"]["difference"], other and other["bf"]["difference"] > SEED_POINTS
+    if summary.get("fallback") or summary.get("mean_weight") == 1:
+        reason = summary.get("fallback") or "since no mask stands out as coarse to the teacher"
+        advice = f"`{other['name']}` brings {_gain(other)}, take it" if won else alone
+        return f"All weights of `{option['name']}` are 1, {reason}: {advice}, or train the teachers longer or on more masks."
     if other and other["bf"]["difference"] > max(gain, 0) + SEED_POINTS:
         return (f"Weights bring {_gain(other)}, and the recommended `{option['name']}` brings {_points(gain)}: take "
                 f"`{other['name']}`.")
@@ -81,7 +87,7 @@ def teacher_text(weights: dict) -> str:
     for name, summary in weights.items():
         agreement = summary.get("agreement")
         if agreement:
-            tolerance = f" (BF within {summary['theta']:g} px)" if (summary.get("theta") or 0) >= 1 else ""
+            tolerance = f" (BF within {summary['theta']:.3g} px)" if (summary.get("theta") or 0) >= 1 else ""
             line = ("Teacher of {}: on average its pseudo-labels agree with the annotations by mIoU {miou:.3f}, BF {bf:.3f}, "
                     "bm {bm:.3f}{}.").format(name, tolerance, **agreement)
             if weakness(agreement):
@@ -91,16 +97,18 @@ def teacher_text(weights: dict) -> str:
     return "".join(f"{line}\n\n" for line in lines)
 
 
-def lowest_weights(rows: pd.DataFrame, count: int = LISTED) -> str:
-    """The annotations with the lowest weights, lowest first, as a Markdown table of weight, mask and image; empty where all
-    weights are the same.
+def lowest_weights(tables: dict[str, pd.DataFrame], count: int = LISTED) -> str:
+    """The annotations with the lowest weights, lowest first, as a Markdown table of weight, mask and image.
 
     Args:
-        rows: of a weight CSV.
+        tables: dict of name -> rows of a weight CSV. The last one whose weights differ is shown; without one, the text is
+            empty.
     """
-    if rows["weight"].nunique() < 2:
+    name, rows = next(((name, rows) for name, rows in reversed(tables.items()) if rows["weight"].nunique() > 1), ("", None))
+    if rows is None:
         return ""
     found = rows.sort_values("weight", kind="stable").head(count)
     lines = [[f"{row.weight:.3f}", *(str(path).replace("|", "\\|") for path in (row.mask, row.image))]
              for row in found.itertuples()]
-    return f"Lowest weights, {len(lines)} of {len(rows)} annotations:\n\n{markdown_table(['weight', 'mask', 'image'], lines)}\n"
+    table = markdown_table(["weight", "mask", "image"], lines)
+    return f"Lowest weights of {name}, {len(lines)} of {len(rows)} annotations:\n\n{table}\n"

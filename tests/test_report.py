@@ -233,7 +233,9 @@ def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
     (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
     (options(0.5, kd=0.51), "take `pixels`."),
     (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
-    (options(0.4, mean_weight=1.0), "No mask stands out as coarse"),
+    (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
+    (options(0.4, mean_weight=1.0), "are 1, since no mask stands out as coarse to the teacher: take no weights (`noisy`), or"),
+    (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean masks, take it, or"),
     (options(0.4, clean=0.41), "Clean masks bring 1.0 points of BF here, no more than one seed changes"),
 ])
 def test_one_sentence_says_which_option_to_take(sentence, expected):
@@ -267,9 +269,9 @@ def test_a_weak_teacher_is_named_first():
 def test_the_lowest_weights_lead_to_their_files():
     rows = pd.DataFrame({"image": [f"i{n}.jpg" for n in range(30)], "mask": [f"m/{n}|.png" for n in range(30)],
                          "weight": np.linspace(1, 0, 30)})
-    text = lowest_weights(rows)
-    assert text.startswith("Lowest weights, 20 of 30 annotations:") and "| 0.000 | m/29\\|.png | i29.jpg |" in text
-    assert len(text.splitlines()) == 2 + 2 + 20 and lowest_weights(rows.assign(weight=1.0)) == ""
+    text = lowest_weights({"w": rows, "even": rows.assign(weight=1.0)})
+    assert text.startswith("Lowest weights of w, 20 of 30 annotations:") and "| 0.000 | m/29\\|.png | i29.jpg |" in text
+    assert len(text.splitlines()) == 2 + 2 + 20 and lowest_weights({"even": rows.assign(weight=1.0)}) == ""
     assert "<td>m/29|.png</td>" in report_page("t", text, {})
 
 

@@ -161,6 +161,10 @@ def test_teachers_judge_only_what_they_never_saw_and_the_chain_holds(csvs, tmp_p
                "--accelerator", "cpu")
     for name in fold["judges"]:
         assert np.array_equal(read_mask(tmp_path / "again" / name), read_mask(tmp_path / "teacher" / "pseudo" / name))
+    run_script("predict.py", "--checkpoint", fold["checkpoint"], "--images", *rows["image"][:3], "--out-dir",
+               tmp_path / "listed", "--accelerator", "cpu")
+    for name in names[:3]:  # images without a CSV
+        assert np.array_equal(read_mask(tmp_path / "listed" / name), read_mask(tmp_path / "again" / name))
 
     weights = tmp_path / "train_weight_bmscore.csv"
     run_script("utils/get_weight.py", "--csv", train, "--pred-dir", tmp_path / "teacher" / "pseudo", "--out", weights)
@@ -221,10 +225,10 @@ def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, proje
     table = (project / "runs" / "job" / "report" / "table.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     assert rows[2:6] == ["noisy", "kd_bm", "pixels", "clean"]
-    printed, _, files = table.partition("\nLowest weights, ")
+    printed, _, files = table.partition("\nLowest weights of ")
     assert printed.strip() in done.stdout and "runs/job/report" in done.stdout
     sentence = printed.strip().splitlines()[-1]  # which of them, one epoch cannot tell
-    assert re.search("take (no weights|`kd_bm`|`pixels`)", sentence) and sentence.count(". ") == 0
+    assert re.search("take (no weights|`kd_bm`|`pixels`|it)", sentence) and sentence.count(". ") == 0
     page = (project / "runs" / "job" / "report" / "report.html").read_text()
     assert "<h1>job: noisy, kd_bm, pixels, clean</h1>" in page and '<p class="lead">' in page
     before = {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
