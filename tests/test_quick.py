@@ -32,7 +32,8 @@ def planned(monkeypatch, *flags):
 def test_every_training_gets_the_flags_and_the_same_masks_choose_its_epoch(album, tmp_path, monkeypatch):
     jobs = planned(monkeypatch, "photos", *TINY, "--lambda-warmup=0")
     trainings = [job for job in jobs if job.command[0].startswith("train_")]
-    assert [job.result.parent.name for job in trainings] == ["teacher_unet", "noisy", "teacher_bm", "kd_bm", "clean"]
+    assert [job.result.parent.name for job in trainings] == ["teacher_unet", "teacher_unet2", "noisy", "kd_bm", "pixels",
+                                                                "clean"]
     for job in trainings:
         assert job.settings["--epochs"] == "1" and job.settings["--width"] == "4"
         assert job.settings["--valid_csv"] == "csv/valid_noisy.csv"  # one rule for all rows, the upper bound included
