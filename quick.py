@@ -107,7 +107,7 @@ def plan(args):
 def main():
     args = parse()
     report = plan(args)
-    with lock.held(args.home):
+    with lock.folder_lock(args.home):
         if report.finished():
             print(report.result.with_name("table.md").read_text(encoding="utf-8"))
         run_plan([report], shown=True)

@@ -324,7 +324,7 @@ def main():
         if not any(name == "noisy" for name, _, _ in jobs):
             raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
     if not args.finished:
-        with lock.held(args.home):
+        with lock.folder_lock(args.home):
             run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
     for table, jobs in plans.items():
         make_table(table, args, jobs)
