@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cli.files import write_json, write_rows
-from cli.lazy import LazyModule
+from cli.lazy import sklearn_model_selection
 from data.pictures import check_image
 from data.rows import pseudo_label_names
 from engine import run_folder
@@ -23,8 +23,6 @@ from utils.judge import weakness
 from utils.scoring import score_pairs, score_rows
 from utils.weighting import uniform
 
-model_selection = LazyModule("sklearn.model_selection")
-
 
 def assign_folds(images: pd.Series, folds: int, seed: int) -> np.ndarray:
     """Assign each row to the fold that judges it. The rows of one image get one fold: no teacher judges a picture that it saw.
@@ -38,7 +36,7 @@ def assign_folds(images: pd.Series, folds: int, seed: int) -> np.ndarray:
     """
     fold_of = np.zeros(len(images), int)
     if folds > 1:
-        parts = model_selection.GroupKFold(folds, shuffle=True, random_state=seed).split(images, groups=images)
+        parts = sklearn_model_selection.GroupKFold(folds, shuffle=True, random_state=seed).split(images, groups=images)
         for fold, (_, judged) in enumerate(parts):
             fold_of[judged] = fold
     return fold_of
