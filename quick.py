@@ -118,7 +118,7 @@ def plan(args):
 def main():
     args = parse()
     report = plan(args)
-    with lock.held(args.home):
+    with lock.folder_lock(args.home):
         if report.finished():
             print(report_text(read_json(report.result)))
         run_plan([report], shown=True)

@@ -31,7 +31,7 @@ def claimed(args):
     """
     folder = inside(args.out_dir, args.name)
     _refuse_taken(args, folder)
-    with lock.held(folder):
+    with lock.folder_lock(folder):
         _refuse_taken(args, folder)  # once more: the one that held it until now may have finished it
         yield folder
 

@@ -153,8 +153,8 @@ class Cell:
                          "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen,
                          *["--weak-judge", "use"] * (self.settings.weak_judge == "use"), pseudo=pseudo)
 
-    def known(self, weight):
-        """Weight CSV by someone who knows the noise: 1 for an untouched mask, `weight` for a noisy one; a job."""
+    def oracle_weights(self, weight):
+        """Weight CSV by the noise that was added: 1 for an untouched mask, `weight` for a noisy one; a job."""
         out = f"csv/train_noisy_known_weight_{weight}.csv"
         return self._job(out, [self.noisy], "utils/get_weight.py", "--csv", self.noisy.result, "--known", weight,
                          "--out", self.home / out, "--overwrite")

@@ -14,6 +14,7 @@ from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
 from reports.report_files import packed
+from reports.rows import TEACHER
 from tests.conftest import run_script
 from tests.test_report import run_of
 
@@ -91,7 +92,7 @@ def pair_folder_of(args):
 
 def test_alternatives_judge_by_the_teacher_that_weighed(args):
     jobs = tables.jobs_of("alternatives", args)
-    for name, script, flag in (("relabel", "benchmarks/alternatives.py", "--pred-dir"), ("pixels", tables.TEACHER, "--pixels")):
+    for name, script, flag in (("relabel", "benchmarks/alternatives.py", "--pred-dir"), ("pixels", TEACHER, "--pixels")):
         command = jobs[name, 0.6, 0].command
         assert command[0] == script and command[command.index(flag) + 1].endswith("teacher_pointrend2/pseudo")
     assert command[command.index("--train_csv") + 1].endswith("train_noisy_pointrend2_sharp_bfscore.csv")
