@@ -18,8 +18,8 @@ epoch, since coarse validation masks choose a bad one. Flags that are not listed
 bf16-mixed).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import argparse
+from collections.abc import Sequence
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError
@@ -28,194 +28,52 @@ from data.legend import read_legend
 from data.rows import read_rows
 from data.splits import prepared_data_set
 from engine import lock
-from engine.flags import train_parser
 from engine.run_folder import inside
 from models import NAMES
 from reports import comparison
-from reports.experiment import DRAWN, Cell, splits_folder
+from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags
 from reports.figures import plot_examples
 from reports.paper import published
-from reports.plan import refuse_other_settings, run_plan, with_needs
+from reports.plan import Job, refuse_other_settings, run_plan, with_needs
 from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
+from reports.rows import PAPERS, TABLES
 from utils.metrics import markdown_table
 
-PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+Jobs = dict[tuple[str, float | str, int], Job]  # by row name, share of noisy masks, and seed
 
 
-@dataclass
-class Row:
-    """A line of a table.
-
-    Args:
-        name: of its run.
-        title: what the reader sees.
-        job: cell -> the job of its run.
-        role: `method`, `baseline` (no weights), `upper` (clean masks) or `control`. Controls and upper bounds run once, at the
-            highest share of noisy masks.
-        upper: of a baseline, the name of the upper bound of its network: without noise it stands in for the baseline.
-        on_clean: whether a method also runs where no mask is noisy.
-        told: whether it must know which masks are noisy.
-    """
-
-    name: str
-    title: str
-    job: Callable
-    role: str = "method"
-    upper: str | None = None
-    on_clean: bool = False
-    told: bool = False
-
-    def stands_at(self, share, shares):
-        """Whether the row has a run at one of the shares."""
-        if share == DRAWN and self.told:
-            return False
-        if self.role in ("upper", "control"):
-            return share == shares[-1]
-        return share != 0 or self.on_clean
-
-
-def by_teacher(name, title, metric, student=TEACHER, taught_by=None, model="smp_unet", on_clean=False, **how):
-    """A row of weights by one teacher (default: --teacher)."""
-    def job(cell):
-        flags = ["--lambda-warmup", cell.settings.lambda_warmup] if student == KD else []
-        return cell.student(name, student, cell.weights(taught_by or cell.settings.teacher, metric, **how), *flags, model=model)
-
-    return Row(name, title, job, on_clean=on_clean)
-
-
-def two_networks(name, title):
-    """A row of a method that trains two networks; Co-teaching knows the share of noisy masks from the CSV."""
-    def job(cell):
-        flags = ["--ramp-epochs", cell.settings.ramp_epochs] if name.startswith("co_teaching") else []
-        return cell.student(name, f"train_{name}.py", cell.noisy, *flags, model=None)
-
-    return Row(name, title, job)
-
-
-def baseline(name, title, upper, model="smp_unet"):
-    """A row without weights."""
-    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.noisy, model=model), "baseline", upper)
-
-
-def upper_bound(name, title, model="smp_unet"):
-    """A row without weights on clean masks."""
-    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.clean, model=model), "upper")
-
-
-def known(name, title, weight, role="method"):
-    """A row that is told which masks are noisy."""
-    return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.known(weight)), role, told=True)
-
-
-def tried(name, title, trust=None):
-    """A row of benchmarks/alternatives.py, by the sharp weights or by those that `trust(cell)` gives."""
-    def job(cell):
-        weights = (trust or sharp_weights)(cell)
-        return cell.student(name, "benchmarks/alternatives.py", weights, "--way", name, "--pred-dir", weights.pseudo)
-
-    return Row(name, title, job)
-
-
-def spoilt(weights, prefix=""):
-    """Two controls: the weights that `weights(cell)` gives, but each to another mask, and their mean to all."""
-    def row(kind, title, flag):
-        return Row(prefix + kind, title, lambda cell: cell.student(prefix + kind, TEACHER, weights(cell), flag), "control",
-                   told=bool(prefix))
-
-    return [row("shuffled", "control: weights of other masks", "--shuffle-weights"),
-            row("constant", "control: everywhere the mean weight", "--mean-weights")]
-
-
-def by_pixels(name, title, *flags, **kind):
-    """A row that lets doubted masks count where their teacher confirms them, by the sharp weights."""
-    def job(cell):
-        weights = sharp_weights(cell)
-        return cell.student(name, TEACHER, weights, "--pixels", weights.pseudo, *flags)
-
-    return Row(name, title, job, **kind)
-
-
-def sharp_weights(cell):
-    """The weights of the option that goes beyond the paper; a job."""
-    return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
-
-
-NOISY = baseline("noisy", "no weights (baseline)", "clean")
-CLEAN = upper_bound("clean", "upper bound: clean masks")
-DEEPLAB = baseline("deeplab", "DeepLabv3+, no weights", "deeplab_clean", "deeplabv3plus")
-DEEPLAB_CLEAN = upper_bound("deeplab_clean", "DeepLabv3+, clean masks", "deeplabv3plus")
-NLKD = by_teacher("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD, on_clean=True)
-SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
-            lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)), on_clean=True)
-PIXELS = by_pixels("pixels", "beyond the paper: the same, by pixels", on_clean=True)
-BEYOND = [SHARP, PIXELS]
-ORACLE = known("oracle", "control: told which masks are noisy, drops them", 0, "control")
-CONTROLS = [*spoilt(sharp_weights), ORACLE,
-            by_pixels("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role="control")]
-
-TABLES = {
-    "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
-        NOISY, known("oracle", "clean ones alone", 0), known("half", "coarse ones with weight 0.5", 0.5),
-        *spoilt(lambda cell: cell.known(0.5), "half_"), CLEAN]),
-    "table2": ("Table 2: weights over the share of noisy masks", [
-        NOISY, by_teacher("miou", "mIoU reweight", "miou"), by_teacher("bf", "BF reweight", "bf"),
-        by_teacher("bf_kd", "BF reweight + KD", "bf", KD), by_teacher("bm", "BFmIoU reweight", "bm"), NLKD, *BEYOND,
-        *CONTROLS, CLEAN]),
-    "table3": ("Table 3: clean and coarse annotations", [NOISY, NLKD, *BEYOND, *CONTROLS, CLEAN]),
-    "table4": ("Table 4: students and teachers", [
-        NOISY, by_teacher("ocrnet_bm_kd", "U-Net + OCRNet", "bm", KD, "ocrnet"),
-        by_teacher("pointrend_bm_kd", "U-Net + PointRend", "bm", KD, "pointrend"),
-        DEEPLAB,
-        by_teacher("deeplab_ocrnet_bm_kd", "DeepLabv3+ + OCRNet", "bm", KD, "ocrnet", "deeplabv3plus"),
-        by_teacher("deeplab_pointrend_bm_kd", "DeepLabv3+ + PointRend", "bm", KD, "pointrend", "deeplabv3plus"),
-        *BEYOND, *CONTROLS, CLEAN, DEEPLAB_CLEAN]),
-    "table5": ("Table 5: methods of two networks", [
-        NOISY, two_networks("decoupling", "Decoupling"), two_networks("co_teaching", "Co-teaching"),
-        two_networks("co_teaching+", "Co-teaching+"),
-        by_teacher("deeplab_taught_bm_kd", "NLKD, teacher DeepLabv3+", "bm", KD, "deeplabv3plus"), *BEYOND,
-        *CONTROLS, CLEAN, DEEPLAB, DEEPLAB_CLEAN]),
-    "alternatives": ("Weightings beyond the paper", [
-        NOISY, NLKD, *BEYOND, by_teacher("sharp_once", "sharpened BF, first round", "bf", sharpen=True),
-        by_teacher("bf2", "BF as it is, second round", "bf", rounds=2),
-        tried("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", rounds=2)),
-        tried("band", "the band of doubted outlines, second round"),
-        tried("relabel", "doubted masks replaced by pseudo-labels"), *CONTROLS, CLEAN]),
-}
-PAPERS = [table for table in TABLES if table != "alternatives"]
-
-
-def shares_of(table, args):
+def shares_of(table: str, args: argparse.Namespace) -> list:
     """Shares of noisy masks that a table asks for; really coarse annotations are one share of their own."""
     if (args.splits / "train_truth.csv").exists():
         return [0, DRAWN] if table == "table3" else [DRAWN]
     return {"table1": [round(1 / 9, 3)], "table2": args.shares, "table3": [0, args.share]}.get(table, [args.share])
 
 
-def jobs_of(table, args):
-    """dict of (row name, share, seed) -> job."""
+def jobs_of(table: str, args: argparse.Namespace) -> Jobs:
+    """The jobs of a table's rows at its shares and seeds."""
     shares = shares_of(table, args)
     cells = [Cell(args, each, seed) for seed in args.seeds for each in shares]
     return {(row.name, cell.share, cell.seed): row.job(cell) for cell in cells for row in TABLES[table][1]
             if row.stands_at(cell.share, shares) and (not args.rows or row.name in args.rows)}
 
 
-def layout(content):
+def layout(content: dict) -> str:
     """The table as the paper lays it out: mIoU / BF in percent, ours, and the paper's where it has them.
 
     Args:
         content: of the table.json that `make_table` writes.
     """
     rows = [row for row in comparison.compare(unpacked(content), "test_last", "noisy") if not row["network"]]
-    known = {row.name: row for row in TABLES[content["table"]][1]}
+    row_of = {row.name: row for row in TABLES[content["table"]][1]}
     found = {(row["name"], asked_share(row, content["shares"])): row for row in rows}
-    bounds = {row["name"]: row for row in rows if known[row["name"]].role == "upper"}  # they stand at any share
+    bounds = {row["name"]: row for row in rows if row_of[row["name"]].role == "upper"}  # they stand at any share
     spread = comparison.spread_title("", rows)
     titles, lines = [f"mIoU{spread} / BF{spread}, %"], [[title] for _, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
-            own = bounds.get((its_share == 0 and known[name].upper) or name) or found.get((name, its_share))
+            own = bounds.get((its_share == 0 and row_of[name].upper) or name) or found.get((name, its_share))
             paper = published(content["table"], name, its_share, content.get("data_set"))
             ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
@@ -227,7 +85,7 @@ def layout(content):
     return markdown_table(titles, lines)
 
 
-def asked_share(row, shares):
+def asked_share(row: dict, shares: Sequence[float]) -> float | None:
     """The one of the shares that was asked for where a row of `comparison.compare` stands; None if none was.
 
     A share of the masks is rounded to whole masks: 0.3 of 11 is 3 of 11.
@@ -238,13 +96,13 @@ def asked_share(row, shares):
     return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["masks"] or 100) + 1e-9 else None
 
 
-def table_text(content):
+def table_text(content: dict) -> str:
     """All of a table as Markdown: the paper's layout, then each run against the baseline, then the weights."""
     seeds = len({result["args"]["seed"] for result in unpacked(content).values()})
     return f"{TABLES[content['table']][0]} ({seeds} seed{'s' * (seeds > 1)})\n\n{layout(content)}\n\n{report_text(content)}"
 
 
-def make_table(table, args, jobs):
+def make_table(table: str, args: argparse.Namespace, jobs: Jobs) -> None:
     """Write the report of finished jobs, the weights being those of the first seed at the highest share."""
     runs, shown = [job.result.parent for job in jobs.values()], {name for name, _, _ in jobs}
     last = [job for (_, its_share, seed), job in jobs.items()
@@ -262,14 +120,14 @@ def make_table(table, args, jobs):
     print(f"\n{text}\ntables and pictures: {args.home / table}")
 
 
-def make_figure3(args, job):
+def make_figure3(args: argparse.Namespace, job: Job) -> None:
     """The annotations with the lowest and the highest weights, from a finished job of weights."""
     rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
     plot_examples(rows, job.pseudo, read_legend(args.classes, args.num_classes), 5, path)
     print(f"lowest and highest weights of {job.result}: {path}")
 
 
-def parse():
+def parse() -> argparse.Namespace:
     """The flags; those not known here go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
@@ -293,6 +151,7 @@ def parse():
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
     parser.add_argument("--ramp-epochs", type=positive_int, default=4, help="of Co-teaching")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
+    add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_legend_flag(parser)
     add_noise_flags(parser)
@@ -305,13 +164,13 @@ def parse():
     args.home = inside(args.out, args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
-    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
-                     "--optimizer", "adamw", "--learning-rate", 0.001, "--cache", *other]
-    train_parser("").parse_args(["--train_csv", "", "--name", "", *map(str, args.training)])  # a wrong flag ends here
+    args.training = training_flags(list(map(str, [
+        "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
+        "--learning-rate", 0.001, "--cache", *other])))
     return args
 
 
-def main():
+def main() -> None:
     args = parse()
     tables = {"all": PAPERS, "figure3": []}.get(args.table, [args.table])
     plans = {table: jobs_of(table, args) for table in tables}
@@ -324,7 +183,7 @@ def main():
         if not any(name == "noisy" for name, _, _ in jobs):
             raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
     if not args.finished:
-        with lock.held(args.home):
+        with lock.folder_lock(args.home):
             run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
     for table, jobs in plans.items():
         make_table(table, args, jobs)

@@ -1,20 +1,37 @@
-"""Packages that take seconds to import, imported when something in them is first used.
+"""Packages that take seconds to import: each is imported when the program first uses something in it.
 
-`--help`, a mistyped flag and a faulty CSV answer at once, and tools that never touch a tensor never load PyTorch. A module
-that needs PyTorch while it is being imported itself (a subclass of nn.Module, say) imports it as usual.
+`--help`, a mistyped flag and a faulty CSV answer at once, and tools that never touch a tensor never load PyTorch. Editors and
+type checkers see the packages themselves. A module that needs PyTorch while it is imported itself (one that defines a subclass
+of nn.Module, say) imports it as usual.
+
+    from cli.lazy import torch
 """
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 
 class LazyModule(ModuleType):
-    """Stands for a module until one of its attributes is asked for."""
+    """Stands for a module and imports it when one of its attributes is first used."""
 
-    def __getattr__(self, attribute):
+    def __getattr__(self, attribute: str) -> Any:
         value = getattr(importlib.import_module(self.__name__), attribute)
-        setattr(self, attribute, value)  # the next time it is found at once
+        setattr(self, attribute, value)  # the next use finds it without this function
         return value
 
 
-torch = LazyModule("torch")
+if TYPE_CHECKING:
+    import sklearn.metrics as sklearn_metrics
+    import sklearn.mixture as sklearn_mixture
+    import sklearn.model_selection as sklearn_model_selection
+    import torch as torch
+    from scipy import special as scipy_special
+    from scipy import stats as scipy_stats
+else:
+    torch = LazyModule("torch")
+    sklearn_metrics = LazyModule("sklearn.metrics")
+    sklearn_mixture = LazyModule("sklearn.mixture")
+    sklearn_model_selection = LazyModule("sklearn.model_selection")
+    scipy_special = LazyModule("scipy.special")
+    scipy_stats = LazyModule("scipy.stats")

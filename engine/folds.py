@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cli.files import write_json, write_rows
+from cli.lazy import sklearn_model_selection
 from data.pictures import check_image
 from data.rows import pseudo_label_names
 from engine import run_folder
@@ -23,13 +24,22 @@ from utils.scoring import score_pairs, score_rows
 from utils.weighting import uniform
 
 
-def assign_folds(images, folds, seed):
-    """The fold that judges each row: int (rows,), 0..folds-1, as many images in each within one.
+def assign_folds(images: pd.Series, folds: int, seed: int) -> np.ndarray:
+    """Assign each row to the fold that judges it. The rows of one image get one fold: no teacher judges a picture that it saw.
 
-    Rows of one image go together, or a teacher would judge a picture that it has been trained on.
+    Args:
+        images: path of each row's image.
+        folds: number of folds, at most as many as there are images.
+
+    Returns:
+        int (rows,) of 0..folds-1; the folds differ by one image at most.
     """
-    codes, distinct = pd.factorize(images)
-    return (np.random.default_rng(seed).permutation(len(distinct)) % folds)[codes]
+    fold_of = np.zeros(len(images), int)
+    if folds > 1:
+        parts = sklearn_model_selection.GroupKFold(folds, shuffle=True, random_state=seed).split(images, groups=images)
+        for fold, (_, judged) in enumerate(parts):
+            fold_of[judged] = fold
+    return fold_of
 
 
 def weigh_alike(logits, batch, epoch):

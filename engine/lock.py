@@ -1,98 +1,86 @@
-"""One process per run: a lock that says who holds it, and that the dead do not hold.
+"""One process per folder: filelock locks a file in it, and the file names the host and the number of the process that works.
 
-The operating system's lock on the file decides (it goes when its process goes, however that ended); what stands in the file,
-host and process number, tells the others who it is, and shields a folder that several machines see through a file system
-that does not pass such locks on.
+The operating system drops the lock when its process ends, however it ends. The host in the file protects a folder that several
+machines share through a file system which does not pass locks on.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 from cli.files import UserError
 
 FILE_NAME = ".lock"
+PATIENCE = 0.2  # seconds; a file that its last holder has just removed is opened anew within this time
 
 
-def is_first_process():
+def is_first_process() -> bool:
     """Whether this process, of those that torchrun or Lightning started together, is the one that writes."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
 
 
 @contextlib.contextmanager
-def held(folder):
-    """Hold a folder; it is made, and goes again if nothing came into it.
+def folder_lock(folder: Path | str) -> Iterator[None]:
+    """Lock a folder for this process. Make the folder, and remove it again if it stays empty.
 
-    Of several processes that work together only the first one holds it.
+    Of several processes that torchrun starts together, only the first one locks.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process has locked it, or one of another machine left its lock file.
     """
     if not is_first_process():
         yield
         return
     folder = Path(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
+    lock = filelock.FileLock(path, timeout=PATIENCE)
     try:
-        with _locked(path) as file:
-            _refuse_other_host(path, file)
-            file.seek(0)
-            file.truncate()
-            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
-            file.flush()
+        _refuse_other_host(path)  # before the lock is taken: some versions of filelock empty the file then
+        with _acquired(lock, path):
+            path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)  # while it is still held: whoever waits finds that the file is another one
+                path.unlink(missing_ok=True)  # still locked: a process that waits finds the file gone and opens a new one
     finally:
-        for each in made:
+        for each in new_folders:
             with contextlib.suppress(OSError):
                 each.rmdir()
 
 
 @contextlib.contextmanager
-def _locked(path):
-    """The lock file, open and locked."""
-    while True:
-        with open(path, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
-            except (BlockingIOError, PermissionError):
-                raise UserError(f"{path.parent}: {_named(_holder(file))} is at work on it; wait, or choose another --name"
-                                ) from None
-            if _is_at(file, path):
-                yield file
-                return
-
-
-def _is_at(file, path):
-    """Whether the open file is still the one of that name; its last holder may have removed it."""
+def _acquired(lock: filelock.BaseFileLock, path: Path) -> Iterator[None]:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _refuse_other_host(path, file):
-    holder = _holder(file)
-    if holder and holder["host"] != socket.gethostname():
-        raise UserError(f"{path.parent}: {_named(holder)} was at work on it; if that one is gone, remove {path}")
-
-
-def _holder(file):
-    """`host` and `pid` that stand in an open lock file; None in one that is new, or whose writer died at once."""
-    file.seek(0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f"{path.parent}: {_process(_owner(path))} is at work on it; wait, or choose another --name") from None
     try:
-        content = json.loads(file.read())
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other_host(path: Path) -> None:
+    owner = _owner(path)
+    if owner and owner["host"] != socket.gethostname():
+        raise UserError(f"{path.parent}: {_process(owner)} was at work on it; if that one is gone, remove {path}")
+
+
+def _owner(path: Path) -> dict | None:
+    """`host` and `pid` in a lock file; None if there is no file, or nothing in it yet."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
         return {key: content[key] for key in ("host", "pid")}
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _named(holder):
-    return f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+def _process(owner: dict | None) -> str:
+    return f"process {owner['pid']} on {owner['host']}" if owner else "another process"

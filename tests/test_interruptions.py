@@ -1,6 +1,7 @@
 """A training that is stopped, killed, or left without disk, and two that want the same folder."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -250,7 +251,8 @@ def test_a_full_tmpfs_leaves_the_last_checkpoint(csvs, tmp_path):
 
 # --- one process per run ----------------------------------------------------------------------------------------
 
-HOLD = "import sys, time; from utils import lock\nwith lock.held(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+HOLD = "import sys, time; from engine import lock\n" \
+       "with lock.folder_lock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
 
 
 @pytest.fixture
@@ -285,13 +287,13 @@ def test_tables_that_another_process_makes_are_refused(csvs, tmp_path, holder):
 def test_a_lock_of_another_machine_is_not_ours_to_break(tmp_path):
     write_json(tmp_path / "run" / ".lock", {"host": "elsewhere", "pid": 1})
     with pytest.raises(UserError, match=r"process 1 on elsewhere was at work on it; if that one is gone, remove .*\.lock"):
-        with lock.held(tmp_path / "run"):
+        with lock.folder_lock(tmp_path / "run"):
             pass
 
 
 def test_of_many_that_come_at_once_one_gets_in(tmp_path):
-    code = "import sys; from utils import lock\nprint('ready', flush=True); input()\n" \
-           "with lock.held(sys.argv[1]): print('in', flush=True); input()"
+    code = "import sys; from engine import lock\nprint('ready', flush=True); input()\n" \
+           "with lock.folder_lock(sys.argv[1]): print('in', flush=True); input()"
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], cwd=ROOT, stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     assert {process.stdout.readline() for process in processes} == {"ready\n"}
@@ -308,17 +310,32 @@ def test_of_many_that_come_at_once_one_gets_in(tmp_path):
 
 def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_held(tmp_path, monkeypatch):
     """The holder goes between this process's opening of the file and its lock: then a third one could make a new file."""
-    real, calls = lock.fcntl.lockf, []
+    real, calls = fcntl.flock, []
 
-    def lockf(*arguments):
+    def flock(file, operation):
         if not calls:
             (tmp_path / ".lock").unlink()
-        calls.append(arguments)
-        return real(*arguments)
+        calls.append(operation)
+        return real(file, operation)
 
-    monkeypatch.setattr(lock.fcntl, "lockf", lockf)
-    with lock.held(tmp_path):
-        assert len(calls) == 2 and (tmp_path / ".lock").exists()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with lock.folder_lock(tmp_path):
+        assert len(calls) > 1 and (tmp_path / ".lock").exists()
+
+
+def test_loader_processes_that_outlive_their_parent_do_not_keep_the_lock(tmp_path):
+    code = "import os, sys, time; from engine import lock\nwith lock.folder_lock(sys.argv[1]):\n" \
+           "    if not os.fork(): time.sleep(20)\n    print('held', flush=True); time.sleep(20)"
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+        process.wait()
+        with lock.folder_lock(tmp_path / "run"):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_refused_command_leaves_no_folder(csvs, tmp_path):

@@ -14,6 +14,7 @@ from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
 from reports.report_files import packed
+from reports.rows import TEACHER
 from tests.conftest import run_script
 from tests.test_report import run_of
 
@@ -27,7 +28,7 @@ def args(photos, tmp_path):
     return argparse.Namespace(splits=tmp_path / "csv", home=tmp_path / "runs", seeds=[0, 1], shares=[0, 0.3, 0.6], share=0.6,
                               rows=None, size=[8, 8], theta=3.0, num_classes=2, noise="morphology", background=0,
                               encoder="mobilenet_v2", encoder_weights="none", folds=3, flip=True, lambda_warmup=2,
-                              ramp_epochs=4, teacher="pointrend", training=["--epochs", 1])
+                              ramp_epochs=4, weak_judge="even", teacher="pointrend", training=["--epochs", 1])
 
 
 def test_every_published_row_has_a_run():
@@ -91,7 +92,7 @@ def pair_folder_of(args):
 
 def test_alternatives_judge_by_the_teacher_that_weighed(args):
     jobs = tables.jobs_of("alternatives", args)
-    for name, script, flag in (("relabel", "benchmarks/alternatives.py", "--pred-dir"), ("pixels", tables.TEACHER, "--pixels")):
+    for name, script, flag in (("relabel", "benchmarks/alternatives.py", "--pred-dir"), ("pixels", TEACHER, "--pixels")):
         command = jobs[name, 0.6, 0].command
         assert command[0] == script and command[command.index(flag) + 1].endswith("teacher_pointrend2/pseudo")
     assert command[command.index("--train_csv") + 1].endswith("train_noisy_pointrend2_sharp_bfscore.csv")
@@ -169,6 +170,12 @@ def test_another_call_never_takes_old_results_for_its_own(args):
     same = again(training=["--epochs", 1, "--workers", 3, "--cache"])
     refuse_other_settings(with_needs([same]))
     assert same.finished()
+    weights = args.splits / "encoder.pth"
+    stamps = set()
+    for content in (b"one", b"two"):  # of equal name and size
+        weights.write_bytes(content)
+        stamps.add(again(encoder_weights=str(weights)).stamp)
+    assert len(stamps) == 2
     args.home.rename(args.home.with_name("moved"))
     assert again(home=args.home.with_name("moved")).finished()
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from cli.lazy import LazyModule
-
-metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
+from cli.lazy import scipy_stats, sklearn_metrics
 
 
 def both_kinds(noisy):
@@ -22,7 +20,7 @@ def auroc(weights, noisy):
     Returns:
         float in 0..1; None if there is only one kind.
     """
-    return float(metrics.roc_auc_score(~noisy, weights)) if both_kinds(noisy) else None
+    return float(sklearn_metrics.roc_auc_score(~noisy, weights)) if both_kinds(noisy) else None
 
 
 def auprc(weights, noisy):
@@ -31,13 +29,13 @@ def auprc(weights, noisy):
     The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
     Arguments, and None, as of `auroc`.
     """
-    return float(metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
+    return float(sklearn_metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
 
 
 def spearman(weights, true):
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
     alike = min(np.ptp(values) for values in (weights, true)) == 0  # then there is no order to compare
-    return None if alike else float(stats.spearmanr(weights, true).statistic)
+    return None if alike else float(scipy_stats.spearmanr(weights, true).statistic)
 
 
 def summarise(rows):

@@ -7,11 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from cli.lazy import LazyModule, torch
+from cli.lazy import scipy_special, sklearn_mixture, torch
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
-
-mixture, special = LazyModule("sklearn.mixture"), LazyModule("scipy.special")
 
 
 def uniform(weights):
@@ -97,13 +95,13 @@ def sharpened(scores, margin=2):
         return np.ones_like(scores)
     column = scores[:, None]  # (rows, 1)
     # the variance is that of scores which differ by 0.01 at least, or a few equal scores would be a group of their own
-    one, two = (mixture.GaussianMixture(groups, covariance_type="tied", n_init=5, reg_covar=1e-4, random_state=0).fit(column)
-                for groups in (1, 2))
+    fit = {"covariance_type": "tied", "n_init": 5, "reg_covar": 1e-4, "random_state": 0}
+    one, two = (sklearn_mixture.GaussianMixture(groups, **fit).fit(column) for groups in (1, 2))
     if one.bic(column) - two.bic(column) <= margin:
         return np.ones_like(scores)
     centres, higher = two.means_[:, 0], two.means_[:, 0].argmax()
     slope = np.ptp(centres) / two.covariances_[0, 0]
-    return special.expit(slope * (scores - centres.mean()) + special.logit(two.weights_[higher]))  # Bayes' rule
+    return scipy_special.expit(slope * (scores - centres.mean()) + scipy_special.logit(two.weights_[higher]))  # Bayes' rule
 
 
 # --- selections of two-network methods (paper, section 4; each source stands at its rule) -------------------------

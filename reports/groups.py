@@ -1,0 +1,90 @@
+"""Runs that differ in nothing but their seed form a *group*: one method at one share of noisy masks."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cli.files import UserError
+from engine.run_folder import FREE_FLAGS
+
+SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", *FREE_FLAGS}  # the seeds of a method may differ
+NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
+PATH_FLAGS = {"load", "pixels", "pred_dir"}  # each seed may have a file of its own: whether there is one is what counts
+
+Results = dict[str, dict]  # folder of a run -> content of its result.json
+
+
+def group_runs(results: Results) -> list[dict]:
+    """Groups of runs that differ in nothing but their seed; of equal flags and seeds, the name tells methods apart.
+
+    Args:
+        results: dict of folder -> content of result.json.
+
+    Returns:
+        list of dict: `label`, unique (the run's name, with the flags in which its namesakes differ), `name`, `noise_share`
+        (0..1 or None), `runs` (dict of seed -> folder); in the order of the first run of each.
+
+    Raises:
+        UserError: two runs of a group have the same seed and name.
+    """
+    seeds_of: dict[tuple, list[int]] = {}
+    for result in results.values():
+        seeds_of.setdefault(settings_of(result), []).append(result["args"]["seed"])
+    found: dict[tuple, dict] = {}
+    for folder, result in results.items():
+        identity, name, seed = settings_of(result), Path(result["name"]).name, result["args"]["seed"]
+        repeated = len(set(seeds_of[identity])) < len(seeds_of[identity])  # then something unseen differs: the name must tell
+        group = found.setdefault((identity, name if repeated else None),
+                                 {"name": name, "runs": {}, "noise_share": result.get("noise_share")})
+        if seed in group["runs"]:
+            raise UserError(f"{folder} and {group['runs'][seed]} are the same method with the same seed; leave one out")
+        group["runs"][seed] = folder
+    groups = list(found.values())
+    for group in groups:
+        namesakes = [other for other in groups if all(other[key] == group[key] for key in ("name", "noise_share"))]
+        flags = [results[next(iter(other["runs"].values()))]["args"] for other in namesakes]
+        group["label"] = ", ".join([group["name"], *_differing(flags, flags[namesakes.index(group)])])
+    return groups
+
+
+def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:
+    """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
+    (its folder may differ, as each seed has masks of its own).
+
+    Args:
+        left_out: flags that do not count.
+    """
+    left_out = SEED_FLAGS.union(left_out)
+    flags = {flag: _comparable(flag, value, result) for flag, value in result["args"].items() if flag not in left_out}
+    share = result.get("noise_share")
+    return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
+            repr(sorted(flags.items())))
+
+
+def _comparable(flag: str, value: Any, result: dict) -> Any:
+    """The value of a flag in which two seeds of one method agree."""
+    if flag == "forget_rate" and value is not None and value == result.get("noise_share"):
+        return "share of noisy masks"  # the default: each CSV's own
+    return bool(value) if flag in PATH_FLAGS else value
+
+
+def network_of(args: dict, number: int = 0) -> tuple:
+    """What stands for the architecture of a run's network: two networks of equal values may be compared.
+
+    Args:
+        args: flags of the run.
+        number: of the network, 0 or 1.
+    """
+    suffix = f"_{'ab'[number]}" if "model_a" in args else ""
+    model, encoder, weights = (args.get(flag + suffix) for flag in ("model", "encoder", "encoder_weights"))
+    return (model, args.get("width")) if model == "unet" else (model, encoder, weights)
+
+
+def _differing(namesakes: list[dict], own: dict) -> list[str]:
+    """The flags of `own` in which namesakes differ, as text."""
+    flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
+    shown = [f"{flag.replace('_', '-')} {own.get(flag)}" for flag in flags
+             if len({repr(each.get(flag)) for each in namesakes}) > 1]
+    if len({Path(each["train_csv"]).name for each in namesakes}) > 1:
+        shown.append(Path(own["train_csv"]).stem)
+    return shown
