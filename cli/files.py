@@ -236,11 +236,16 @@ def together() -> Iterator[Callable[[Path | str], Path]]:
     except KeyboardInterrupt as stop:
         raise type(stop)(str(stop) or "interrupted; unfinished outputs are removed") from None
     finally:
-        for folder in parts:
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in sorted(made, key=lambda each: -len(each.parts)):
-            with contextlib.suppress(OSError):  # it holds the outputs
-                folder.rmdir()
+        _remove_parts(parts, made)
+
+
+def _remove_parts(parts: Iterable[Path], made: Iterable[Path]) -> None:
+    """Remove the hidden folders, and of the folders made above them those that hold no output."""
+    for folder in parts:
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in sorted(made, key=lambda each: -len(each.parts)):
+        with contextlib.suppress(OSError):  # it holds the outputs
+            folder.rmdir()
 
 
 def _make_part(folder: Path, output: Path) -> None:

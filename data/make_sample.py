@@ -94,11 +94,7 @@ def draw_figure(rng: np.random.Generator, canvas: np.ndarray, height: int, width
     shoulder, slope = face[0] * rng.uniform(2.0, 3.0), face[1] * rng.uniform(0.3, 0.7)
     top = y + face[1] * rng.uniform(1.35, 1.6)
     tilt = rng.uniform(-0.1, 0.1) * shoulder
-    torso = [(x - face[0] * 0.6, top - slope / 2), (x - shoulder * 0.7, top + slope * 0.4 + tilt),
-             (x - shoulder, top + 2.2 * slope + tilt), (x - shoulder * rng.uniform(0.9, 1.2), height + 9),
-             (x + shoulder * rng.uniform(0.9, 1.2), height + 9), (x + shoulder, top + 2.2 * slope - tilt),
-             (x + shoulder * 0.7, top + slope * 0.4 - tilt), (x + face[0] * 0.6, top - slope / 2)]
-    paint(np.array(torso).round().astype(np.int32), cloth, 35)
+    paint(_torso(rng, (x, top), face, (shoulder, slope, tilt), height), cloth, 35)
     paint(_blob(rng, (x, y + face[1]), face * (0.55, 0.9), 0.02), skin * 0.85)  # the neck
     for side in (-1, 1):
         paint(_blob(rng, (x + side * face[0], y + face[1] * 0.1), face * (0.18, 0.25), 0.03), skin * 0.9)
@@ -112,6 +108,17 @@ def draw_figure(rng: np.random.Generator, canvas: np.ndarray, height: int, width
         paint(_blob(rng, hand, face * 0.45, 0.2), skin)
     _draw_eyes_and_mouth(canvas, (x, y), face)
     return person
+
+
+def _torso(rng: np.random.Generator, neck: tuple[float, float], face: np.ndarray, build: tuple[float, float, float],
+           height: int) -> np.ndarray:
+    """The outline of a body below the neck, int32 (8, 2). Build: width and slope of the shoulders, and their tilt, px."""
+    (x, top), (shoulder, slope, tilt) = neck, build
+    torso = [(x - face[0] * 0.6, top - slope / 2), (x - shoulder * 0.7, top + slope * 0.4 + tilt),
+             (x - shoulder, top + 2.2 * slope + tilt), (x - shoulder * rng.uniform(0.9, 1.2), height + 9),
+             (x + shoulder * rng.uniform(0.9, 1.2), height + 9), (x + shoulder, top + 2.2 * slope - tilt),
+             (x + shoulder * 0.7, top + slope * 0.4 - tilt), (x + face[0] * 0.6, top - slope / 2)]
+    return np.array(torso).round().astype(np.int32)
 
 
 def _arm(rng: np.random.Generator, centre: tuple[float, float], face: np.ndarray, shoulder: float,
