@@ -1,4 +1,4 @@
-"""Files that are whole or absent, JSON and CSV, and what a fault is.
+"""Writing files whole or not at all, reading JSON and CSV, and the error for faults that a user can mend.
 
 Everything that touches the disk on a user's behalf goes through here or through `data.pictures`, so that one rule holds
 everywhere: a fault that the user can mend is a `UserError` (one clear message, exit code 2, no traceback), and an output file
@@ -252,7 +252,7 @@ def _make_part(folder: Path, output: Path) -> None:
     """Make the hidden folder in which an output waits for the others."""
     with _named(output):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_parts_of_the_dead(folder)
+        _remove_stale_parts(folder)
         folder.mkdir()
 
 
@@ -265,7 +265,7 @@ def _named(path: Path | str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def _remove_parts_of_the_dead(own: Path) -> None:
+def _remove_stale_parts(own: Path) -> None:
     """Remove what killed processes of this machine left of `together` beside this process's hidden folder, and in its place."""
     import psutil  # seldom needed
 

@@ -1,4 +1,4 @@
-"""What happens to an image and its mask after both have been resized to the training size: augmentation and normalisation.
+"""Augmentation and normalisation of images and masks that have been resized to the training size.
 
 torchvision's v2 transforms move a `tv_tensors.Mask` with its image. They sample the image as they are told, here bilinearly,
 and a mask always by the nearest pixel, so labels are never blurred. Pixels that a transform brings in from outside the
@@ -43,7 +43,7 @@ class Augmentation:
 def normalised(images: torch.Tensor) -> torch.Tensor:
     """Images as an encoder of ImageNet wants them.
 
-    On the device, after the copy: a byte travels four times faster than a float, and a GPU normalises in no time.
+    On the device, after the copy: bytes are a quarter of the size of floats, and a GPU normalises quickly.
 
     Args:
         images: uint8 (B, 3, H, W).

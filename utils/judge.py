@@ -1,4 +1,4 @@
-"""What is known of the judge that gave a CSV its weights, and whether it may be listened to.
+"""How well the teacher that gave a CSV its weights (the *judge*) agrees with the annotations, and whether to use the weights.
 
 utils/get_weight.py writes a JSON beside each CSV of weights, the *origin* of the weights: `metric`, `theta`, `size`,
 `num_classes`, `sharpen`, `known`, `parts` (of a mix), `agreement` (means of miou, bf and bm over the rows, before sharpening),

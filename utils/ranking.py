@@ -27,7 +27,7 @@ def auroc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
 
 
 def auprc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
-    """Average precision of a reader who looks at the lowest weights first and wants the noisy masks, in 0..1.
+    """Average precision of the ranking from the lowest weight up, with noisy masks as hits, in 0..1.
 
     The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
     Arguments, and None, as of `auroc`.

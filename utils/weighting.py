@@ -84,7 +84,7 @@ def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
 
     The groups are two normal distributions of one variance; the result is a logistic curve of the score, so the ranking stays.
     Where coarse and good annotations are far apart it is nearly 0 or 1; nobody has to say how many are coarse. Where one normal
-    distribution explains the scores as well (Bayesian information criterion), there is nobody to doubt and all weights are 1.
+    distribution explains the scores as well (Bayesian information criterion), no annotation is doubted: all weights are 1.
 
     Args:
         scores: float (rows,), in 0..1.
