@@ -18,8 +18,8 @@ masks that are known to be noisy a fixed weight (paper, Table 1; 0 = the control
 
 Where the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones:
 AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = by chance; AUPRC, the average precision of a list of the
-rows from the lowest weight up, in which noisy masks are the hits. Where better masks of the same images exist (--truth), it says how well the
-weights rank the annotations as their true agreement with those does: Spearman's correlation.
+rows from the lowest weight up, in which noisy masks are the hits. Where better masks of the same images exist (--truth), it
+says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
 
 One line tells how well the judge agrees with the annotations on average, the mean weight, and the effective share of the
 rows, (sum w)^2 / (n sum w^2). The JSON beside --out holds them too, and all flags; the train scripts read it. --sharpen gives
