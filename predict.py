@@ -2,14 +2,19 @@
 
     python predict.py --checkpoint runs/NAME/best.ckpt --csv data/csv/train_noisy_60.csv --out-dir runs/NAME/pseudo
 
+    python predict.py --checkpoint runs/NAME/best.ckpt --images photos more/one.jpg --out-dir labels
+
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
 before it where two images share a stem. They appear together, when all are made.
 """
 
 from pathlib import Path
 
+import pandas as pd
+
 from cli.command_line import command_line, positive_int, tool_parser
-from cli.files import check_outputs
+from cli.files import UserError, check_outputs
+from data.pictures import IMAGE_SUFFIXES, check_image
 from data.rows import pseudo_label_names, read_rows
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
@@ -18,10 +23,31 @@ from engine.loaders import worker_count
 from engine.prediction import predict
 
 
+def listed_images(paths: list[str]) -> list[str]:
+    """The images among files and folders, in their order; those of a folder sorted by name, without its subfolders.
+
+    Raises:
+        UserError: a path is missing, a folder holds no image, or a file is none.
+    """
+    images = []
+    for path in map(Path, paths):
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        if not path.exists():
+            raise UserError(f"--images {path}: no such file or folder")
+        found = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if not found:
+            raise UserError(f"--images {path}: no images ({', '.join(IMAGE_SUFFIXES)})")
+        images += found
+    for image in images:
+        check_image(image)
+    return images
+
+
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
-    parser.add_argument("--csv", required=True, help="rows whose images are predicted")
+    parser.add_argument("--csv", help="rows whose images are predicted")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="instead of --csv: images, or folders of images")
     parser.add_argument("--out-dir", required=True, help="folder of the PNGs")
     parser.add_argument("--network", type=int, default=0, choices=(0, 1), help="which network of a two-network run")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
@@ -29,11 +55,13 @@ def main():
     add_flip_flag(parser)
     add_device_flags(parser)
     args = parser.parse_args()
+    if bool(args.csv) == bool(args.images):
+        raise UserError("pass either --csv or --images")
 
-    rows = read_rows(args.csv)
+    rows = read_rows(args.csv) if args.csv else pd.DataFrame({"image": listed_images(args.images), "mask": ""})
     names = pseudo_label_names(rows)
     outputs = {Path(args.out_dir) / name for name in names}  # rows of one image share theirs
-    check_outputs(outputs, args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
+    check_outputs(outputs, args.overwrite, [args.csv, args.checkpoint, *rows["image"], *filter(None, rows["mask"])])
     network, config = load_network(args.checkpoint, args.network)
     fabric = start_fabric(args)
     predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric), args.flip)

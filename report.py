@@ -1,7 +1,7 @@
 """Tables and pictures of finished runs, any set of them.
 
-    python report.py runs/photos/noisy runs/photos/teacher_bm runs/photos/kd_bm runs/photos/clean --out runs/photos/report \\
-        --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo
+    python report.py runs/photos/noisy runs/photos/kd_bm runs/photos/pixels runs/photos/clean --out runs/photos/report \\
+        --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo --recommended pixels
 
 Runs that differ in nothing but their seed are one line: mean and standard deviation. Differences (Δ) to the first run's
 method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) /
@@ -10,11 +10,13 @@ method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap 
 writes to --out: table.md, table.csv and table.json (everything, in 0..1), learning_curves.png, noise.png (scores against the
 share of noisy masks), gain.png (BF won against how well the weights find the noisy masks), and, from weight CSVs, weights.png
 (how the weights spread) and examples.png (annotations with the lowest and the highest weights; the paper's Figure 3);
-report.html holds all of it in one file.
+report.html holds all of it in one file, with a legend in words. The files of the 20 lowest weights stand in table.md. With
+--recommended NAME a sentence says whether those runs beat the baseline, and which option to take.
 
     python report.py --json docs/results/people.json      prints the tables of a table.json again
 """
 
+import os
 from pathlib import Path
 
 from cli.command_line import command_line, positive_int, tool_parser
@@ -31,6 +33,7 @@ def main():
     parser.add_argument("--out", help="folder of the tables and pictures; its files are replaced")
     parser.add_argument("--baseline", metavar="NAME", help="runs that differences are taken to (default: the first run's name)")
     parser.add_argument("--clean", metavar="NAME", help="runs on clean masks, the upper end of the gap (default: clean)")
+    parser.add_argument("--recommended", metavar="NAME", help="runs of which a sentence says whether they beat the baseline")
     parser.add_argument("--weights", nargs="*", default=[], metavar="CSV", help="weight CSVs; the last one gives the examples")
     parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows, in any order, with `iterations`, "
                                                            "where the weight CSVs have none")
@@ -52,25 +55,37 @@ def main():
     results, out = read_runs(args.runs), Path(args.out)
     check_names(args, results)
     legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
-    content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean", **packed(results)}
+    content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean",
+               "recommended": args.recommended, **packed(results)}
     tables = read_weights(args.weights, args.noisy_csv)
     check_out(args, out, tables)
     if tables:
         content["weights"] = weight_summaries(args.weights, tables)
     text = report_text(content, legend)
-    write_report(out, f"Runs of {out.parent}", content, text, tables, args.pred_dir, legend, args.examples)
+    write_report(out, title_of(results), content, text, tables, args.pred_dir, legend, args.examples)
     print(text)
     print(f"tables and pictures: {out}")
 
 
+def title_of(results):
+    """The name of the folder that holds the runs, and the runs' names.
+
+    Args:
+        results: dict of folder -> content of result.json.
+    """
+    folder = Path(os.path.commonpath([Path(run).resolve().parent for run in results])).name
+    names = list(dict.fromkeys(Path(result["name"]).name for result in results.values()))
+    return f"{folder}: {', '.join(names[:6])}{' and others' * (len(names) > 6)}"
+
+
 def check_names(args, results):
-    """Raise UserError unless there are runs named --baseline and --clean.
+    """Raise UserError unless there are runs named --baseline, --clean and --recommended.
 
     Args:
         results: dict of folder -> content of result.json.
     """
     names = list(dict.fromkeys(Path(result["name"]).name for result in results.values()))
-    for flag, name in (("--baseline", args.baseline), ("--clean", args.clean)):
+    for flag, name in (("--baseline", args.baseline), ("--clean", args.clean), ("--recommended", args.recommended)):
         if name is not None and name not in names:
             raise UserError(f"{flag} {name}: no run has this name; there are {', '.join(names)}")
 
@@ -92,11 +107,12 @@ def check_out(args, out, tables):
 
 
 def print_tables(args):
-    """Print the tables of --json again, measured against --baseline and --clean if they are given."""
+    """Print the tables of --json again, measured against --baseline and --clean, or with --recommended,
+    if they are given."""
     content = read_json(args.json, "classes", "runs")
     try:
         check_names(args, content["runs"])
-        content.update({key: value for key in ("baseline", "clean") if (value := getattr(args, key))})
+        content.update({key: value for key in ("baseline", "clean", "recommended") if (value := getattr(args, key))})
         print(report_text(content))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise UserError(f"{args.json}: not a table.json of a report ({type(error).__name__}: {error})") from None

@@ -30,11 +30,12 @@ case ${1:-sample} in
         if [ "${1:-}" = all ]; then shift; else set -- -m "not slow and not prose" "$@"; fi
         exec "$python" -m pytest -n 2 "$@" ;;
     sample)
+        [ $# -eq 0 ] || shift
         setup
         cd "$home"
         [ -d data/generated/sample ] || "$python" data/make_sample.py --out data/generated/sample
-        exec "$python" quick.py data/generated/sample --model unet --width 16 --size 96 96 --theta 2 --epochs 12 --batch-size 8 \
-            --learning-rate 0.002 --encoder-weights none "${@:2}" ;;
+        exec "$python" quick.py data/generated/sample --model unet --width 16 --size 96 96 --theta 2 --folds 3 --epochs 14 \
+            --lr-step 5 --batch-size 8 --learning-rate 0.002 --encoder-weights none "$@" ;;
     quick) setup; shift; exec "$python" "$home/quick.py" "$@" ;;
     table[1-5]|figure3|all|alternatives) setup; exec "$python" "$home/tables.py" "$@" ;;
     -h|--help|help) sed -n '2,9s/^# \{0,1\}//p' "$0" ;;

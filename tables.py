@@ -28,11 +28,10 @@ from data.legend import read_legend
 from data.rows import read_rows
 from data.splits import prepared_data_set
 from engine import lock
-from engine.flags import train_parser
 from engine.run_folder import inside
 from models import NAMES
 from reports import comparison
-from reports.experiment import DRAWN, Cell, splits_folder
+from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags
 from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
@@ -152,21 +151,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
     parser.add_argument("--ramp-epochs", type=positive_int, default=4, help="of Co-teaching")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
+    add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_legend_flag(parser)
     add_noise_flags(parser)
     args, other = parser.parse_known_args()
     names = {row.name for _, rows in TABLES.values() for row in rows}
-    for name in args.rows or []:
-        if name not in names:
-            raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
+    for name in sorted({*(args.rows or [])} - names):
+        raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
-    args.training = ["--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3),
-                     "--optimizer", "adamw", "--learning-rate", 0.001, "--cache", *other]
-    train_parser("").parse_args(["--train_csv", "", "--name", "", *map(str, args.training)])  # a wrong flag ends here
+    args.training = training_flags(list(map(str, [
+        "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
+        "--learning-rate", 0.001, "--cache", *other])))
     return args
 
 

@@ -44,7 +44,8 @@ def main():
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
     controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
-    parser.add_argument("--pixels", metavar="DIR", help="pseudo-labels: pixels that agree with them count fully")
+    parser.add_argument("--pixels", metavar="DIR", help="pseudo-labels: pixels that agree with them count fully; "
+                        "DIR/PATTERN where they have other names, such as sam/{stem}_mask.png")
     args = parser.parse_args()
     if args.pixels and args.keep_loss_size:
         raise UserError("--keep-loss-size goes without --pixels, whose mean weight nobody knows beforehand")

@@ -66,6 +66,7 @@ def leaking_csvs(args, home, rows, fold):
     taught = rows[~judged]
     weights = score_pairs(taught["mask"].tolist(), files, args.num_classes, "bf", args.theta, args.size)
     paths = [home / "csv" / f"{kind}{fold}.csv" for kind in ("leaking", "judged")]
+    weights = weights if weights.any() else 1.0  # a judge that found no outline: learn without weights, as train_teacher does
     write_rows(paths[0], taught.assign(weight=weights), "weight")
     write_rows(paths[1], rows[judged])
     return paths

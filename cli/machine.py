@@ -1,6 +1,7 @@
 """What of the machine this process may use: cores and memory, of the container where that allows less (cgroup v2)."""
 
 import math
+import re
 from pathlib import Path
 
 import psutil
@@ -28,5 +29,6 @@ def free_memory() -> int:
         return free
     if limit.strip() == "max":
         return free
-    given_back = int(stat.partition("\ninactive_file ")[2].split()[0])  # files read a while ago, forgotten when need be
+    inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # files read a while ago, forgotten when need be
+    given_back = int(inactive[1]) if inactive else 0
     return min(free, int(limit) - int(used) + given_back)

@@ -5,6 +5,7 @@ A CSV has a header; column 0 is the image, column 1 its mask, and a later column
 Published files are headed `img,filename,iterations`, `img,filename,weight`, or `,0` (two columns).
 """
 
+import bisect
 import csv as csv_reader
 import functools
 import hashlib
@@ -27,6 +28,7 @@ from data.pictures import IMAGE_SUFFIXES, check_image, kinds_of, read_checked_ma
 
 SHOWN_FAULTS = 10
 BYTES_PER_PIXEL = 16  # of a picture in a batch: 3 bytes, a label, the three channels as floats
+OWN_NAMES = "{stem}.png"  # as predict.py names pseudo-labels
 NAMED_COLUMNS = ("weight", "iterations")
 
 
@@ -233,21 +235,57 @@ def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
     return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]
 
 
-def pseudo_label_paths(rows, folder, part=slice(None)):
+def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = slice(None),
+                       pattern: str = OWN_NAMES) -> list[str]:
     """Paths of the rows' pseudo-labels in a folder.
 
     Args:
         part: of these rows alone. The others are needed all the same: by their images, pseudo-labels are named.
+        pattern: of the file names; `{stem}` stands for the name that `pseudo_label_names` gives, without its suffix. `*` and
+            `?` stand for other characters, as in a shell; then exactly one picture must match. A folder may end in a pattern
+            too: `masks/{stem}_mask.png`.
 
     Raises:
-        UserError: one is missing.
+        UserError: one is missing, several match, or the pattern has no `{stem}`.
     """
-    paths = [os.path.join(folder, name) for name in pseudo_label_names(rows)[part]]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    if "{stem}" in os.path.basename(folder):
+        folder, pattern = os.path.split(folder)
+    if "{stem}" not in pattern:
+        raise UserError(f"--pred-name {pattern}: {{stem}} is needed in it; it stands for the image's name without its suffix")
+    stems = [name.removesuffix(".png") for name in pseudo_label_names(rows)[part]]
+    if re.search(r"[*?]", pattern):
+        found = _matching_files(folder, stems, pattern)
+    else:
+        names = [pattern.replace("{stem}", stem) for stem in stems]
+        found = [[name] if os.path.isfile(os.path.join(folder, name)) else [] for name in names]
+    missing = [pattern.replace("{stem}", stem) for stem, files in zip(stems, found) if not files]
     if missing:
-        raise UserError(f"{folder}: {len(missing)} of {len(paths)} pseudo-labels are missing, first "
-                        f"{os.path.basename(missing[0])}; write them with predict.py --csv on the same CSV")
-    return paths
+        hint = ("write them with predict.py --csv on the same CSV, or name those of another model with --pred-name"
+                if pattern == OWN_NAMES else f"files are looked for by the pattern {pattern}")
+        raise UserError(f"{folder}: {len(missing)} of {len(found)} pseudo-labels are missing, first {missing[0]}; {hint}")
+    several = next(((stem, files) for stem, files in zip(stems, found) if len(files) > 1), None)
+    if several:
+        raise UserError(f"{folder}: {len(several[1])} files match {pattern.replace('{stem}', several[0])}, {several[1][0]} and "
+                        f"{several[1][1]} among them; --pred-name {pattern} must name one file per image")
+    return [os.path.join(folder, files[0]) for files in found]
+
+
+def _matching_files(folder, stems, pattern):
+    """For each stem, the names (list of str) of the folder's pictures that match the pattern."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    found = []
+    for stem in stems:
+        parts = [re.split(r"([*?])", text) for text in pattern.split("{stem}")]
+        regex = re.escape(stem).join("".join({"*": ".*", "?": "."}.get(word, re.escape(word)) for word in part)
+                                     for part in parts)
+        start = parts[0][0] + (stem if len(parts[0]) == 1 else "")  # sorted names that begin so stand side by side
+        near = itertools.takewhile(lambda name, start=start: name.startswith(start),
+                                   itertools.islice(names, bisect.bisect_left(names, start), None))
+        found.append([name for name in near if re.fullmatch(regex, name)])
+    return found
 
 
 def _last_parts(path: str, depth: int) -> str:

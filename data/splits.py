@@ -50,6 +50,11 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     return {stem: paths[0] for stem, paths in found.items()}
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is one that `files_by_stem` pairs."""
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
 def pair_folder(folder: Path | str, masks_in: str = "masks") -> pd.DataFrame:
     """`pair_by_stem` of the folders images/ and `masks_in` in `folder`."""
     return pair_by_stem(Path(folder) / "images", Path(folder) / masks_in)

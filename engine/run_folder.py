@@ -1,6 +1,7 @@
 """The folder of a run, OUT_DIR/NAME: who may write to it, its log, and what its figures must be quoted with."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -100,11 +101,23 @@ def _counted(splits):
 
 
 def digest(rows):
-    """A short text that changes with the rows: names and sizes in bytes of their files, weights, noise levels."""
-    files = [[f(row[name]) for name in ("image", "mask", "pseudo") if name in rows for f in (os.path.basename, os.path.getsize)]
+    """A short text that changes with the rows: file names, sizes of images, content of masks, weights, noise levels."""
+    maps = [name for name in ("mask", "pseudo") if name in rows]
+    files = [[os.path.basename(row["image"]), os.path.getsize(row["image"]),
+              *(fact for name in maps for fact in (os.path.basename(row[name]), file_digest(row[name])))]
              for row in rows.to_dict("records")]
     values = [rows[name].tolist() for name in ("weight", "iterations") if name in rows]
     return _hashed([files, values])
+
+
+def file_digest(path):
+    """16 hex digits that stand for the content of a file: a mask that is drawn again may have as many bytes as before."""
+    return _digest_of(str(path), os.stat(path).st_mtime_ns, os.path.getsize(path))
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _digest_of(path, changed, size):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _hashed(content):

@@ -6,16 +6,51 @@ written while jobs are planned.
 
 import argparse
 import os
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cli.files import UserError
 from data.rows import read_rows
 from engine import run_folder
-from reports.plan import Job
+from engine.flags import train_parser
+from reports.plan import ROOT, Job, named_files
 
+WEIGHING = ("train_with_Teacher_weight.py", "train_with_KDweight.py")  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
+PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
+           "seed", "model", "encoder", "encoder_weights"}  # flags of a training that the plan sets
 DRAWN = "drawn"  # the share of annotations that are as coarse as they were drawn, where better ones exist
+
+
+def add_plan_judge_flag(parser: argparse.ArgumentParser) -> None:
+    """--weak-judge of all jobs of a plan."""
+    parser.add_argument("--weak-judge", choices=("even", "use"), default="even",
+                        help="weights by teachers that hardly agree with the annotations: all 1, or used as they are")
+
+
+def training_flags(words: Sequence[str]) -> list[str]:
+    """The flags that go to every training, each by its long name and once, so that two spellings are one setting.
+
+    Args:
+        words: as the user spells them.
+
+    Raises:
+        UserError: the plan sets such a flag itself. A flag that trainings do not know ends the command.
+    """
+    parser = train_parser("")
+    args = parser.parse_args(["--train_csv", "", "--name", "", *words])
+    plain = parser.parse_args(["--train_csv", "", "--name", ""])
+    flags = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.dest in PLANNED:
+            if value != getattr(plain, action.dest):
+                raise UserError(f"{action.option_strings[-1]} {value}: is set for each training of the plan, leave it out")
+        elif hasattr(args, action.dest) and value != getattr(plain, action.dest):
+            values = [] if value is True else [str(each) for each in (value if isinstance(value, list) else [value])]
+            flags += [max(action.option_strings, key=len), *values]
+    return flags
 
 
 class Cell:
@@ -24,7 +59,8 @@ class Cell:
     Args:
         settings: Namespace: `splits` (folder of train.csv, test.csv, and train_truth.csv where the annotations are really
             coarse), `home` (folder of all cells), `size`, `theta`, `num_classes`, `noise`, `background`, `encoder`,
-            `encoder_weights`, `folds`, `flip`, `lambda_warmup`, `ramp_epochs`, and `training`, flags of every training.
+            `encoder_weights`, `folds`, `flip`, `weak_judge`, `lambda_warmup`, `ramp_epochs`, and `training`, flags of every
+            training.
         share: 0..1, or DRAWN.
         seed: of the noise, the folds and the trainings.
         home: folder of this cell; default: one in `settings.home`, named by share and seed.
@@ -45,7 +81,8 @@ class Cell:
         name = "_".join(path.relative_to(self.home).with_suffix("").parts)
         if self.splitting:
             needs = [self.splitting, *needs]
-        inputs = {word: _digest(word, os.path.getmtime(word)) for word in words if self._is_split(word)}
+        inputs = named_files(words, self.settings.home)
+        inputs.update({word: _digest(word, os.path.getmtime(word)) for word in words if self._is_split(word)})
         log = self.home / "logs" / f"{name}.out"
         return self.jobs.setdefault(path, Job(words, path, needs, log, self.settings.home, inputs, pseudo))
 
@@ -94,7 +131,9 @@ class Cell:
         needs, valid = [annotations], []
         if self.validated:
             needs, valid = [annotations, self.valid], ["--valid_csv", self.valid.result]
-        return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags,
+        weighs = "--weighted" in flags or script in WEIGHING
+        judge = ["--weak-judge", "use"] * (weighs and self.settings.weak_judge == "use")
+        return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags, *judge,
                          "--name", Path(result).parent, "--out-dir", self.home, "--size", *self.settings.size,
                          "--theta", self.settings.theta, "--num-classes", self.settings.num_classes, "--seed", self.seed,
                          "--resume", *self.settings.training)
@@ -115,7 +154,8 @@ class Cell:
         return self._job(out, [self.noisy, self.clean, teacher], "utils/get_weight.py", "--csv", self.noisy.result,
                          "--pred-dir", pseudo, "--metric", metric, "--truth", self.clean.result,
                          "--out", self.home / out, "--overwrite", "--size", *self.settings.size, "--theta", f"{theta:g}",
-                         "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen, pseudo=pseudo)
+                         "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen,
+                         *["--weak-judge", "use"] * (self.settings.weak_judge == "use"), pseudo=pseudo)
 
     def oracle_weights(self, weight: float) -> Job:
         """Weight CSV by the noise that was added: 1 for an untouched mask, `weight` for a noisy one; a job."""
@@ -151,7 +191,7 @@ def splits_folder(data: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    for folder in (Path(data), Path("data/csv") / data):
+    for folder in (Path(data), Path("data/csv") / data, ROOT / "data/csv" / data):
         if (folder / "train.csv").exists() and (folder / "test.csv").exists():
             return folder
     raise UserError(f"--data {data}: neither a folder with train.csv and test.csv, nor a prepared name in data/csv; make one "

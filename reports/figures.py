@@ -8,10 +8,11 @@ import numpy as np
 from cli.files import atomic_path
 from cli.lazy import LazyModule
 from data.pictures import image_size, read_image, read_mask, resize_image, resize_labels
-from data.rows import pseudo_label_names
+from data.rows import pseudo_label_paths
 from reports.comparison import COMPARED, SCORES
 
 plt = LazyModule("matplotlib.pyplot")
+NAME_LENGTH = 26  # characters of a file name that fit under an example; of longer ones the end is shown
 
 
 def save_figure(figure, path):
@@ -89,10 +90,10 @@ def plot_gain(rows, path):
         rows: of `comparison.compare`.
 
     Returns:
-        whether there was something to draw: weights whose AUROC is known.
+        whether there was something to draw: at least three points, of weights whose AUROC is known.
     """
     points = [row for row in rows if None not in (row["auroc"], row["bf"].get("difference"))]
-    if not points:
+    if len(points) < 3:  # two show no relation
         return False
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
     names = list(dict.fromkeys(row["name"] for row in points))
@@ -137,35 +138,41 @@ def _finish(axes, path):
 
 
 def plot_weights(tables, summaries, path):
-    """A histogram per weight CSV: annotations that are untouched against those that are noisy, where it is known."""
+    """A histogram per weight CSV: numbers of annotations that are untouched and that are noisy, where it is known."""
     figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False)
     bins = np.linspace(0, 1, 31)
     for axis, (name, rows) in zip(axes[0], tables.items()):
         title = name
         if "iterations" in rows:
             noisy = rows["iterations"] > 0
-            axis.hist([rows["weight"][~noisy], rows["weight"][noisy]], bins, stacked=True, label=["untouched", "noisy"],
+            axis.hist([rows["weight"][~noisy], rows["weight"][noisy]], bins, stacked=True,
+                      label=[f"{kind}: {number} annotations" for kind, number in (("untouched", (~noisy).sum()),
+                                                                                  ("noisy", noisy.sum()))],
                       color=["tab:blue", "tab:orange"])
-            axis.legend()
+            axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend above the bars
+            axis.legend(fontsize=8, loc="upper center")
             if summaries[name]["auroc"] is not None:
                 title += f"\nAUROC {summaries[name]['auroc']:.3f}"
         else:
             axis.hist(rows["weight"], bins)
         axis.set_title(title, fontsize=9)
-        axis.set(xlabel="weight", ylabel="annotations", xlim=(0, 1))
+        axis.set(xlabel="weight", ylabel="number of annotations", xlim=(0, 1))
+        axis.yaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
 
 
 def plot_examples(rows, pred_dir, legend, count, path):
-    """The annotations with the lowest and the highest weights: image, annotation, pseudo-label (paper, Figure 3).
+    """The annotations with the lowest and the highest weights: image, annotation with its file name, pseudo-label (paper,
+    Figure 3).
 
     Args:
+        pred_dir: see `pseudo_label_paths`.
         count: annotations at each end, as many as there are rows for.
     """
     count = min(count, max(1, len(rows) // 2))
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")
     chosen = np.concatenate([order[:count], order[-count:]])
-    names, num_classes = pseudo_label_names(rows), len(legend.names)
+    pseudo, num_classes = pseudo_label_paths(rows, pred_dir), len(legend.names)
     height, width = image_size(rows.iloc[chosen[0]]["image"])
     figure, axes = plt.subplots(3, 2 * count, figsize=(1.7 * 2 * count, 3 * 1.7 * height / width + 1.2), squeeze=False)
     for column, index in enumerate(chosen):
@@ -173,9 +180,11 @@ def plot_examples(rows, pred_dir, legend, count, path):
         image = read_image(row["image"])
         image = resize_image(image, (240, max(1, round(240 * image.shape[1] / image.shape[0]))))
         axes[0, column].imshow(image)
-        for line, mask in ((1, row["mask"]), (2, Path(pred_dir) / names[index])):
+        for line, mask in ((1, row["mask"]), (2, pseudo[index])):
             labels = resize_labels(read_mask(mask, num_classes), image.shape[:2])
             axes[line, column].imshow(legend.overlay(image, labels, strength=0.25 if num_classes == 2 else 0.6))
+        name = Path(row["mask"]).name
+        axes[1, column].set_xlabel(name if len(name) <= NAME_LENGTH else f"\u2026{name[1 - NAME_LENGTH:]}", fontsize=6)
         known = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
         axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
                                   color="tab:red" if column < count else "tab:green")

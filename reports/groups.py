@@ -54,16 +54,17 @@ def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:
     Args:
         left_out: flags that do not count.
     """
-    flags = {flag: _comparable(flag, value) for flag, value in result["args"].items() if flag not in SEED_FLAGS.union(left_out)}
+    left_out = SEED_FLAGS.union(left_out)
+    flags = {flag: _comparable(flag, value, result) for flag, value in result["args"].items() if flag not in left_out}
     share = result.get("noise_share")
     return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
             repr(sorted(flags.items())))
 
 
-def _comparable(flag: str, value: Any) -> Any:
+def _comparable(flag: str, value: Any, result: dict) -> Any:
     """The value of a flag in which two seeds of one method agree."""
-    if flag == "forget_rate" and value is not None:
-        return round(value, 2)  # by default each CSV's own share of noise
+    if flag == "forget_rate" and value is not None and value == result.get("noise_share"):
+        return "share of noisy masks"  # the default: each CSV's own
     return bool(value) if flag in PATH_FLAGS else value
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from cli.files import UserError, progress, read_json, write_json
 from cli.machine import usable_cores
-from engine.run_folder import FREE_FLAGS
+from engine.run_folder import FREE_FLAGS, file_digest
 
 ROOT = Path(__file__).resolve().parents[1]  # of the scripts
 SHOWN_LINES = 3  # of a failed command's log
@@ -74,6 +74,13 @@ class Job:
     def note_stamp(self) -> None:
         """Leave the stamp beside the result."""
         write_json(self.stamp_path, {"stamp": self.stamp, "settings": self.settings})
+
+
+def named_files(command: Sequence[str], home: Path | str) -> dict[str, str]:
+    """dict of word -> digest of the files that a command names, but for its script and what other jobs make in `home`."""
+    home = Path(home).resolve()
+    found = [word for word in command[1:] if (os.sep in word or "." in word) and os.path.isfile(word)]
+    return {word: file_digest(word) for word in found if home not in Path(word).resolve().parents}
 
 
 def flags_of(words: Sequence[str]) -> dict[str, str]:

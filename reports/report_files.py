@@ -1,11 +1,10 @@
 """The tables, pictures and pages of a set of runs; `report.py` and `tables.py` choose the runs.
 
 The content of a table.json is a dict of `classes` (names), `baseline` and `clean` (names of runs, see `comparison.compare`),
-`machine`, `args` and `runs` (see `packed`), and `weights` (see `weight_summaries`).
+`machine`, `args` and `runs` (see `packed`), `weights` (see `weight_summaries`), and `recommended` (name of runs, see
+`verdict.verdict`), which may be missing.
 """
 
-import base64
-import html
 import os
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from cli.files import UserError, atomic_path, read_json, together, write_json
 from data.legend import Legend
 from data.rows import read_rows
 from reports import comparison, figures
+from reports.page import report_page
+from reports.verdict import lowest_weights, teacher_text, verdict
 from utils.metrics import class_table, markdown_table
 from utils.ranking import summarise
 
@@ -116,7 +117,8 @@ def _levels_of(rows, levels, csv, noisy_csv):
 def weight_summaries(csvs, tables):
     """dict of a weight CSV's name in `tables` -> what is known of its weights.
 
-    That is `detection.summarise`, and Spearman's correlation with the truth where utils/get_weight.py left it.
+    That is `ranking.summarise`, and from the JSON that utils/get_weight.py left beside it, if any: Spearman's correlation with
+    the truth, the judge's mean agreement, the tolerance theta, the mean weight, and why all weights are 1 (`fallback`).
 
     Args:
         csvs: of `read_weights`, which gave `tables`.
@@ -126,7 +128,9 @@ def weight_summaries(csvs, tables):
         beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
         if beside.exists():
             known = read_json(beside)
-            summary["spearman"] = known.get("spearman") if isinstance(known, dict) else None
+            known = known if isinstance(known, dict) else {}
+            summary["spearman"] = known.get("spearman")
+            summary.update({key: known[key] for key in ("agreement", "theta", "mean_weight", "fallback") if known.get(key)})
     return summaries
 
 
@@ -146,37 +150,20 @@ def weight_table(summaries):
 
 
 def report_text(content, legend=None):
-    """The tables of a table.json as Markdown."""
+    """A table.json as Markdown: the teachers' agreement, the tables, and the sentence on the recommended option."""
     text = result_tables(unpacked(content), legend or Legend(len(content["classes"]), content["classes"]),
                          content.get("baseline"), content.get("clean", "clean"))
-    return text + (f"\n{weight_table(content['weights'])}\n" if content.get("weights") else "")
+    weights, sentence = content.get("weights") or {}, sentence_of(content)
+    return (teacher_text(weights) + text + (f"\n{weight_table(weights)}\n" if weights else "")
+            + (f"\n{sentence}\n" if sentence else ""))
 
 
-def report_page(title, text, pictures):
-    """One HTML page that needs no other file.
-
-    Args:
-        text: Markdown of tables and paragraphs.
-        pictures: dict of caption -> path of a PNG.
-    """
-    parts = []
-    for block in text.strip().split("\n\n"):
-        lines = [line.strip("| ").split(" | ") for line in block.splitlines()]
-        if block.startswith("|"):
-            cells = [[f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line]
-                     for tag, line in zip(["th"] + ["td"] * len(lines), lines[:1] + lines[2:])]
-            parts.append("<table>" + "".join(f"<tr>{''.join(row)}</tr>\n" for row in cells) + "</table>")
-        else:
-            parts.append(f"<p>{html.escape(block)}</p>")
-    for caption, path in pictures.items():
-        data = base64.b64encode(Path(path).read_bytes()).decode()
-        parts.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"></figure>')
-    style = ("body{font:15px/1.5 sans-serif;margin:2em auto;max-width:75em;padding:0 1em} img{max-width:100%}"
-             "figure{margin:2em 0} table{border-collapse:collapse;font-size:13px}"
-             "td,th{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:right}"
-             "td:first-child,th:first-child{text-align:left}")
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f"<style>{style}</style></head>\n<body><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n")
+def sentence_of(content):
+    """The sentence on the recommended option of a table.json; None where it names none, or runs are missing."""
+    if not content.get("recommended"):
+        return None
+    return verdict(unpacked(content), content.get("weights") or {}, content["recommended"], content.get("baseline"),
+                   content.get("clean") or "clean")
 
 
 def write_report(out, title, content, text, weights=None, pred_dir=None, legend=None, examples=5):
@@ -184,11 +171,13 @@ def write_report(out, title, content, text, weights=None, pred_dir=None, legend=
 
     Args:
         content: of table.json; its runs' folders hold the logs for the learning curves.
-        text: of table.md.
+        text: of table.md, which goes on with the lowest weights.
         weights: dict of CSV stem -> rows; the last one gives the examples.
     """
     results = unpacked(content)
     rows = comparison.compare(results, "test_last", content.get("baseline"), content.get("clean", "clean"))
+    lowest = lowest_weights(weights or {})
+    text = f"{text}\n{lowest}" if lowest else text
     with together() as written_at:
         drawn = {name: written_at(out / f"{name}.png") for name in PICTURES}
         figures.plot_noise(rows, drawn["noise"])
@@ -199,7 +188,7 @@ def write_report(out, title, content, text, weights=None, pred_dir=None, legend=
             if pred_dir:
                 figures.plot_examples(list(weights.values())[-1], pred_dir, legend, examples, drawn["examples"])
         drawn = {name: path for name, path in drawn.items() if path.exists()}
-        page = report_page(title, text, drawn)
+        page = report_page(title, text, drawn, sentence_of(content))
         for name, written in (("table.md", text), ("report.html", page),
                               ("table.csv", comparison.number_frame(rows).to_csv(index=False))):
             with atomic_path(written_at(out / name)) as temporary:

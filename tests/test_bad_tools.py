@@ -81,6 +81,8 @@ NOTHING_LEFT = [
      ["--csv", "train.csv", "--out", "n.csv", "--ratio", 1]),
     ("noise, a class too many", NOISY_SET, lambda d: d.save_mask(np.full((24, 16), 5), 3, 1), "masks/3.png holds [5]",
      ["--csv", "train.csv", "--out", "n.csv", "--ratio", 1, "--num-classes", 3]),
+    ("noise, black and white masks as class numbers", NOISY_SET, None, "masks are binary: --num-classes 2",
+     ["--csv", "train.csv", "--out", "n.csv", "--ratio", 1, "--num-classes", 3]),
     ("noise, levels turned round", NOISY_SET, None, "LOW must not be above HIGH",
      ["--csv", "train.csv", "--out", "n.csv", "--levels", 9, 3]),
     ("noise on a folder, a broken mask", NOISE, lambda d: d.spoil("masks/5.png"), "masks/5.png",

@@ -17,7 +17,7 @@ from data.legend import read_legend
 from data.pictures import decode_mask, read_checked_mask, read_image, read_mask, write_image, write_mask
 from data.prepare_supervisely import draw_annotation
 from data.rows import check_rows, pseudo_label_names, read_header, read_rows
-from reports.report_files import report_page
+from reports.page import report_page
 from tests.test_bad_input import bomb, run
 from utils.add_noise import KINDS, add_noise
 from utils.agreement import METRICS

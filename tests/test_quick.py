@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import quick
@@ -30,7 +32,8 @@ def planned(monkeypatch, *flags):
 def test_every_training_gets_the_flags_and_the_same_masks_choose_its_epoch(album, tmp_path, monkeypatch):
     jobs = planned(monkeypatch, "photos", *TINY, "--lambda-warmup=0")
     trainings = [job for job in jobs if job.command[0].startswith("train_")]
-    assert [job.result.parent.name for job in trainings] == ["teacher_unet", "noisy", "teacher_bm", "kd_bm", "clean"]
+    assert [job.result.parent.name for job in trainings] == ["teacher_unet", "teacher_unet2", "noisy", "kd_bm", "pixels",
+                                                                "clean"]
     for job in trainings:
         assert job.settings["--epochs"] == "1" and job.settings["--width"] == "4"
         assert job.settings["--valid_csv"] == "csv/valid_noisy.csv"  # one rule for all rows, the upper bound included
@@ -52,11 +55,43 @@ def test_a_folder_that_has_changed_is_refused(album, tmp_path, monkeypatch):
         refuse_other_settings(planned(monkeypatch, "photos", *TINY, "--limit", 4))
 
 
+def test_what_is_no_pair_changes_nothing_and_a_mask_drawn_again_does(album, monkeypatch):
+    def split():
+        return planned(monkeypatch, "photos", *TINY)[0]
+
+    cv2.imwrite("photos/masks/5.bmp", np.zeros((HEIGHT, WIDTH), np.uint8))
+    stamp = split().stamp
+    (album.folder / "images" / ".DS_Store").write_bytes(b"seen")
+    (album.folder / "masks" / "notes.txt").write_text("mine")
+    assert split().stamp == stamp
+    cv2.imwrite("photos/masks/5.bmp", np.full((HEIGHT, WIDTH), 255, np.uint8))  # as many bytes as before
+    assert split().stamp != stamp
+
+
+def test_two_spellings_of_a_flag_are_one_setting(album, monkeypatch):
+    def training(*flags):
+        return planned(monkeypatch, "photos", *TINY[:-1], *flags)[-2].settings
+
+    assert training("-e", 3, "--prec", "bf16-mixed") == training("--precision=bf16-mixed", "--epochs", 3)
+    assert training("--work", 2) == training()
+
+
+def test_a_plan_may_listen_to_a_weak_judge(album, monkeypatch):
+    jobs = planned(monkeypatch, "photos", *TINY, "--weak-judge", "use")
+    told = [job.command[0] for job in jobs if "--weak-judge" in job.command]
+    assert sorted(told) == sorted(["utils/get_weight.py"] * 3 + ["train_teacher.py", quick.TEACHER, quick.KD])
+    told = [job.command[0] for job in planned(monkeypatch, "photos", *TINY) if "--weak-judge" in job.command]
+    assert told == [quick.KD]  # the paper's row is there whatever its judge is worth, and the report says so
+
+
 @pytest.mark.parametrize("flags, message", [
     (["photos", "--name"], "--name: expected one argument"),
     (["photos", "--name", "../x"], "--name ../x: must be a folder inside runs"),
     (["photos", "--learnig-rate=3"], "unrecognized arguments: --learnig-rate=3"),
     (["photos", "--disagree-below", 0.5], "unrecognized arguments: --disagree-below 0.5"),
+    (["photos", "--train_csv", "x.csv"], "--train-csv x.csv: is set for each training of the plan, leave it out"),
+    (["photos", "-test", "x.csv"], "x.csv: is set for each training of the plan"),
+    (["photos", "--resume"], "--resume True: is set for each training"),
     (["photos", "--ratio", 60], "'60' is not a number in 0..1"),
     (["nowhere"], "nowhere: images/ and masks/, or train.csv, valid.csv and test.csv, are needed in it"),
     ([], "the following arguments are required: folder"),

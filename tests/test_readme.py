@@ -1,8 +1,9 @@
-"""The README's commands run, in order, on a folder of photographs; its figures are those of the committed results."""
+"""The commands of the README and of docs/ run, links lead somewhere, and figures are those of the committed results."""
 
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -17,11 +18,31 @@ from tests.test_bad_input import CSV_FILES, FOLDERS, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
 
 pytestmark = pytest.mark.prose
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def page(name):
+    """Text of a Markdown page."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands_of(text, start):
+    """Commands of the indented code blocks of a page that start with `start`, without their comments."""
+    lines = [line[4:].split("   #")[0].strip() for line in text.splitlines() if line.startswith("    ")]
+    return [line for line in lines if line.startswith(start)]
+
+
+README, GUIDE, REFERENCE, LOG = map(page, ("README.md", "docs/guide.md", "docs/reference.md", "docs/results/README.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md",
+         *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
 EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_with_KDweight.py": SMALL,
          "train_with_Teacher_weight.py": SMALL,
          "predict.py": "--accelerator cpu", "evaluate.py": "--accelerator cpu"}
+AHEAD = ("--pred-name", "--images")  # flags that the guide may name before their script knows them
+
+
+def test_the_readme_is_short():
+    assert README.count("\n") <= 130
 
 
 @pytest.mark.slow
@@ -34,25 +55,39 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         write_image(tmp_path / "my_photos" / "images" / name, resize_image(picture, (90, 60)))  # unlike its mask's size
         (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
-    commands = [line for line in re.search(r"```bash\n(.*?)```", README, re.S)[1].splitlines() if line and line[0] != "#"]
-    assert len(commands) == 9
+    blocks = re.findall(r"```bash\n(.*?)```", GUIDE, re.S)
+    commands = [line for block in blocks for line in block.splitlines() if line and line[0] != "#"]
+    assert len(commands) == 18
     for command in commands:
-        if command.startswith("python "):
-            script, *flags = shlex.split(command)[1:]
-            run_script(ROOT / script, *flags, *EXTRA.get(script, "").split(), cwd=tmp_path)
-        else:
-            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-            assert done.returncode == 0 and done.stdout.count("\n") > 5, done.stderr
-    beyond = README[README.index("### Beyond the paper"):README.index("## Scripts")]
-    commands = [line.strip() for line in beyond.splitlines() if line.startswith("    python ")]
-    assert len(commands) == 4
-    for command in commands:
-        script, *flags = shlex.split(command)[1:]
-        run_script(ROOT / script, *flags, *EXTRA.get(script, "").split(), cwd=tmp_path)
+        run_command(command, tmp_path)
+        if "train_teacher.py" in command and "--weighted" not in command:
+            make_masks_of_others(tmp_path)
     assert (tmp_path / "runs" / "by_pixels" / "result.json").exists()
+    assert (tmp_path / "data" / "csv" / "my_corrected" / "train_truth.csv").exists()
     scores = json.loads((tmp_path / "runs" / "nlkd" / "test.json").read_text())
     assert scores["images"] == len(list((tmp_path / "runs" / "nlkd" / "masks").iterdir())) == 3
     assert (tmp_path / "runs" / "report" / "examples.png").exists()
+
+
+def run_command(command, folder):
+    """Run a command of the guide in a folder; one whose flags its script does not know yet is left out."""
+    if command.startswith("python "):
+        script, *flags = shlex.split(command)[1:]
+        ahead = set(AHEAD) & set(flags)
+        if not ahead or ahead <= set(run_script(ROOT / script, "--help").stdout.split()):
+            run_script(ROOT / script, *flags, *EXTRA.get(script, "").split(), cwd=folder)
+    else:
+        done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.count("\n") > 5, done.stderr
+
+
+def make_masks_of_others(folder):
+    """What the guide takes as given: masks of two other models, and some that were corrected by hand."""
+    shutil.copytree(folder / "my_photos" / "masks", folder / "my_photos" / "corrected")
+    shutil.copytree(folder / "runs" / "my_teacher" / "pseudo", folder / "sam_masks")
+    (folder / "colleague_masks").mkdir()
+    for path in (folder / "sam_masks").iterdir():
+        shutil.copy(path, folder / "colleague_masks" / f"{path.stem}_mask.png")
 
 
 def test_the_papers_commands_know_their_flags():
@@ -66,7 +101,7 @@ def test_the_papers_commands_know_their_flags():
 
 
 def test_the_prepare_commands_know_their_flags(tmp_path):
-    commands = re.findall(r"\| `(python data/prepare_.*?)` \|", README)
+    commands = re.findall(r"\| `(python data/prepare_.*?)` \|", REFERENCE)
     assert len(commands) == 6
     for command in commands:
         script, _, *flags = shlex.split(command)[1:]  # the second word is the data set's folder
@@ -76,11 +111,27 @@ def test_the_prepare_commands_know_their_flags(tmp_path):
 
 
 def test_the_table_command_knows_its_flags(tmp_path):
-    commands = [line.strip() for line in README.splitlines() if line.strip().startswith("bash run.sh table")]
+    commands = commands_of(GUIDE, "bash run.sh table")
     assert commands
     for command in commands:
         done = run_script(ROOT / "tables.py", *shlex.split(command)[2:], check=False, cwd=tmp_path)
         assert done.returncode == 2 and "--data my_photos: neither" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
+def test_the_quick_command_knows_its_flags(name, tmp_path):
+    commands = commands_of(page(name), "bash run.sh quick")
+    assert commands
+    for command in commands:
+        done = run_script(ROOT / "quick.py", *shlex.split(command)[3:], check=False, cwd=tmp_path)
+        assert done.returncode == 2 and "images/ and masks/, or train.csv" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_run_sh_knows_the_jobs_that_pages_name(path):
+    known = subprocess.run(["bash", "run.sh", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+    for job in re.findall(r"bash run\.sh(?: (\w+))?", path.read_text(encoding="utf-8")):
+        assert not job or re.fullmatch("table[1-5]|alternatives", job) or f"bash run.sh {job}" in known, job
 
 
 def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
@@ -91,10 +142,10 @@ def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
     assert subprocess.run(["bash", "run.sh", "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
 
 
-def test_every_script_is_in_the_readme():
+def test_every_script_is_in_the_reference():
     for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("utils/*.py")]:
         if "__main__" in path.read_text():
-            assert f"`{path.relative_to(ROOT)}`" in README, path
+            assert f"`{path.relative_to(ROOT)}`" in REFERENCE, path
 
 
 RESULTS = sorted(path for path in (ROOT / "docs" / "results").glob("*.json") if "noise" not in path.name)
@@ -122,12 +173,50 @@ def test_the_pages_show_the_committed_results(path):
 
 
 def test_figures_in_the_readme_come_from_the_pages():
-    section = README[README.index("## Results"):README.index("## Scripts")]
-    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "results").glob("*.md"))
+    section = README[README.index("## Results"):README.index("## The paper's commands")]
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "README.md")
     rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) > 10
     for row in rows:
         assert row in pages, row
+    shown = table_text(json.loads((ROOT / "docs" / "results" / "portraits_table2.json").read_text()))
+    assert ("one seed" in section.splitlines()[0]) == ("(1 seed)" in shown)
+
+
+def logged():
+    """What the log of results says: (file of the JSON, list of its commands)."""
+    entries = re.findall(r"\*\*\[.*?\.json\]\((.*?)\)\*\*.*?\n\n((?:    .*\n)+)", LOG)
+    return [((ROOT / "docs" / "results" / file).resolve(), commands_of(lines, "")) for file, lines in entries]
+
+
+def test_the_log_names_every_committed_result_and_its_command():
+    entries = dict(logged())
+    committed = [*(ROOT / "docs" / "results").glob("*.json"), *(ROOT / "benchmarks" / "results").glob("*.json")]
+    assert set(entries) == set(committed)
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in PAGES if path != ROOT / "docs" / "results" / "README.md")
+    for path, commands in entries.items():
+        stated = json.loads(path.read_text()).get("command")
+        for command in commands:
+            assert command == stated if stated else command in pages, (path, command)
+    for command in commands_of(LOG, "python data/prepare_"):
+        assert command in pages, command
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_log_know_their_flags(tmp_path):
+    trainings = run_script("train_teacher.py", "--help").stdout
+    for command in commands_of(LOG, ""):
+        program, script, *words = shlex.split(command)
+        if program == "bash":
+            done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
+            assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
+        elif script.startswith("benchmarks/"):
+            flags = {word for word in words if word.startswith("--")}
+            known = run_script(ROOT / script, "--help").stdout + trainings  # bench_leak.py hands some on
+            assert flags <= set(re.findall(r"--[a-z0-9-]+", known)), command
+        else:
+            done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)
+            assert done.returncode == 2 and words[0] in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("name", ["people", "camvid"])
@@ -136,10 +225,35 @@ def test_the_noise_tables_are_those_of_the_committed_scores(name):
     assert level_table(scores["levels"]) in (ROOT / "docs" / "noise.md").read_text()
 
 
-def test_pictures_in_the_readme_exist():
-    for link in re.findall(r"\]\((docs/[^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+def anchors(text):
+    """Anchors of a page's headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_pictures_exist(path):
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub("`.*?`", "", path.read_text(encoding="utf-8"))):
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, new = set(), [ROOT / "README.md"]
+    while new:
+        path = new.pop()
+        reached.add(path)
+        links = re.findall(r"\]\(([^)#]+\.md)[^)]*\)", path.read_text(encoding="utf-8"))
+        new += {(path.parent / link).resolve() for link in links} - reached
+    assert reached >= set(PAGES)
+
+
+def test_the_tested_versions_fit_the_requirements():
     assert sys.version_info >= (3, 10)
+    tested = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", page("constraints.txt"), re.M))
+    for name, least in re.findall(r"^([\w.-]+)>=([\d.]+)$", page("requirements.txt") + page("requirements-dev.txt"), re.M):
+        assert [int(part) for part in tested[name].split(".")] >= [int(part) for part in least.split(".")], name
 
 
 def test_the_reliability_page_names_tests_that_exist_and_their_cases():

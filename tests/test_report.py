@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cli.files import UserError, write_json
@@ -11,7 +13,9 @@ from data.legend import Legend
 from report import main
 from reports.comparison import compare, group_runs, paired_difference, read_runs, recovered
 from reports.figures import plot_gain, plot_noise
-from reports.report_files import packed, report_page, report_text, result_tables, unpacked, weight_table
+from reports.page import report_page
+from reports.report_files import packed, report_text, result_tables, unpacked, weight_table, write_report
+from reports.verdict import lowest_weights, teacher_text, verdict
 
 
 def run_of(name, miou=0.5, bf=0.5, seed=0, classes=2, networks=1, noise=None, auroc=None, last=None, **args):
@@ -121,7 +125,8 @@ def test_each_network_is_measured_against_its_own_kind():
 def test_another_forget_rate_is_another_method():
     runs = {"a": run_of("co", forget_rate=0.2, marker=0), "b": run_of("co", forget_rate=0.8, seed=1, marker=0)}
     assert [group["label"] for group in group_runs(runs)] == ["co, forget-rate 0.2", "co, forget-rate 0.8"]
-    by_csv = {"a": run_of("co", forget_rate=0.5981, marker=0), "b": run_of("co", forget_rate=0.6019, seed=1, marker=0)}
+    by_csv = {"a": run_of("co", forget_rate=0.6039, noise=0.6039, marker=0),
+              "b": run_of("co", forget_rate=0.6019, noise=0.6019, seed=1, marker=0)}
     assert len(group_runs(by_csv)) == 1
 
 
@@ -184,7 +189,9 @@ def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypat
     printed = capsys.readouterr().out
     assert "| kd | 60 | 1 | 50.00 | 20.00 |" in printed
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 3
+    assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 2  # two points of gain show no relation
+    assert "<figcaption>Test scores against the share" in page and "<dt>gap recovered</dt>" in page
+    assert f"<h1>{tmp_path.name}: noisy, kd</h1>" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
     numbers = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert len(numbers) == 5 and numbers[4].startswith("kd,0.6,0.9,1,0.5,")
@@ -194,7 +201,8 @@ def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypat
 
 
 def test_nothing_is_drawn_where_there_is_nothing_to_see(tmp_path):
-    rows = compare({"a": run_of("noisy", noise=0.6), "b": run_of("kd", noise=0.6)})
+    rows = compare({"a": run_of("noisy", noise=0.6), "b": run_of("kd", noise=0.6, auroc=0.9),
+                    "c": run_of("t", noise=0.6, auroc=0.8)})
     assert not plot_noise(rows, tmp_path / "noise.png") and not plot_gain(rows, tmp_path / "gain.png")
     assert not list(tmp_path.iterdir())
 
@@ -202,6 +210,70 @@ def test_nothing_is_drawn_where_there_is_nothing_to_see(tmp_path):
 def test_a_page_takes_text_as_text():
     page = report_page("a < b", "| x | y |\n|---|---|\n| <script> | 1 |", {})
     assert "<script>" not in page and "<td>&lt;script&gt;</td><td>1</td>" in page and "<h1>a &lt; b</h1>" in page
+
+
+def test_three_points_of_gain_are_drawn(tmp_path):
+    runs = {name: run_of(name, noise=0.6, auroc=auroc) for name, auroc in (("noisy", None), ("a", 0.9), ("b", 0.8), ("c", 0.7))}
+    assert plot_gain(compare(runs), tmp_path / "gain.png") and (tmp_path / "gain.png").exists()
+
+
+def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
+    """The sentence on four runs with these BF, and on a summary of the option's weights."""
+    runs = {name: run_of(name, bf=bf, noise=0 if name == "clean" else 0.6, train_csv=f"csv/{name}.csv")
+            for name, bf in (("noisy", noisy), ("kd", kd), ("pixels", pixels), ("clean", clean))}
+    return verdict(runs, {"csv/pixels": summary}, "pixels")
+
+
+@pytest.mark.parametrize("sentence, expected", [
+    (options(0.7), "Weights bring 30.0 points of BF here, 75 % of the gap to clean masks: take `pixels`."),
+    (options(0.415), "no difference beyond what one seed changes: take no weights (`noisy`)."),
+    (options(0.385), "Weights bring -1.5 points of BF here, no difference"),
+    (options(0.3), "Weights cost 10.0 points of BF here: take no weights (`noisy`)."),
+    (options(0.5, kd=0.6), "Weights bring 20.0 points of BF here, 50 % of the gap to clean masks, and the recommended `pixels` "
+                           "brings 10.0 points: take `kd`."),
+    (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
+    (options(0.5, kd=0.51), "take `pixels`."),
+    (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
+    (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
+    (options(0.4, mean_weight=1.0), "are 1, since no mask stands out as coarse to the teacher: take no weights (`noisy`), or"),
+    (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean masks, take it, or"),
+    (options(0.4, clean=0.41), "Clean masks bring 1.0 points of BF here, no more than one seed changes"),
+])
+def test_one_sentence_says_which_option_to_take(sentence, expected):
+    assert expected in sentence and sentence.count("\n") == 0
+
+
+def test_the_sentence_stands_in_table_and_page_and_needs_its_runs(tmp_path):
+    runs = {str(tmp_path / name): run_of(name, bf=bf, noise=0.6) for name, bf in (("noisy", 0.4), ("pixels", 0.7))}
+    for folder in runs:
+        Path(folder).mkdir()
+        (Path(folder) / "log.jsonl").write_text('{"loss": [0.5], "weight": [1.0], "valid": null}\n')
+    content = {"classes": ["a", "b"], "recommended": "pixels", **packed(runs)}
+    write_report(tmp_path / "out", "title", content, report_text(content))
+    for name in ("table.md", "report.html"):
+        assert "Weights bring 30.0 points of BF here: take" in (tmp_path / "out" / name).read_text(), name
+    assert (tmp_path / "out" / "report.html").read_text().count("Weights bring") == 1
+    assert verdict(runs, {}, "sharp") is None and "Weights" not in report_text({**content, "recommended": None})
+
+
+def test_a_weak_teacher_is_named_first():
+    agreement = {"miou": 0.3, "bf": 0.05, "bm": 0.175}
+    good = {"agreement": {"miou": 0.9, "bf": 0.5, "bm": 0.7}, "theta": 2.0}
+    text = teacher_text({"weak": {"agreement": agreement}, "good": good, "unknown": {}})
+    assert text.count("Warning: this teacher is weak") == 1 and text.startswith("Teacher of weak:")
+    assert "mIoU 0.900, BF 0.500, bm 0.700 (BF within 2 px).\n\n" in text and "unknown" not in text
+    level = {"auroc": None, "levels": {}}
+    content = {"classes": ["a", "b"], "weights": {"w": {**level, **good}}, **packed({"a": run_of("noisy")})}
+    assert report_text(content).startswith("Teacher of w: on average its pseudo-labels agree")
+
+
+def test_the_lowest_weights_lead_to_their_files():
+    rows = pd.DataFrame({"image": [f"i{n}.jpg" for n in range(30)], "mask": [f"m/{n}|.png" for n in range(30)],
+                         "weight": np.linspace(1, 0, 30)})
+    text = lowest_weights({"w": rows, "even": rows.assign(weight=1.0)})
+    assert text.startswith("Lowest weights of w, 20 of 30 annotations:") and "| 0.000 | m/29\\|.png | i29.jpg |" in text
+    assert len(text.splitlines()) == 2 + 2 + 20 and lowest_weights({"even": rows.assign(weight=1.0)}) == ""
+    assert "<td>m/29|.png</td>" in report_page("t", text, {})
 
 
 def test_the_weight_table_shows_what_is_known():

@@ -28,7 +28,7 @@ def args(photos, tmp_path):
     return argparse.Namespace(splits=tmp_path / "csv", home=tmp_path / "runs", seeds=[0, 1], shares=[0, 0.3, 0.6], share=0.6,
                               rows=None, size=[8, 8], theta=3.0, num_classes=2, noise="morphology", background=0,
                               encoder="mobilenet_v2", encoder_weights="none", folds=3, flip=True, lambda_warmup=2,
-                              ramp_epochs=4, teacher="pointrend", training=["--epochs", 1])
+                              ramp_epochs=4, weak_judge="even", teacher="pointrend", training=["--epochs", 1])
 
 
 def test_every_published_row_has_a_run():
@@ -170,6 +170,12 @@ def test_another_call_never_takes_old_results_for_its_own(args):
     same = again(training=["--epochs", 1, "--workers", 3, "--cache"])
     refuse_other_settings(with_needs([same]))
     assert same.finished()
+    weights = args.splits / "encoder.pth"
+    stamps = set()
+    for content in (b"one", b"two"):  # of equal name and size
+        weights.write_bytes(content)
+        stamps.add(again(encoder_weights=str(weights)).stamp)
+    assert len(stamps) == 2
     args.home.rename(args.home.with_name("moved"))
     assert again(home=args.home.with_name("moved")).finished()
 

@@ -119,8 +119,7 @@ WEAK = {"miou": 0.12, "bf": 0.02, "bm": 0.07}
 @pytest.mark.parametrize("script, weights, origin, flags", [
     (TEACHER, None, {"agreement": WEAK, "sharpen": True}, []),
     (TEACHER, None, {"agreement": WEAK}, ["--pixels", "nowhere"]),
-    (TEACHER, [1] + 11 * [0.001], {}, []),
-    (KD, [1] + 11 * [0.001], {}, []),
+    (TEACHER, [1] + 11 * [0.001], {"sharpen": True}, []),
     ("train_teacher.py", None, {"agreement": WEAK, "sharpen": True}, ["--weighted"])])
 def test_weights_that_a_weak_judge_decided_are_refused(csvs, tmp_path, script, weights, origin, flags):
     csv = weight_csv(csvs, tmp_path, weights, **origin)
@@ -138,6 +137,13 @@ def test_the_user_has_the_last_word_on_a_weak_judge(csvs, tmp_path):
 def test_the_papers_own_weights_by_a_weak_judge_are_used_with_a_warning(csvs, tmp_path):
     assert "w.csv: its judge is weak: on average it agrees with the annotations by bm 0.070" in train(
         KD, weight_csv(csvs, tmp_path, agreement=WEAK)).stdout
+
+
+def test_a_users_own_weights_on_few_rows_are_used_with_a_word(csvs, tmp_path):
+    """Nobody knows the judge; and all rows weigh the same where --mean-weights asks for it."""
+    csv = weight_csv(csvs, tmp_path, [1] + 11 * [0.001])
+    assert "effective share of the rows" in train(KD, csv).stdout
+    assert "effective share" not in train(TEACHER, csv, "--mean-weights", "--overwrite").stdout
 
 
 def test_weights_that_fell_back_to_1_train_without_weights(csvs, tmp_path):

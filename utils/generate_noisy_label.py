@@ -19,7 +19,7 @@ import pandas as pd
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
 from cli.flags import add_class_flag, add_noise_flags
-from data.pictures import read_checked_mask, write_mask
+from data.pictures import kinds_of, read_checked_mask, refuse_black_and_white, write_mask
 from data.rows import pseudo_label_names, read_rows
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
 
@@ -84,12 +84,15 @@ def main() -> None:
     noisy: Any = [] if args.as_drawn else np.flatnonzero(rows["iterations"])
     check_outputs([*(targets[position] for position in noisy), args.out], args.overwrite, [args.csv, *rows["image"], *sources])
     with together() as written_at:
+        kinds = 0
         for position in progress(noisy, "noise", unit="mask"):
             labels = read_checked_mask(sources[position], args.num_classes)
+            kinds |= kinds_of(labels, args.num_classes)
             level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
             write_mask(written_at(targets[position]), add_noise(labels, level, rng, args.noise, args.background),
                        args.num_classes)
             rows.loc[rows.index[position], "mask"] = targets[position]
+        refuse_black_and_white(kinds, args.num_classes, args.csv)
         write_rows(written_at(args.out), rows, "iterations")
     print(f"{args.out}: {len(noisy)} of {len(rows)} masks are made noisy, in {folder}")
 

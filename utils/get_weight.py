@@ -10,8 +10,14 @@
 
     python utils/get_weight.py --csv data/csv/train_noisy_60.csv --known 0.5 --out known.csv
 
+    python utils/get_weight.py --csv data/csv/train.csv --pred-dir sam_masks --pred-name "{stem}_mask.png" \\
+        --out data/csv/train_sam_weight_bmscore.csv
+
     python utils/get_weight.py --csv data/csv/faces/train.csv --pred-dir runs/teacher/pseudo --num-classes 6 --metric bf \\
         --truth data/csv/faces/train_truth.csv --out data/csv/faces/train_weight_bfscore.csv
+
+The teacher may be any model: --pred-dir takes its masks, label maps as the annotations are, and --pred-name says how they are
+named.
 
 scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row, or gives
 masks that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop).
@@ -44,14 +50,14 @@ import pandas as pd
 from cli.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
 from cli.files import UserError, check_outputs, read_json, together, write_json, write_rows
 from cli.flags import add_class_flag, add_score_flags
-from data.rows import read_rows
+from data.rows import OWN_NAMES, read_rows
 from utils.agreement import METRICS
 from utils.judge import mean_agreement, mixed_origin, read_origin, weakness, weight_facts
 from utils.ranking import spearman, summarise
 from utils.scoring import score_pairs, score_rows
 from utils.weighting import sharpened
 
-SCORING = ("csv", "pred_dir", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
+SCORING = ("csv", "pred_dir", "pred_name", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
 
 
 def mixed_rows(csvs: Sequence[Path | str]) -> pd.DataFrame:
@@ -155,7 +161,8 @@ def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     if args.shard and args.shard[1] > len(rows):
         raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: {args.csv} has only {len(rows)} rows; take fewer parts")
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
-    scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part)  # (rows, 3)
+    scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part,
+                        args.pred_name)  # (rows, 3)
     facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
     weights = scores[:, METRICS.index(args.metric)]
     if args.sharpen:
@@ -192,7 +199,9 @@ def _is_summary(path: Path, out: Path | str) -> bool:
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
-    parser.add_argument("--pred-dir", help="the teacher's pseudo-labels, named as predict.py names them")
+    parser.add_argument("--pred-dir", help="folder of the teacher's pseudo-labels, or of another model's masks")
+    parser.add_argument("--pred-name", default=OWN_NAMES, metavar="PATTERN", help="how files in --pred-dir are named, such as "
+                        "{stem}_mask.png or {stem}*.png; {stem} is the image's name without its suffix")
     parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
     parser.add_argument("--sharpen", action="store_true", help="weigh by the probability of being one of the good annotations, "
                         "from a mixture of two groups fitted to the scores")

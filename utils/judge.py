@@ -105,8 +105,8 @@ def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
     """Say, or refuse, what is wrong with the weights of --train_csv.
 
     Raises:
-        UserError: the judge is weak and its weights decide between rows (sharpened ones, or with --pixels between pixels), or a
-            few rows have all the weight; --weak-judge use lets them pass.
+        UserError: the judge is weak, or a few rows have all the weight, and the weights decide between rows (sharpened ones, or
+            with --pixels between pixels); --weak-judge use lets them pass.
     """
     origin = read_origin(args.train_csv)
     if origin.get("fallback"):
@@ -117,9 +117,9 @@ def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
     weights = np.maximum(read_rows(args.train_csv, needs_weights=True)["weight"].to_numpy(), getattr(args, "min_weight", 0))
     few, weak = weakness(None, weights), weakness(origin.get("agreement"))
     fault = few or weak
-    if not fault:
+    if not fault or getattr(args, "mean_weights", False):
         return
-    if args.weak_judge == "use" or not (few or origin.get("sharpen") or getattr(args, "pixels", None)):
+    if args.weak_judge == "use" or not (origin.get("sharpen") or getattr(args, "pixels", None)):
         print(f"{args.train_csv}: {fault}; no weights may do better")
         return
     raise UserError(f"{args.train_csv}: {fault}; train the teachers longer or on more rows, train without weights, or pass "

@@ -17,7 +17,7 @@ from cli.command_line import LONGEST_SIDE
 from cli.files import UserError, progress
 from data.mask_files import Decoded
 from data.pictures import checked_labels, decode_mask, kinds_of, refuse_black_and_white, resize_labels
-from data.rows import check_shape, pseudo_label_paths
+from data.rows import OWN_NAMES, check_shape, pseudo_label_paths
 from utils.agreement_cpu import agreement
 
 Item = TypeVar("Item")
@@ -25,17 +25,18 @@ Result = TypeVar("Result")
 
 
 def score_rows(rows: pd.DataFrame, pred_dir: Path | str, num_classes: int, metric: str, theta: float,
-               size: Sequence[int] | None = None, workers: int = 0, part: slice = slice(None)) -> np.ndarray:
+               size: Sequence[int] | None = None, workers: int = 0, part: slice = slice(None),
+               pattern: str = OWN_NAMES) -> np.ndarray:
     """Weight of each row, float (rows,) in 0..1.
 
     Args:
         metric: of `agreement`; or `all`, then float (rows, 3), in the order of METRICS.
-        part: see `pseudo_label_paths`.
+        part, pattern: see `pseudo_label_paths`.
 
     Raises:
         UserError: a pseudo-label is missing or not a label map.
     """
-    predictions = pseudo_label_paths(rows, pred_dir, part)
+    predictions = pseudo_label_paths(rows, pred_dir, part, pattern)
     return score_pairs(rows["mask"].tolist()[part], predictions, num_classes, metric, theta, size, workers)
 
 
