@@ -270,7 +270,7 @@ def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = sli
     return [os.path.join(folder, files[0]) for files in found]
 
 
-def _matching_files(folder, stems, pattern):
+def _matching_files(folder: Path | str, stems: list[str], pattern: str) -> list[list[str]]:
     """For each stem, the names (list of str) of the folder's pictures that match the pattern."""
     try:
         names = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
