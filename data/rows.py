@@ -282,10 +282,14 @@ def _matching_files(folder: Path | str, stems: list[str], pattern: str) -> list[
         regex = re.escape(stem).join("".join({"*": ".*", "?": "."}.get(word, re.escape(word)) for word in part)
                                      for part in parts)
         start = parts[0][0] + (stem if len(parts[0]) == 1 else "")  # sorted names that begin so stand side by side
-        near = itertools.takewhile(lambda name, start=start: name.startswith(start),
-                                   itertools.islice(names, bisect.bisect_left(names, start), None))
+        from_start = itertools.islice(names, bisect.bisect_left(names, start), None)
+        near = itertools.takewhile(functools.partial(_begins, start), from_start)
         found.append([name for name in near if re.fullmatch(regex, name)])
     return found
+
+
+def _begins(start: str, name: str) -> bool:
+    return name.startswith(start)
 
 
 def _last_parts(path: str, depth: int) -> str:
