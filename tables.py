@@ -157,9 +157,8 @@ def parse() -> argparse.Namespace:
     add_noise_flags(parser)
     args, other = parser.parse_known_args()
     names = {row.name for _, rows in TABLES.values() for row in rows}
-    for name in args.rows or []:
-        if name not in names:
-            raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
+    for name in sorted({*(args.rows or [])} - names):
+        raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
     if args.classes is None and (args.splits / "classes.json").exists():

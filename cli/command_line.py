@@ -8,7 +8,10 @@ import re
 import select
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
 
 from cli.files import UserError
 
@@ -17,6 +20,7 @@ ALLOCATION = "|".join([  # how libraries say that no memory is left
     "out of memory", "(can't|cannot|could not|unable to|failed to) allocate", "not enough memory", "insufficient memory",
     "alloc(ation)?_failed", "bad_alloc", "allocation failed", "insufficient shared memory",
     "storage size calculation overflowed"])
+Number = TypeVar("Number", int, float)
 LONGEST_SIDE = 32_767  # px; OpenCV resizes and warps no larger pictures
 
 
@@ -24,7 +28,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: what a scheduler sends before it takes the machine away; to be treated like Ctrl-C."""
 
 
-def command_line(main):
+def command_line(main: Callable[[], None]) -> None:
     """Run a script's `main()`.
 
     A UserError, or what the machine refuses, becomes one message on stderr and exit code 2; Ctrl-C and SIGTERM end with 130
@@ -55,12 +59,12 @@ def command_line(main):
         sys.exit(_print_error(str(stop) or "interrupted; finished files are kept", code))
 
 
-def cv2_error():
+def cv2_error() -> type[Exception]:
     """OpenCV's error, of a command that has loaded OpenCV."""
     return sys.modules["cv2"].error if "cv2" in sys.modules else MemoryError
 
 
-def _flush():
+def _flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -69,7 +73,7 @@ def _flush():
         raise UserError(f"standard output: {error.strerror or error}") from None
 
 
-def _nobody_reads():
+def _nobody_reads() -> bool:
     """Whether standard output or error is a pipe whose reader has gone, as `| head` does."""
     if not hasattr(select, "poll"):
         return True
@@ -84,7 +88,7 @@ def _nobody_reads():
     return False
 
 
-def _leave_quietly():
+def _leave_quietly() -> int:
     """The exit code of a program that SIGPIPE ends; what is still to be written goes nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
@@ -93,18 +97,18 @@ def _leave_quietly():
     return 128 + signal.SIGPIPE
 
 
-def _words_of(error):
+def _words_of(error: OSError) -> str:
     """What the system says, and of which file, where it says that."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     what = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(names)}: {what}" if names else f"{what} (the system names no file)"
 
 
-def _terminate(number, frame):
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _print_error(message, code):
+def _print_error(message: object, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     return code
@@ -113,13 +117,13 @@ def _print_error(message, code):
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """The docstring as it stands, and the default of every flag that has one."""
 
-    def _get_help_string(self, action):
+    def _get_help_string(self, action: argparse.Action) -> str:
         unset = action.default is None or action.default is False or action.default is argparse.SUPPRESS
         shown = action.option_strings and not unset
         return (action.help or "") + (" (default: %(default)s)" if shown else "")
 
 
-def tool_parser(docstring):
+def tool_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser whose --help is the script's docstring and its flags."""
     return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
 
@@ -127,8 +131,8 @@ def tool_parser(docstring):
 # --- types: a bad value is named with its flag by argparse, exit code 2 -------------------------------------------
 
 
-def _checked(convert, accept, wanted):
-    def parse(text):
+def _checked(convert: Callable[[str], Number], accept: Callable[[Number], bool], wanted: str) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
         try:
             value = convert(text)
         except ValueError:
@@ -151,7 +155,7 @@ class_count = _checked(int, lambda v: 2 <= v <= 255, "a number of classes in 2..
 class_number = _checked(int, lambda v: 0 <= v < 255, "a class number in 0..254")
 
 
-def shard(text):
+def shard(text: str) -> tuple[int, int]:
     """`I/N` -> (I, N), the I-th of N parts."""
     try:
         number, count = map(int, text.split("/"))
@@ -162,11 +166,11 @@ def shard(text):
     return number, count
 
 
-def class_or_none(text):
+def class_or_none(text: str) -> int | None:
     """`none` -> None, else a class number."""
     return None if text.lower() == "none" else class_number(text)
 
 
-def none_or_str(text):
+def none_or_str(text: str) -> str | None:
     """`none` -> None."""
     return None if text.lower() == "none" else text

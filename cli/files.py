@@ -1,9 +1,11 @@
-"""Files that are whole or absent, JSON and CSV, and what a fault is.
+"""Writing files whole or not at all, reading JSON and CSV, and the error for faults that a user can mend.
 
 Everything that touches the disk on a user's behalf goes through here or through `data.pictures`, so that one rule holds
 everywhere: a fault that the user can mend is a `UserError` (one clear message, exit code 2, no traceback), and an output file
 appears under its name only once it is complete; the outputs of a tool appear together.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -13,7 +15,9 @@ import shutil
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -22,12 +26,12 @@ from tqdm import tqdm
 class UserError(Exception):
     """Something the user can mend: the message names the file, row or flag and says what to do."""
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         # a loader process wraps what it raises in the text of its traceback
         super().__init__(message.rpartition("UserError: ")[2].strip() if message.startswith("Caught UserError") else message)
 
 
-def progress(items, title, total=None, unit="it", shown=True):
+def progress(items: Any, title: str, total: int | None = None, unit: str = "it", shown: bool = True) -> tqdm:
     """A progress bar with a rate, gone when it is done; in a log file (no terminal) it is drawn once a minute at most.
 
     Work that ends within a second shows none.
@@ -40,7 +44,7 @@ def progress(items, title, total=None, unit="it", shown=True):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
 
     Raises:
@@ -61,18 +65,18 @@ def atomic_path(path):
             temporary.unlink(missing_ok=True)
 
 
-def is_temporary(path):
+def is_temporary(path: Path | str) -> bool:
     """Whether a file is what a killed `atomic_path` left."""
     return re.fullmatch(r"\..+\.\d+(\.\w+)?", Path(path).name) is not None
 
 
-def write_json(path, content):
+def write_json(path: Path | str, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path, *keys):
+def read_json(path: Path | str, *keys: str) -> Any:
     """The content of a JSON file.
 
     Args:
@@ -98,13 +102,13 @@ def read_json(path, *keys):
 # --- CSVs -------------------------------------------------------------------------------------------------------
 
 
-def write_rows(path, rows, *columns):
+def write_rows(path: Path | str, rows: pd.DataFrame, *columns: str) -> None:
     """Write rows as a CSV that every tool here reads, whole or not at all; see `csv_text`."""
     with atomic_path(path) as temporary:
         temporary.write_text(csv_text(rows, *columns), encoding="utf-8")
 
 
-def csv_text(rows, *columns):
+def csv_text(rows: pd.DataFrame, *columns: str) -> str:
     """Rows as a CSV: `img,filename[,weight][,iterations]`.
 
     Args:
@@ -128,17 +132,17 @@ def csv_text(rows, *columns):
     return table.to_csv(index=False)
 
 
-def is_utf8(path):
+def is_utf8(path: Path | str) -> bool:
     """Whether a file's name can be written as text; Python stands in for bytes that cannot by lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
-def _portable(path, home):
+def _portable(path: str, home: str) -> str:
     absolute = os.path.abspath(path)
     return (absolute[len(home):] if absolute.startswith(home) else absolute).replace(os.sep, "/")
 
 
-def refuse_existing(path, overwrite):
+def refuse_existing(path: Path | str, overwrite: bool) -> None:
     """Raise UserError if the output exists and the user has not asked to replace it."""
     if Path(path).exists() and not overwrite:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another name")
@@ -147,7 +151,7 @@ def refuse_existing(path, overwrite):
 # --- what a tool leaves: all of it, or nothing ------------------------------------------------------------------
 
 
-def check_outputs(outputs, overwrite, inputs=()):
+def check_outputs(outputs: Iterable[Path | str], overwrite: bool, inputs: Iterable[Path | str | None] = ()) -> None:
     """Raise UserError unless a tool may write all of its outputs; called before the work begins.
 
     Args:
@@ -155,15 +159,15 @@ def check_outputs(outputs, overwrite, inputs=()):
         overwrite: replace those that exist.
         inputs: paths that it reads (None is passed over); they are never replaced, whatever `overwrite` says.
     """
-    outputs = list(map(str, outputs))
-    names = {os.path.abspath(path): path for path in outputs}  # whole path -> as the user spells it
-    if len(names) < len(outputs):
-        path, times = Counter(map(os.path.abspath, outputs)).most_common(1)[0]
-        raise UserError(f"{names[path]}: {times} outputs have this name; choose others, or rename inputs that share a stem")
-    there = {_identity(path): path for path in outputs if os.path.lexists(path)}
-    for path in inputs if there else ():
-        if path and os.path.exists(path) and _identity(path) in there:
-            raise UserError(f"{there[_identity(path)]} is read here and would be lost; choose another output")
+    spelt = list(map(str, outputs))
+    names = {os.path.abspath(path): path for path in spelt}  # whole path -> as the user spells it
+    if len(names) < len(spelt):
+        twice, times = Counter(map(os.path.abspath, spelt)).most_common(1)[0]
+        raise UserError(f"{names[twice]}: {times} outputs have this name; choose others, or rename inputs that share a stem")
+    there = {_identity(path): path for path in spelt if os.path.lexists(path)}
+    for source in inputs if there else ():
+        if source and os.path.exists(source) and _identity(source) in there:
+            raise UserError(f"{there[_identity(source)]} is read here and would be lost; choose another output")
     for path in there.values():
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder; pass the name of a file")
@@ -172,13 +176,13 @@ def check_outputs(outputs, overwrite, inputs=()):
         _check_folder(folder, names)
 
 
-def _identity(path):
+def _identity(path: Path | str) -> tuple[int, int]:
     """Device and number of a file, the same for all its names; of a broken link its own."""
     found = os.stat(path) if os.path.exists(path) else os.lstat(path)
     return found.st_dev, found.st_ino
 
 
-def _check_folder(folder, outputs):
+def _check_folder(folder: str, outputs: dict[str, str]) -> None:
     """Raise UserError unless files can be written to a folder, which need not exist yet.
 
     Args:
@@ -196,7 +200,7 @@ def _check_folder(folder, outputs):
 
 
 @contextlib.contextmanager
-def together():
+def together() -> Iterator[Callable[[Path | str], Path]]:
     """Outputs that appear all at once when the block succeeds, or not at all.
 
     Yields:
@@ -207,17 +211,16 @@ def together():
         UserError: a folder cannot be made, or an output cannot be put in its place.
     """
     part = f".{socket.gethostname()}-{os.getpid()}.part"
-    places, parts, made = {}, set(), []  # temporary path -> path; hidden folders; the folders above them that are new
+    places: dict[Path, Path] = {}  # temporary path -> path of the output
+    parts: set[Path] = set()  # hidden folders
+    made: list[Path] = []  # new folders above them
 
-    def written_at(path):
+    def written_at(path: Path | str) -> Path:
         path = Path(path)
         folder = path.parent / part
         if folder not in parts:
             made.extend(each for each in folder.parents if not each.exists())
-            with _told(path):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                _remove_parts_of_the_dead(folder)
-                folder.mkdir()
+            _make_part(folder, path)
             parts.add(folder)
         places[folder / path.name] = path
         return folder / path.name
@@ -226,22 +229,35 @@ def together():
         yield written_at
         for temporary, path in places.items():
             if temporary.exists():
-                with _told(path):
+                with _named(path):
                     os.replace(temporary, path)
     except UserError as error:
         raise UserError(str(error).replace(part + os.sep, "")) from None
     except KeyboardInterrupt as stop:
         raise type(stop)(str(stop) or "interrupted; unfinished outputs are removed") from None
     finally:
-        for folder in parts:
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in sorted(made, key=lambda each: -len(each.parts)):
-            with contextlib.suppress(OSError):  # it holds the outputs
-                folder.rmdir()
+        _remove_parts(parts, made)
+
+
+def _remove_parts(parts: Iterable[Path], made: Iterable[Path]) -> None:
+    """Remove the hidden folders, and of the folders made above them those that hold no output."""
+    for folder in parts:
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in sorted(made, key=lambda each: -len(each.parts)):
+        with contextlib.suppress(OSError):  # it holds the outputs
+            folder.rmdir()
+
+
+def _make_part(folder: Path, output: Path) -> None:
+    """Make the hidden folder in which an output waits for the others."""
+    with _named(output):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_parts(folder)
+        folder.mkdir()
 
 
 @contextlib.contextmanager
-def _told(path):
+def _named(path: Path | str) -> Iterator[None]:
     """Make an OSError one that names the output."""
     try:
         yield
@@ -249,7 +265,7 @@ def _told(path):
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def _remove_parts_of_the_dead(own):
+def _remove_stale_parts(own: Path) -> None:
     """Remove what killed processes of this machine left of `together` beside this process's hidden folder, and in its place."""
     import psutil  # seldom needed
 

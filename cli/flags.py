@@ -1,19 +1,21 @@
 """The flags that scripts and offline tools share; those of a training stand in engine/flags.py."""
 
+import argparse
+
 from cli.command_line import class_count, class_or_none, positive_float
 
 
-def add_class_flag(parser):
+def add_class_flag(parser: argparse.ArgumentParser) -> None:
     """--num-classes."""
     parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
 
 
-def add_legend_flag(parser):
+def add_legend_flag(parser: argparse.ArgumentParser) -> None:
     """--classes."""
     parser.add_argument("--classes", metavar="JSON", help="names and colours of the classes, as the prepare scripts write them")
 
 
-def add_noise_flags(parser):
+def add_noise_flags(parser: argparse.ArgumentParser) -> None:
     """--noise, --background."""
     parser.add_argument("--noise", choices=("morphology", "polygon", "markov"), default="morphology",
                         help="how outlines go wrong, see utils/add_noise.py")
@@ -21,7 +23,7 @@ def add_noise_flags(parser):
                         help="what takes the place of shrunken regions; none where every class is a thing (street scenes)")
 
 
-def add_score_flags(parser):
+def add_score_flags(parser: argparse.ArgumentParser) -> None:
     """--theta."""
     parser.add_argument("--theta", type=positive_float, default=3.0,
                         help="boundary tolerance of BF: px from 1 on, below 1 a share of the image diagonal")

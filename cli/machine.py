@@ -9,7 +9,7 @@ import psutil
 CGROUP = "/sys/fs/cgroup"
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Cores that this process may use, 1 or more: those it is bound to, or as many as the container's CPU time comes to."""
     process = psutil.Process()
     bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # macOS binds nobody
@@ -20,7 +20,7 @@ def usable_cores():
     return bound if quota == "max" else min(bound, math.ceil(int(quota) / int(period)))
 
 
-def free_memory():
+def free_memory() -> int:
     """Bytes that may still be taken."""
     free = psutil.virtual_memory().available
     try:

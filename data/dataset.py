@@ -6,9 +6,14 @@ until they are on the device, see `data.transforms.normalised`.
 Legend: B samples, N rows, H x W pixels of the training size.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from cli.files import progress
 from cli.lazy import torch
@@ -16,20 +21,21 @@ from cli.machine import usable_cores
 from data.pictures import read_image, read_mask, resize_image, resize_labels
 from data.transforms import Augmentation
 
+Batch = TypeVar("Batch")
 IMAGE_BYTES_PER_PIXEL = 3  # in the cache; a label map takes one more
 
 
-def cache_bytes(rows, size):
+def cache_bytes(rows: pd.DataFrame, size: Sequence[int]) -> int:
     """Memory that the cached samples of rows take at a size (H, W)."""
     return len(rows) * size[0] * size[1] * (IMAGE_BYTES_PER_PIXEL + 1 + ("pseudo" in rows))
 
 
-def sample_seed(*numbers):
+def sample_seed(*numbers: int) -> int:
     """A seed for torch, 0..2**32-1, from numbers each in 0..2**32-1: near or large ones give unrelated streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def as_it_is(batch):
+def as_it_is(batch: Batch) -> Batch:
     """The collate function of datasets that give whole batches."""
     return batch
 
@@ -41,13 +47,13 @@ class ImageDataset:
     disk; `index`, a list of int.
     """
 
-    def __init__(self, images, size):
+    def __init__(self, images: Sequence[str], size: Sequence[int]) -> None:
         self.images, self.size = images, tuple(size)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: list[int]) -> dict:
         pictures = [read_image(self.images[index]) for index in indices]
         images = torch.stack([torch.from_numpy(resize_image(picture, self.size)) for picture in pictures])  # (B, H, W, 3)
         return {"image": images.permute(0, 3, 1, 2), "own_size": [picture.shape[:2] for picture in pictures], "index": indices}
@@ -69,7 +75,8 @@ class SegmentationDataset:
     `pseudo` uint8 (B, H, W), pseudo-labels. Legend below: L label maps of a sample, 1 or 2.
     """
 
-    def __init__(self, rows, size, num_classes, augment=False, cache=False, seed=0):
+    def __init__(self, rows: pd.DataFrame, size: Sequence[int], num_classes: int, augment: bool = False, cache: bool = False,
+                 seed: int = 0) -> None:
         self.image_paths = rows["image"].tolist()
         self.label_paths = list(zip(*(rows[column] for column in ("mask", "pseudo") if column in rows)))
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
@@ -78,33 +85,34 @@ class SegmentationDataset:
         self.augment = Augmentation() if augment else None
         self.cached = self._fill_cache() if cache else None
 
-    def _fill_cache(self):
+    def _fill_cache(self) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.empty(len(self), *self.size, 3, dtype=torch.uint8)
         labels = torch.empty(len(self), len(self.label_paths[0]), *self.size, dtype=torch.uint8)
 
-        def fill(index):
+        def fill(index: int) -> None:
             images[index], labels[index] = self._load(index)
 
         with ThreadPoolExecutor(usable_cores()) as pool:
             list(progress(pool.map(fill, range(len(self))), "filling the cache", len(self), "sample"))
         return images, labels
 
-    def _load(self, index):
+    def _load(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (H, W, 3) and label maps (L, H, W), uint8, from their files."""
         image = resize_image(read_image(self.image_paths[index]), self.size)
         labels = [resize_labels(read_mask(path, self.num_classes), self.size) for path in self.label_paths[index]]
         return torch.from_numpy(image), torch.from_numpy(np.stack(labels))
 
-    def _augmented(self, image, labels, index):
+    def _augmented(self, image: torch.Tensor, labels: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The sample of this epoch, the same whichever process and batch it comes in."""
+        assert self.augment
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(sample_seed(self.seed, self.epoch, index))
             return self.augment(image, labels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.image_paths)
 
-    def __getitems__(self, indices):
+    def __getitems__(self, indices: list[int]) -> dict:
         if self.cached:
             images, labels = (each[indices] for each in self.cached)
         else:

@@ -5,7 +5,11 @@ A data set's names stand in `classes.json`, which the prepare scripts write besi
     {"names": ["sky", "building", ...], "colours": [[128, 128, 128], ...]}          colours may be left out
 """
 
+from __future__ import annotations
+
 import colorsys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,17 +23,18 @@ FILE_NAME = "classes.json"
 class Legend:
     """Names (list of str, C of them) and colours (uint8 (C, 3), RGB) of classes."""
 
-    def __init__(self, num_classes, names=None, colours=None):
+    def __init__(self, num_classes: int, names: list[str] | None = None,
+                 colours: Sequence[Sequence[int]] | None = None) -> None:
         self.names = names or (["background", "foreground"] if num_classes == 2 else [f"class {c}" for c in range(num_classes)])
         self.colours = np.array(colours or _distinct_colours(num_classes), dtype=np.uint8)
 
-    def paint(self, labels):
+    def paint(self, labels: np.ndarray) -> np.ndarray:
         """A label map (H, W) as a picture: uint8 (H, W, 3); ignored pixels are white."""
         table = np.full((256, 3), 255, np.uint8)
         table[:len(self.colours)] = self.colours
         return table[labels]
 
-    def overlay(self, image, labels, strength=0.25):
+    def overlay(self, image: np.ndarray, labels: np.ndarray, strength: float = 0.25) -> np.ndarray:
         """The picture (H, W, 3), tinted by its labels (H, W), outlines drawn; a binary map's background is left alone."""
         tinted = image.copy()
         for c in range(1 if len(self.names) == 2 else 0, len(self.names)):
@@ -42,7 +47,7 @@ class Legend:
         return tinted
 
 
-def read_legend(path, num_classes):
+def read_legend(path: Path | str | None, num_classes: int) -> Legend:
     """The legend of a classes.json, or, with None, numbered names and colours far apart.
 
     Raises:
@@ -62,12 +67,12 @@ def read_legend(path, num_classes):
     return Legend(num_classes, names, colours)
 
 
-def write_legend(folder, names, colours=None):
+def write_legend(folder: Path, names: Iterable[str], colours: Iterable[Sequence[int]] | None = None) -> None:
     """Write classes.json to a folder."""
     write_json(folder / FILE_NAME, {"names": list(names), **({"colours": [list(c) for c in colours]} if colours else {})})
 
 
-def _distinct_colours(count):
+def _distinct_colours(count: int) -> list[list[int]]:
     """The background dark, then hues a golden angle apart, every other one darker."""
     hues = [colorsys.hsv_to_rgb((0.46 + 0.618034 * c) % 1, 0.85, 1.0 if c % 2 else 0.75) for c in range(count)]
     return [[40, 40, 40]] + [[round(255 * part) for part in hue] for hue in hues[1:]]

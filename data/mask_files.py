@@ -4,6 +4,7 @@ Legend: H, W are pixels, C classes; 2 = binary.
 """
 
 import io
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 
 from cli.files import UserError
 
-LARGEST_PICTURE = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit; a few kB can claim more, and would fill the memory
+LARGEST_PICTURE = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit; a few kB can claim more, and would fill the memory
 ORIENTATION = 0x0112  # EXIF tag
 ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes with an alpha channel
 GREY_SPREAD = 8  # a palette entry whose channels differ by no more is grey
@@ -30,7 +31,7 @@ class Decoded(NamedTuple):
     are_labels: bool
 
 
-def decode_mask(path, num_classes):
+def decode_mask(path: Path | str, num_classes: int) -> Decoded:
     """The single channel of a mask file, as `Decoded`.
 
     Raises:
@@ -41,7 +42,7 @@ def decode_mask(path, num_classes):
         values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if _is_grey_png(content) else None
         if values is not None and values.ndim == 2:
             return Decoded(values, False)
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content.data)) as file:
             layout = str(file.tile)  # tells the bits of a sample until the file is loaded
             _refuse_unfit(file, layout, num_classes)
             return _decode(file, layout, num_classes)
@@ -59,7 +60,7 @@ class UnfitError(Exception):
     """The file is a whole picture, but of a format that is no mask; the message says which and what to do."""
 
 
-def _is_grey_png(content):
+def _is_grey_png(content: np.ndarray) -> bool:
     """Whether OpenCV, a quarter faster than Pillow, reads the file's values as they are: a grey PNG, 8 bits a pixel, of a
     size that Pillow would not refuse, without transparency or rotation."""
     head = content[:1024].tobytes()
@@ -68,10 +69,11 @@ def _is_grey_png(content):
             and b"tRNS" not in head and b"eXIf" not in head)
 
 
-def _refuse_unfit(file, layout, num_classes):
+def _refuse_unfit(file: Image.Image, layout: str, num_classes: int) -> None:
     """Raise UnfitError for a format that leaves open which label a pixel has."""
-    if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
-        raise UnfitError(f"holds {file.n_frames} pictures; save the one that is the mask in a file of its own")
+    pictures = getattr(file, "n_frames", 1)
+    if pictures > 1 and file.format != "MPO":
+        raise UnfitError(f"holds {pictures} pictures; save the one that is the mask in a file of its own")
     turned = file.getexif().get(ORIENTATION, 1)
     if turned not in (0, 1):
         raise UnfitError(f"is turned by its EXIF orientation ({turned}); save it upright, without that tag")
@@ -81,7 +83,7 @@ def _refuse_unfit(file, layout, num_classes):
         raise UnfitError(f"16 bits a sample in colour ({file.mode}); save it with 8 bits per pixel")
 
 
-def _decode(file, layout, num_classes):
+def _decode(file: Image.Image, layout: str, num_classes: int) -> Decoded:
     """`Decoded` of an open file; `layout` is its `tile` as text."""
     if file.mode == "1":
         return Decoded(np.array(file).astype(np.uint8), True)
@@ -99,7 +101,7 @@ def _decode(file, layout, num_classes):
     return Decoded(_grey(np.array(file.convert("RGB")), num_classes), False)
 
 
-def _decode_palette(file, num_classes):
+def _decode_palette(file: Image.Image, num_classes: int) -> Decoded:
     """Indices are labels; but a binary mask whose palette is black, white and grey shows its foreground white, whatever index
     that has."""
     indices = np.array(file)
@@ -120,7 +122,7 @@ def _decode_palette(file, num_classes):
     return Decoded(table[indices], False)
 
 
-def _without_alpha(file, num_classes):
+def _without_alpha(file: Image.Image, num_classes: int) -> np.ndarray:
     """Grey levels of a picture with an alpha channel: of its colours where the transparent pixels are background in them too;
     of the alpha channel where the colour is the same everywhere, so that the shape lies there (binary only)."""
     bands = np.array(file.convert("RGBA"))
@@ -135,14 +137,14 @@ def _without_alpha(file, num_classes):
     return grey
 
 
-def _unscaled(values, layout):
+def _unscaled(values: np.ndarray, layout: str) -> np.ndarray:
     """Grey levels; class numbers that a PNG of 2 or 4 bits a pixel holds are given back as they were, since Pillow spreads
     them over 0..255."""
     bits = next((bits for bits in (2, 4) if f"L;{bits}'" in layout), 8)
     return values // np.uint8(255 // (2**bits - 1))
 
 
-def _whole_bytes(values):
+def _whole_bytes(values: np.ndarray) -> np.ndarray:
     """Values of 16 or 32 bits or floats as uint8, if they are whole numbers in 0..255."""
     with np.errstate(invalid="ignore"):
         as_bytes = values.astype(np.uint8)
@@ -151,7 +153,7 @@ def _whole_bytes(values):
     return as_bytes
 
 
-def _grey(bands, num_classes):
+def _grey(bands: np.ndarray, num_classes: int) -> np.ndarray:
     """One channel (H, W) of RGB (H, W, 3), for masks that a viewer saved so."""
     if (bands == bands[:, :, :1]).all():
         return np.ascontiguousarray(bands[:, :, 0])

@@ -6,6 +6,7 @@ Legend: H, W are pixels; a *label map* is a uint8 array (H, W) of class numbers 
 import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 
 from cli.files import UserError, atomic_path
 from data import IGNORE_INDEX
-from data.mask_files import ALPHA, LARGEST_PICTURE, ORIENTATION, decode_mask
+from data.mask_files import ALPHA, LARGEST_PICTURE, ORIENTATION, Decoded, decode_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 GREY_SHARE = 0.25  # of a binary mask's pixels; more is no mask
@@ -25,10 +26,8 @@ BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # bits of `kinds_of`
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
-def read_image(path):
-    """Decode a photograph to RGB, EXIF rotation applied.
-
-    16 bits a sample are cut to the upper 8; of a picture with an alpha channel the colours are taken.
+def read_image(path: Path | str) -> np.ndarray:
+    """Decode a photograph to RGB: EXIF rotation is applied, samples of 16 bits lose the lower 8, an alpha channel goes.
 
     Returns:
         uint8 array (H, W, 3).
@@ -38,13 +37,13 @@ def read_image(path):
     """
     _refuse_missing(path)
     content = _read_bytes(path)
-    _, kind = _facts_of(io.BytesIO(content), path)
+    _, kind = _facts_of(io.BytesIO(content.data), path)
     if kind == "16 bits":
         return _read_16_bits(content, path)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if kind == "plain" else None
     if image is None:  # a format that not all builds of OpenCV read, or read alike, or no image
         try:
-            with Image.open(io.BytesIO(content)) as file:
+            with Image.open(io.BytesIO(content.data)) as file:
                 return _read_by_pillow(file, path)
         except UserError:
             raise
@@ -53,25 +52,24 @@ def read_image(path):
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _read_bytes(path):
+def _read_bytes(path: Path | str) -> np.ndarray:
     try:
         return np.fromfile(path, np.uint8)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def _read_16_bits(content, path):
+def _read_16_bits(content: np.ndarray, path: Path | str) -> np.ndarray:
     image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None or image.dtype != np.uint16:
         raise UserError(f"{path}: 16 bits a sample, which cannot be decoded; save it with 8 bits")
     if 0 < image.max() < DARKEST:
-        used = int(image.max()).bit_length()
-        raise UserError(f"{path}: 16 bits a sample, of which only the lower {used} are used, so that it would be read as dark; "
-                        "save it with 8 bits")
-    return np.ascontiguousarray((image[:, :, ::-1] >> 8).astype(np.uint8))
+        raise UserError(f"{path}: 16 bits a sample, of which only the lower {int(image.max()).bit_length()} are used, so that "
+                        "it would be read as dark; save it with 8 bits")
+    return np.ascontiguousarray(np.right_shift(image[:, :, ::-1], 8).astype(np.uint8))
 
 
-def _read_by_pillow(file, path):
+def _read_by_pillow(file: Image.Image, path: Path | str) -> np.ndarray:
     file.load()  # a TIFF is turned here already, and then has no orientation any more
     if file.mode in ("I", "F") or file.mode.startswith("I;"):
         raise UserError(f"{path}: {'32-bit floats' if file.mode == 'F' else '32-bit or 16-bit integers'} (mode {file.mode}), "
@@ -85,7 +83,7 @@ def _read_by_pillow(file, path):
     return np.array(file.convert("RGB"))
 
 
-def read_mask(path, num_classes=2):
+def read_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
     """Decode a mask file to a label map.
 
     Binary (`num_classes` 2), by what the file holds:
@@ -105,7 +103,7 @@ def read_mask(path, num_classes=2):
     return _labels_of(decode_mask(path, num_classes), num_classes)
 
 
-def _labels_of(decoded, num_classes):
+def _labels_of(decoded: Decoded, num_classes: int) -> np.ndarray:
     """Labels from what `decode_mask` gave, see `read_mask`."""
     values = decoded.values
     if num_classes > 2 or decoded.are_labels:
@@ -115,21 +113,21 @@ def _labels_of(decoded, num_classes):
     return values if _is_label_map(values) else (values > 127).astype(np.uint8)
 
 
-def _holds(values, lowest, highest):
+def _holds(values: np.ndarray, lowest: int, highest: int) -> bool:
     """Whether any value lies in lowest..highest."""
     return cv2.hasNonZero(cv2.inRange(values, lowest, highest))
 
 
-def _is_label_map(values):
+def _is_label_map(values: np.ndarray) -> bool:
     return _holds(values, 1, 1) and not _holds(values, 2, 254)
 
 
-def read_checked_mask(path, num_classes=2):
+def read_checked_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
     """`read_mask`, and a UserError if a value is neither a class nor 255."""
     return checked_labels(decode_mask(path, num_classes), path, num_classes)
 
 
-def checked_labels(decoded, path, num_classes):
+def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.ndarray:
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
     labels = _labels_of(decoded, num_classes)
     if (num_classes > 2 or decoded.are_labels) and _holds(labels, num_classes, IGNORE_INDEX - 1):
@@ -142,13 +140,13 @@ def checked_labels(decoded, path, num_classes):
     return labels
 
 
-def kinds_of(labels, num_classes):
+def kinds_of(labels: np.ndarray, num_classes: int) -> int:
     """What a label map holds: bits BACKGROUND (class 0), CLASSES (any other), IGNORED."""
     return (BACKGROUND * _holds(labels, 0, 0) | CLASSES * _holds(labels, 1, num_classes - 1)
             | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX))
 
 
-def refuse_black_and_white(kinds, num_classes, source):
+def refuse_black_and_white(kinds: int, num_classes: int, source: object) -> None:
     """Raise UserError if many masks together hold 0 and 255 and nothing else, though there are more than two classes.
 
     One such file may be background and ignored pixels; if all are, they are binary masks whose foreground would be ignored.
@@ -162,7 +160,7 @@ def refuse_black_and_white(kinds, num_classes, source):
                         "masks are binary: --num-classes 2")
 
 
-def _refuse_grey(values, path):
+def _refuse_grey(values: np.ndarray, path: Path | str) -> None:
     """A binary mask has blurred edges at most: not class numbers, which are all below 127, and not a photograph."""
     if not _holds(values, 128, 255):
         raise UserError(f"mask {path} holds values up to {values.max()}, which are all background in a binary mask (> 127 is "
@@ -172,7 +170,7 @@ def _refuse_grey(values, path):
         raise UserError(f"mask {path} is neither black nor white in {100 * grey:.0f} % of its pixels; is it the photograph?")
 
 
-def write_mask(path, labels, num_classes=2):
+def write_mask(path: Path | str, labels: np.ndarray, num_classes: int = 2) -> None:
     """Write a label map so that `read_mask` gives it back, whatever labels occur in it.
 
     Class numbers are written as they are. Binary: 0/255 if no pixel is ignored, else 0, 1 and 255; where no pixel is 1, which
@@ -192,7 +190,7 @@ def write_mask(path, labels, num_classes=2):
         write_image(path, labels)
 
 
-def _write_indices(path, labels):
+def _write_indices(path: Path | str, labels: np.ndarray) -> None:
     """Write a binary label map as a palette PNG."""
     if Path(path).suffix.lower() != ".png":
         raise UserError(f"{path}: a binary mask with ignored pixels is written as .png")
@@ -204,7 +202,7 @@ def _write_indices(path, labels):
     _write_bytes(path, content.getvalue())
 
 
-def write_image(path, image):
+def write_image(path: Path | str, image: np.ndarray) -> None:
     """Write an RGB picture (H, W, 3) or a grey one (H, W), uint8; the format follows the suffix."""
     if image.ndim == 3:
         image = image[:, :, ::-1]
@@ -214,15 +212,15 @@ def write_image(path, image):
         done = False
     if not done:
         raise UserError(f"{path}: no picture format has this suffix; {', '.join(IMAGE_SUFFIXES)} are written")
-    _write_bytes(path, content)
+    _write_bytes(path, content.tobytes())
 
 
-def _write_bytes(path, content):
+def _write_bytes(path: Path | str, content: bytes) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)  # OpenCV's own writing does not say when the disk is full
 
 
-def image_size(path):
+def image_size(path: Path | str) -> tuple[int, int]:
     """(H, W) in pixels, EXIF rotation applied, from the file's header alone.
 
     Raises:
@@ -232,12 +230,12 @@ def image_size(path):
     return _facts_of(path, path)[0]
 
 
-def _refuse_missing(path):
+def _refuse_missing(path: Path | str) -> None:
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file")
 
 
-def _facts_of(source, path):
+def _facts_of(source: Path | str | io.BytesIO, path: Path | str) -> tuple[tuple[int, int], str]:
     """Of a path or an open file: `image_size` and the kind of its samples, from its header; `path` is for the message.
 
     Kinds: `plain` (8 bits, JPEG or PNG), `16 bits`, `other`.
@@ -263,7 +261,7 @@ def _facts_of(source, path):
         raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
 
 
-def check_image(path):
+def check_image(path: Path | str) -> tuple[int, int]:
     """`image_size`, and a UserError if the file is cut short; a whole JPEG or PNG need not be decoded for that."""
     _refuse_missing(path)
     size, kind = _facts_of(path, path)
@@ -283,7 +281,7 @@ def check_image(path):
     return size
 
 
-def resize_image(image, size):
+def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize an RGB picture to (H, W): area-averaged when it shrinks (no aliasing), bilinear when it grows."""
     if image.shape[:2] == tuple(size):
         return image
@@ -291,11 +289,10 @@ def resize_image(image, size):
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def resize_labels(labels, size):
+def resize_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize a label map to (H, W) by the nearest pixel centre; labels are never mixed.
 
-    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts the mask by up to half a pixel
-    against its image.
+    OpenCV's plain INTER_NEAREST takes the pixel at the corner: the mask would shift against its image by half a pixel.
     """
     if labels.shape[:2] == tuple(size):
         return labels

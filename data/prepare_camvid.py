@@ -24,13 +24,13 @@ COLOURS = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 4
            (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192))  # the data set's own
 
 
-def convert(path):
+def convert(path: Path | str) -> np.ndarray:
     """A label file as a label map: 0..10, 255 = void."""
     labels = read_mask(path, len(NAMES))
     return np.where(labels == VOID, IGNORE_INDEX, labels).astype(np.uint8)
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds train/, val/, test/")
     args = parser.parse_args()
 

@@ -32,12 +32,12 @@ TRAIN_ID = np.full(256, IGNORE_INDEX, np.uint8)
 TRAIN_ID[[label for label, _, _ in CLASSES]] = range(len(CLASSES))
 
 
-def convert(path):
+def convert(path: Path | str) -> np.ndarray:
     """A labelIds file as a label map: 0..18, 255."""
     return TRAIN_ID[read_mask(path, 255)]
 
 
-def find(root, kind, split):
+def find(root: Path, kind: str, split: str) -> pd.DataFrame:
     """Rows of a split: `image`, `source` (the labelIds file); images without one are an error.
 
     Args:
@@ -54,7 +54,7 @@ def find(root, kind, split):
     return pd.DataFrame({"image": map(str, images), "source": map(str, sources)})
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds leftImg8bit/, gtFine/ and, for coarse ones, gtCoarse/", valid_of="train")
     parser.add_argument("--annotations", choices=("fine", "coarse"), default="fine", help="of train and valid")
     args = parser.parse_args()

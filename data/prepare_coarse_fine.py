@@ -20,7 +20,7 @@ from data.legend import write_legend
 from data.splits import divide, open_output, pair_folder, prepare_parser, write_splits
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds images/ and the two mask folders", valid_of="what is not for test", valid=0.15)
     parser.add_argument("--coarse", default="coarse", help="folder of the coarse masks, in `folder`")
     parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")

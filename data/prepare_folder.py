@@ -13,7 +13,7 @@ from data.pictures import image_size
 from data.splits import pair_folder, prepare_parser, split_rows, write_splits
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds images/ and masks/", valid_of="all")
     parser.add_argument("--test", type=share, default=0.2, help="share for test")
     parser.add_argument("--limit", type=positive_int, help="take so many pairs only, at random")

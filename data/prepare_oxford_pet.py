@@ -20,12 +20,12 @@ from data.splits import convert_masks, divide, download, listed_names, open_outp
 LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap value; 0 does not occur
 
 
-def convert(path):
+def convert(path: Path | str) -> np.ndarray:
     """A trimap as a label map: 0, 1, 255."""
     return LABEL_OF[read_checked_mask(path, len(LABEL_OF)) % IGNORE_INDEX]
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds oxford-iiit-pet/", valid_of="trainval")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
     args = parser.parse_args()

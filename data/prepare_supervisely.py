@@ -12,7 +12,9 @@ import base64
 import json
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +30,7 @@ LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
 LARGEST = 1 << 26  # bytes and pixels of one bitmap; more is a fault, or a trap
 
 
-def find(root):
+def find(root: Path) -> pd.DataFrame:
     """Rows of all data sets of a project: `image`, `annotation`, `name` (unique in the project).
 
     Raises:
@@ -46,13 +48,13 @@ def find(root):
     if not found:
         raise UserError(f"{root}: no data set with img/ and ann/; this is the layout that is read: {LAYOUT}")
     counts = Counter(name for _, _, name in found)
-    for image, _, name in found:
+    for path, _, name in found:
         if counts[name] > 1:
-            raise UserError(f"{image}: {counts[name]} images would be written to {name}.png; rename all but one")
+            raise UserError(f"{path}: {counts[name]} images would be written to {name}.png; rename all but one")
     return pd.DataFrame(found, columns=["image", "annotation", "name"])
 
 
-def draw_annotation(path, foreground, ignored):
+def draw_annotation(path: Path | str, foreground: Sequence[str], ignored: Sequence[str]) -> np.ndarray:
     """The label map of an ann/*.json: uint8 (H, W) of 0, 1, 255.
 
     Args:
@@ -82,7 +84,7 @@ def draw_annotation(path, foreground, ignored):
     return labels
 
 
-def _draw_bitmap(labels, bitmap, value):
+def _draw_bitmap(labels: np.ndarray, bitmap: dict, value: int) -> None:
     """Paint a bitmap object; what lies outside the picture is cut off."""
     unpacker = zlib.decompressobj()
     png = unpacker.decompress(base64.b64decode(bitmap["data"]), LARGEST)
@@ -101,7 +103,7 @@ def _draw_bitmap(labels, bitmap, value):
     labels[y + top:y + top + drawn.shape[0], x + left:x + left + drawn.shape[1]][drawn > 0] = value
 
 
-def _draw_polygon(labels, points, value):
+def _draw_polygon(labels: np.ndarray, points: dict, value: int) -> None:
     """Paint a polygon object; its interiors keep what they were."""
     inside = np.zeros_like(labels)
     for outlines, fill in (([points["exterior"]], 1), (points.get("interior", []), 0)):
@@ -113,7 +115,7 @@ def _draw_polygon(labels, points, value):
     labels[inside > 0] = value
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "the project: holds meta.json", valid_of="all", valid=0.0876)
     parser.add_argument("--test", type=share, default=0.1245, help="share of all for test")
     parser.add_argument("--foreground", nargs="*", default=[], metavar="TITLE", help="foreground classes (default: all)")
@@ -126,7 +128,8 @@ def main():
                          "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
     splits = split_rows(rows, args.valid, args.test, args.seed)
     open_output(args, "supervisely")
-    for source, target in progress(zip(found.itertuples(), rows.itertuples()), "portraits", len(rows), "portrait"):
+    pairs: Any = zip(found.itertuples(), rows.itertuples())
+    for source, target in progress(pairs, "portraits", len(rows), "portrait"):
         if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
             labels = draw_annotation(source.annotation, args.foreground, args.ignore)
             write_mask(target.mask, resize_labels(labels, args.size))

@@ -18,14 +18,14 @@ NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", 
          "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 
 
-def read_list(home, split):
+def read_list(home: Path, split: str) -> pd.DataFrame:
     """Rows (`image`, `mask`) that ImageSets/Segmentation/SPLIT.txt names."""
     stems = listed_names(home / "ImageSets" / "Segmentation" / f"{split}.txt")
     return pd.DataFrame({"image": [str(home / "JPEGImages" / f"{stem}.jpg") for stem in stems],
                          "mask": [str(home / "SegmentationClass" / f"{stem}.png") for stem in stems]})
 
 
-def main():
+def main() -> None:
     parser = prepare_parser(__doc__, "holds VOCdevkit/VOC2012", valid_of="train")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
     args = parser.parse_args()

@@ -14,8 +14,10 @@ import operator
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +32,7 @@ OWN_NAMES = "{stem}.png"  # as predict.py names pseudo-labels
 NAMED_COLUMNS = ("weight", "iterations")
 
 
-def read_rows(csv, needs_weights=False, needs_levels=False):
+def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool = False) -> pd.DataFrame:
     """Read a CSV into rows with resolved paths.
 
     Args:
@@ -57,7 +59,7 @@ def read_rows(csv, needs_weights=False, needs_levels=False):
     for name, check in (("weight", _weight_fault), ("iterations", _iterations_fault)):
         if name in table.columns:
             rows[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
-            faults += [(i, f"{name} {table[name][i]!r}: {fault}") for i, value in rows[name].items()
+            faults += [(i, f"{name} {text!r}: {fault}") for (i, value), text in zip(rows[name].items(), table[name])
                        if (fault := check(value))]
     _raise_faults(csv, faults)
     if "iterations" in rows:
@@ -65,7 +67,7 @@ def read_rows(csv, needs_weights=False, needs_levels=False):
     return rows
 
 
-def read_header(csv, needs_weights=False, rows=1):
+def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None = 1) -> pd.DataFrame:
     """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
     table = _read_table(csv, rows)
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
@@ -85,7 +87,7 @@ def read_header(csv, needs_weights=False, rows=1):
     return table
 
 
-def _read_table(csv, rows):
+def _read_table(csv: Path | str, rows: int | None) -> pd.DataFrame:
     """The CSV as strings; a file of this machine, never fetched or unpacked."""
     if not os.path.exists(csv):
         raise UserError(f"{csv}: no such CSV" + ("; download it first" if "://" in str(csv) else ""))
@@ -99,7 +101,7 @@ def _read_table(csv, rows):
         raise UserError(f"{csv}: not a readable CSV ({reason}); text in UTF-8 is read, not packed") from None
 
 
-def _known_names(csv, columns):
+def _known_names(csv: Path | str, columns: list[str]) -> list[str]:
     """The columns' names; those behind the second that are `weight` or `iterations` but for case and spaces become so.
 
     Raises:
@@ -114,51 +116,51 @@ def _known_names(csv, columns):
     return names
 
 
-def _resolve(path, folder):
+def _resolve(path: str, folder: Path) -> str:
     beside_csv = os.path.join(folder, path)
     return beside_csv if path and not os.path.exists(path) and os.path.exists(beside_csv) else path
 
 
-def _weight_fault(value):
+def _weight_fault(value: float) -> str | None:
     if not np.isfinite(value):
         return "not a finite number; score that row again or remove it"
     return None if 0 <= value <= 1 else "weights lie in 0..1"
 
 
-def _iterations_fault(value):
+def _iterations_fault(value: float) -> str | None:
     return None if 0 <= value < 2**31 and value == int(value) else "a whole number >= 0 is needed"
 
 
-def _raise_faults(csv, faults):
+def _raise_faults(csv: Path | str, faults: list) -> None:
     if faults:
         shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
         more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
         raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
 
 
-def check_apart(splits):
+def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
     """Raise UserError if two splits hold the same picture: scores on what was trained on, or chosen by, would say nothing.
 
     Args:
         splits: list of (CSV, rows).
     """
     files = [(csv, rows, [os.path.realpath(path) for path in rows["image"]]) for csv, rows in splits]
-    for (first, _, known), (csv, rows, paths) in itertools.combinations(files, 2):
-        known = set(known)
-        shared = [path for path, real in zip(rows["image"], paths) if real in known]
+    for (first, _, others), (csv, rows, paths) in itertools.combinations(files, 2):
+        seen = set(others)
+        shared = [path for path, real in zip(rows["image"], paths) if real in seen]
         if shared:
             raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {first} too, first {shared[0]}; scores "
                             "on them would say nothing, leave them out of one")
 
 
-def check_rows(csv, rows, num_classes):
+def check_rows(csv: Path | str, rows: pd.DataFrame, num_classes: int) -> None:
     """Open every file of the rows: images are whole, mask values are classes, and masks have about their images' shape.
 
     Raises:
         UserError: one report of all faulty rows, the first 10 shown with their row numbers; or masks that hold 0 and 255 alone
             though there are more than two classes.
     """
-    def look(row):
+    def look(row: Any) -> tuple[str | None, list[int]]:
         """(fault or None, `kinds_of` each of its label maps)."""
         kinds = []
         try:
@@ -179,7 +181,7 @@ def check_rows(csv, rows, num_classes):
         refuse_black_and_white(functools.reduce(operator.or_, kinds), num_classes, csv)
 
 
-def check_batch(size, batch_size, rows):
+def check_batch(size: Sequence[int], batch_size: int, rows: pd.DataFrame) -> None:
     """Raise UserError if a batch of pictures does not fit the free memory, before anything is read.
 
     Args:
@@ -192,7 +194,7 @@ def check_batch(size, batch_size, rows):
                         f"{need / 2**30:.0f} GiB of memory, {free / 2**30:.0f} are free; lower one of them")
 
 
-def check_shape(size, mask_size, path, other="its image"):
+def check_shape(size: Sequence[int], mask_size: Sequence[int], path: Path | str, other: object = "its image") -> None:
     """Raise UserError if a mask's aspect ratio is not its image's, by more than 5 % and two pixels.
 
     Args:
@@ -207,7 +209,7 @@ def check_shape(size, mask_size, path, other="its image"):
                         "of them turned or cropped?")
 
 
-def pseudo_label_names(rows):
+def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
     """One file name per row for its pseudo-label, the same for whoever writes and whoever reads it.
 
     The image's stem + `.png`; where two rows share a stem, as many parent folders are put before it
@@ -233,7 +235,8 @@ def pseudo_label_names(rows):
     return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]
 
 
-def pseudo_label_paths(rows: pd.DataFrame, folder: str, part: slice = slice(None), pattern: str = OWN_NAMES) -> list[str]:
+def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = slice(None),
+                       pattern: str = OWN_NAMES) -> list[str]:
     """Paths of the rows' pseudo-labels in a folder.
 
     Args:
@@ -267,7 +270,7 @@ def pseudo_label_paths(rows: pd.DataFrame, folder: str, part: slice = slice(None
     return [os.path.join(folder, files[0]) for files in found]
 
 
-def _matching_files(folder, stems, pattern):
+def _matching_files(folder: Path | str, stems: list[str], pattern: str) -> list[list[str]]:
     """For each stem, the names (list of str) of the folder's pictures that match the pattern."""
     try:
         names = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
@@ -279,12 +282,16 @@ def _matching_files(folder, stems, pattern):
         regex = re.escape(stem).join("".join({"*": ".*", "?": "."}.get(word, re.escape(word)) for word in part)
                                      for part in parts)
         start = parts[0][0] + (stem if len(parts[0]) == 1 else "")  # sorted names that begin so stand side by side
-        near = itertools.takewhile(lambda name, start=start: name.startswith(start),
-                                   itertools.islice(names, bisect.bisect_left(names, start), None))
+        from_start = itertools.islice(names, bisect.bisect_left(names, start), None)
+        near = itertools.takewhile(functools.partial(_begins, start), from_start)
         found.append([name for name in near if re.fullmatch(regex, name)])
     return found
 
 
-def _last_parts(path, depth):
+def _begins(start: str, name: str) -> bool:
+    return name.startswith(start)
+
+
+def _last_parts(path: str, depth: int) -> str:
     """`a/b/c` -> `b__c` at depth 2."""
     return "__".join(path.rsplit(os.sep, depth)[-depth:])

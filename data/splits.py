@@ -1,7 +1,9 @@
 """What the prepare scripts share: pairing files, splitting rows, and outputs that a second call leaves as they are."""
 
+import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 RECORD = "prepared.json"
 
 
-def files_by_stem(folder):
+def files_by_stem(folder: Path) -> dict[str, Path]:
     """dict of stem -> path of the images in a folder; what else lies there is told on stderr.
 
     Raises:
@@ -48,17 +50,17 @@ def files_by_stem(folder):
     return {stem: paths[0] for stem, paths in found.items()}
 
 
-def is_picture(path):
+def is_picture(path: Path) -> bool:
     """Whether a file is one that `files_by_stem` pairs."""
     return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def pair_folder(folder, masks_in="masks"):
+def pair_folder(folder: Path | str, masks_in: str = "masks") -> pd.DataFrame:
     """`pair_by_stem` of the folders images/ and `masks_in` in `folder`."""
     return pair_by_stem(Path(folder) / "images", Path(folder) / masks_in)
 
 
-def pair_by_stem(image_folder, mask_folder):
+def pair_by_stem(image_folder: Path, mask_folder: Path) -> pd.DataFrame:
     """Rows (`image`, `mask`) of all images that have a mask of the same stem, sorted by it; the rest is told on stderr.
 
     Raises:
@@ -75,7 +77,8 @@ def pair_by_stem(image_folder, mask_folder):
     return pd.DataFrame({"image": [str(images[s]) for s in stems], "mask": [str(masks[s]) for s in stems]})
 
 
-def split_rows(rows, valid_share, test_share, seed, limit=None):
+def split_rows(rows: pd.DataFrame, valid_share: float, test_share: float, seed: int,
+               limit: int | None = None) -> dict[str, pd.DataFrame]:
     """Rows in random order, cut into train, valid and test, each with one row at least.
 
     Args:
@@ -92,7 +95,7 @@ def split_rows(rows, valid_share, test_share, seed, limit=None):
     return {split: rows.iloc[np.sort(part)] for split, part in zip(SPLITS, parts)}
 
 
-def divide(rows, share_taken, seed):
+def divide(rows: pd.DataFrame, share_taken: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows, cut at random into (the rest, the share that is taken), both in their order and with one row at least.
 
     Raises:
@@ -106,7 +109,8 @@ def divide(rows, share_taken, seed):
     return rows[~chosen], rows[chosen]
 
 
-def prepare_parser(docstring, folder, valid_of=None, valid=0.1):
+def prepare_parser(docstring: str | None, folder: str, valid_of: str | None = None,
+                   valid: float = 0.1) -> argparse.ArgumentParser:
     """The parser of a prepare script: the folder to read, --out, --overwrite; where rows are split at random, --valid, --seed.
 
     Args:
@@ -124,14 +128,14 @@ def prepare_parser(docstring, folder, valid_of=None, valid=0.1):
     return parser
 
 
-def require(*paths, layout):
+def require(*paths: Path | str, layout: str) -> None:
     """Raise a UserError that names what is missing and the layout that was looked for."""
     for path in paths:
         if not Path(path).exists():
             raise UserError(f"{path}: not found; this is the layout that is read: {layout}")
 
 
-def listed_names(path):
+def listed_names(path: Path | str) -> list[str]:
     """The names that a list of a data set holds, the first word of each line; files are read and written under them.
 
     Raises:
@@ -148,7 +152,7 @@ def listed_names(path):
     return names
 
 
-def download(name, folder, **choice):
+def download(name: str, folder: Path | str, **choice: str) -> None:
     """Fetch a data set by the torchvision class of that name.
 
     Raises:
@@ -163,7 +167,7 @@ def download(name, folder, **choice):
                         "hand and pass its folder") from None
 
 
-def open_output(args, data_set=None):
+def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
     """Make --out; refuse it if it holds what other flags made. A second call with the same flags goes on where one broke off.
 
     Args:
@@ -179,13 +183,14 @@ def open_output(args, data_set=None):
     write_json(record, {**settings, "data_set": data_set})
 
 
-def prepared_data_set(folder):
+def prepared_data_set(folder: Path | str) -> str | None:
     """Which of the paper's data sets a prepared folder holds; None: another one, or nobody knows."""
     record = Path(folder) / RECORD
     return read_json(record).get("data_set") if record.exists() else None
 
 
-def convert_masks(jobs, convert, num_classes, overwrite):
+def convert_masks(jobs: Sequence[tuple[Path | str, Path | str]], convert: Callable[[Path | str], np.ndarray], num_classes: int,
+                  overwrite: bool) -> None:
     """Write masks that are not there yet.
 
     Args:
@@ -195,7 +200,7 @@ def convert_masks(jobs, convert, num_classes, overwrite):
     Raises:
         UserError: two sources would be written to one file.
     """
-    sources = {}
+    sources: dict[str, Path | str] = {}
     for source, target in jobs:
         if sources.setdefault(str(target), source) != source:
             raise UserError(f"{source} and {sources[str(target)]} would both be written to {target}; rename one")
@@ -204,14 +209,14 @@ def convert_masks(jobs, convert, num_classes, overwrite):
             write_mask(target, convert(source), num_classes)
 
 
-def _bytes_of(path):
+def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def write_splits(out, splits, overwrite):
+def write_splits(out: Path | str, splits: dict[str, pd.DataFrame], overwrite: bool) -> None:
     """Write a CSV per split to a folder and say so; one that exists with the same content is left alone.
 
     Args:

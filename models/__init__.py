@@ -5,10 +5,18 @@ While training, PointRend and OCRNet give a dict: these logits and what else the
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
 
 
-def build_model(name, encoder="resnet34", encoder_weights=None, num_classes=2, width=64):
+def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | None = None, num_classes: int = 2,
+                width: int = 64) -> nn.Module:
     """Build a network by name.
 
     Args:

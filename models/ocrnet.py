@@ -6,6 +6,8 @@ segmentation-models-pytorch); any other encoder works too.
 Legend: B images, C logits per pixel (1 = binary), K regions = classes (2 for binary), D channels, h x w a quarter of H x W.
 """
 
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
@@ -14,15 +16,15 @@ from torch.nn import functional as F
 from models.smp import build_with_encoder, pad_to_stride
 
 
-def build_ocrnet(encoder, encoder_weights, channels):
+def build_ocrnet(encoder: str, encoder_weights: str | None, channels: int) -> nn.Module:
     """See `models.build_model`."""
-    def make(weights):
+    def make(weights: str | None) -> nn.Module:
         return OCRNet(smp.encoders.get_encoder(encoder, weights=weights), channels)
 
     return build_with_encoder(make, encoder, encoder_weights)
 
 
-def conv_block(inputs, outputs, kernel=1):
+def conv_block(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
     """Convolution, batch norm, ReLU; h and w stay."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs),
                          nn.ReLU(inplace=True))
@@ -41,7 +43,7 @@ class OCRNet(nn.Module):
         width: D of the pixels; keys have half of it.
     """
 
-    def __init__(self, encoder, channels, width=256):
+    def __init__(self, encoder: Any, channels: int, width: int = 256) -> None:
         super().__init__()
         self.encoder = encoder
         self.branches = nn.ModuleList(conv_block(channels_in, width // 4) for channels_in in encoder.out_channels[2:])
@@ -51,7 +53,7 @@ class OCRNet(nn.Module):
         self.context = ObjectContext(width, width // 2)
         self.last = nn.Conv2d(width, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         height, width = x.shape[-2:]
         padded = pad_to_stride(x)
         maps = [branch(each) for branch, each in zip(self.branches, self.encoder(padded)[2:])]  # 1/4 ... 1/32 of the size
@@ -60,7 +62,7 @@ class OCRNet(nn.Module):
         auxiliary = self.regions(joined)  # (B, C, h, w)
         logits = self.last(self.context(self.pixels(joined), auxiliary))  # (B, C, h, w)
 
-        def full(each):
+        def full(each: torch.Tensor) -> torch.Tensor:
             return F.interpolate(each, padded.shape[-2:], mode="bilinear", align_corners=False)[..., :height, :width]
 
         return {"logits": full(logits), "auxiliary": full(auxiliary)} if self.training else full(logits)
@@ -73,7 +75,7 @@ class ObjectContext(nn.Module):
     weighted by how much it resembles them (Yuan et al., eq. 2-4).
     """
 
-    def __init__(self, width, key):
+    def __init__(self, width: int, key: int) -> None:
         super().__init__()
         self.query = nn.Sequential(conv_block(width, key), conv_block(key, key))
         self.key = nn.Sequential(conv_block(width, key), conv_block(key, key))
@@ -81,7 +83,7 @@ class ObjectContext(nn.Module):
         self.out = conv_block(key, width)
         self.merge = conv_block(2 * width, width)
 
-    def forward(self, pixels, region_logits):
+    def forward(self, pixels: torch.Tensor, region_logits: torch.Tensor) -> torch.Tensor:
         regions = gather_regions(pixels, region_logits)[..., None]  # (B, D, K, 1), an image of K pixels
         query = self.query(pixels).flatten(2).float()  # (B, key, h w)
         key, value = (f(regions).flatten(2).float() for f in (self.key, self.value))  # (B, key, K)
@@ -90,7 +92,7 @@ class ObjectContext(nn.Module):
         return self.merge(torch.cat([pixels, self.out(context).to(pixels.dtype)], dim=1))
 
 
-def gather_regions(pixels, region_logits):
+def gather_regions(pixels: torch.Tensor, region_logits: torch.Tensor) -> torch.Tensor:
     """Mean of the pixels in each soft region.
 
     Args:

@@ -5,6 +5,9 @@ The paper's better teacher: its outlines are sharp where a decoder's upsampling 
 Legend: B images, C logits per pixel (1 = binary), N points; points are (x, y) in 0..1 of the padded picture.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
@@ -13,9 +16,9 @@ from torch.nn import functional as F
 from models.smp import build_with_encoder, pad_to_stride
 
 
-def build_pointrend(encoder, encoder_weights, channels):
+def build_pointrend(encoder: str, encoder_weights: str | None, channels: int) -> nn.Module:
     """See `models.build_model`."""
-    def make(weights):
+    def make(weights: str | None) -> nn.Module:
         return smp.FPN(encoder, encoder_weights=weights, classes=channels, upsampling=1)  # logits at a quarter of the size
 
     return PointRend(build_with_encoder(make, encoder, encoder_weights), channels)
@@ -35,20 +38,21 @@ class PointRend(nn.Module):
         refine_share: points corrected per pixel of each doubling.
     """
 
-    def __init__(self, network, channels, width=256, train_share=1 / 32, refine_share=1 / 8):
+    def __init__(self, network: Any, channels: int, width: int = 256, train_share: float = 1 / 32,
+                 refine_share: float = 1 / 8) -> None:
         super().__init__()
         self.network = network
         self.train_share, self.refine_share = train_share, refine_share
         self.head = PointHead(sum(network.encoder.out_channels[1:3]), channels, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         height, width = x.shape[-2:]
         padded = pad_to_stride(x)
         features = self.network.encoder(padded)
         coarse = self.network.segmentation_head(self.network.decoder(features))  # (B, C, H / 4, W / 4)
         fine = [each for each in features[1:3] if each.shape[1]]  # 1/2 and 1/4 of the size; some encoders have no 1/2
 
-        def point_logits(points):
+        def point_logits(points: torch.Tensor) -> torch.Tensor:
             seen = torch.cat([sample_at(each, points) for each in fine], dim=1)
             return self.head(seen, sample_at(coarse, points))  # (B, C, N)
 
@@ -67,21 +71,22 @@ class PointHead(nn.Module):
     Three layers shared by all points; each sees the coarse logits anew.
     """
 
-    def __init__(self, features, channels, width, layers=3):
+    def __init__(self, features: int, channels: int, width: int, layers: int = 3) -> None:
         super().__init__()
         inputs = [features] + [width] * (layers - 1)
         self.layers = nn.ModuleList(nn.Conv1d(each + channels, width, 1) for each in inputs)
         self.last = nn.Conv1d(width + channels, channels, 1)
         nn.init.normal_(self.last.weight, std=0.001)  # starts almost neutral
+        assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x, coarse):
+    def forward(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             x = F.relu(layer(torch.cat([x, coarse], dim=1)))
         return self.last(torch.cat([x, coarse], dim=1))
 
 
-def uncertainty(logits):
+def uncertainty(logits: torch.Tensor) -> torch.Tensor:
     """How close a pixel or point is to changing its label: float (B, ...) from (B, C, ...), 0 = undecided, below 0 = surer."""
     if logits.shape[1] == 1:
         return -logits[:, 0].abs()
@@ -89,14 +94,15 @@ def uncertainty(logits):
     return best[:, 1] - best[:, 0]
 
 
-def sample_at(features, points):
+def sample_at(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Bilinear samples of a map (B, F, h, w) at points (B, N, 2) in 0..1: float32 (B, F, N)."""
     grid = 2 * points[:, None] - 1
     return F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
 
 
 @torch.no_grad()
-def draw_points(logits, count, inside, oversampling=3, uncertain_share=0.75):
+def draw_points(logits: torch.Tensor, count: int, inside: torch.Tensor, oversampling: int = 3,
+                uncertain_share: float = 0.75) -> torch.Tensor:
     """Points to learn from: most of them the least certain of a larger random draw, the rest uniform.
 
     Args:
@@ -115,7 +121,8 @@ def draw_points(logits, count, inside, oversampling=3, uncertain_share=0.75):
     return torch.cat([drawn.gather(1, chosen[..., None].expand(-1, -1, 2)), uniform], dim=1)
 
 
-def subdivide(logits, point_logits, share, steps=2):
+def subdivide(logits: torch.Tensor, point_logits: Callable[[torch.Tensor], torch.Tensor], share: float,
+              steps: int = 2) -> torch.Tensor:
     """Double a map `steps` times; each time correct its least certain pixels (Kirillov et al., section 3.2).
 
     Args:

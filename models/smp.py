@@ -1,6 +1,8 @@
 """U-Net and DeepLabv3+ of segmentation-models-pytorch, any encoder, any input size, encoder weights from a file."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -12,7 +14,7 @@ DECODERS = {"smp_unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
 STRIDE = 32  # the deepest feature map of an encoder
 
 
-def pad_to_stride(x):
+def pad_to_stride(x: torch.Tensor) -> torch.Tensor:
     """Images (B, 3, H, W), continued at the right and at the bottom to multiples of the encoder's stride."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
@@ -21,23 +23,23 @@ def pad_to_stride(x):
 class AnySize(nn.Module):
     """Pads the input to a multiple of the encoder's stride and crops the logits back."""
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(pad_to_stride(x))[..., :x.shape[-2], :x.shape[-1]]
 
 
-def build_smp(name, encoder, encoder_weights, channels):
+def build_smp(name: str, encoder: str, encoder_weights: str | None, channels: int) -> nn.Module:
     """See `models.build_model`."""
-    def make(weights):
+    def make(weights: str | None) -> nn.Module:
         return DECODERS[name](encoder, encoder_weights=weights, classes=channels)
 
     return AnySize(build_with_encoder(make, encoder, encoder_weights))
 
 
-def build_with_encoder(make, encoder, encoder_weights):
+def build_with_encoder(make: Callable[[str | None], Any], encoder: str, encoder_weights: str | None) -> nn.Module:
     """Build a network and load its encoder's weights.
 
     Args:
@@ -59,7 +61,7 @@ def build_with_encoder(make, encoder, encoder_weights):
     return network
 
 
-def load_encoder(encoder, file):
+def load_encoder(encoder: nn.Module, file: str) -> None:
     """Load an encoder's weights from a .safetensors or .pth file.
 
     Key prefixes that wrappers add (`model.`, `encoder.`, `module.`) may differ between file and encoder; a classifier in
@@ -71,7 +73,7 @@ def load_encoder(encoder, file):
     if not Path(file).is_file():
         raise ValueError(f"--encoder-weights {file}: no such file (or `imagenet`, `none`)")
     try:
-        state = (load_file(file) if str(file).endswith(".safetensors")
+        state: dict[str, Any] = (load_file(file) if str(file).endswith(".safetensors")
                  else torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ValueError(f"--encoder-weights {file}: not a readable weights file ({type(error).__name__})") from error
@@ -86,7 +88,7 @@ def load_encoder(encoder, file):
     nn.Module.load_state_dict(encoder, fitting)
 
 
-def _bare(key):
+def _bare(key: str) -> str:
     for prefix in ("module.", "encoder.", "model."):
         key = key.removeprefix(prefix)
     return key

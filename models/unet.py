@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def double_conv(inputs, outputs):
+def double_conv(inputs: int, outputs: int) -> nn.Sequential:
     """Twice: 3x3 convolution, batch norm, ReLU; H and W stay."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
@@ -20,7 +20,7 @@ class UNet(nn.Module):
         width: channels of the first level, doubled at each of four poolings (64 -> 1024).
     """
 
-    def __init__(self, channels, width=64):
+    def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(5)]
         self.down = nn.ModuleList(double_conv(a, b) for a, b in zip([3, *widths], widths))
@@ -28,7 +28,7 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(double_conv(2 * a, a) for a in widths[:-1])
         self.head = nn.Conv2d(width, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))  # (B, width * 2**level, H / 2**level, W / 2**level)

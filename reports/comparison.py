@@ -148,7 +148,7 @@ def _of_each_network(groups: list[dict], results: Results, name: str) -> dict[tu
     named = [first for group, first in zip(groups, firsts) if group["name"] == name]
     twins = {settings_of(first, NETWORK_FLAGS) for first in named}
     kinds = {network_of(first["args"]) for first in named}
-    found = {}
+    found: dict[tuple, list[dict]] = {}
     for group, first in zip(groups, firsts):
         kind = network_of(first["args"])
         if group["name"] == name or (kind not in kinds and settings_of(first, NETWORK_FLAGS) in twins):
@@ -172,14 +172,14 @@ def _by_seed(results: Results, group: dict, which: str, network: int, score: str
 
 
 def _mean_auroc(results: Results, group: dict) -> float | None:
-    values = [(results[folder].get("weights") or {}).get("auroc") for folder in group["runs"].values()]
+    values: list = [(results[folder].get("weights") or {}).get("auroc") for folder in group["runs"].values()]
     return None if None in values else statistics.fmean(values)
 
 
 def _against(results: Results, which: str, score: str, own: dict[int, float], group: dict, lower: dict | None,
              upper: dict | None) -> dict:
     """Difference to the baseline and recovered gap, over the seeds that both have."""
-    found = {"difference": None, "interval": None, "recovered": None}
+    found: dict[str, float | None] = {"difference": None, "interval": None, "recovered": None}
     if lower is None or group is lower:
         return found
     base = _by_seed(results, lower, which, 0, score)

@@ -4,7 +4,9 @@ A cell's methods give jobs (`reports.plan`); equal calls give the same job, so t
 written while jobs are planned.
 """
 
+import argparse
 import os
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -21,13 +23,13 @@ PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "o
 DRAWN = "drawn"  # the share of annotations that are as coarse as they were drawn, where better ones exist
 
 
-def add_plan_judge_flag(parser):
+def add_plan_judge_flag(parser: argparse.ArgumentParser) -> None:
     """--weak-judge of all jobs of a plan."""
     parser.add_argument("--weak-judge", choices=("even", "use"), default="even",
                         help="weights by teachers that hardly agree with the annotations: all 1, or used as they are")
 
 
-def training_flags(words):
+def training_flags(words: Sequence[str]) -> list[str]:
     """The flags that go to every training, each by its long name and once, so that two spellings are one setting.
 
     Args:
@@ -66,50 +68,52 @@ class Cell:
         validated: whether the trainings score the coarse masks of valid.csv after each epoch.
     """
 
-    def __init__(self, settings, share, seed, home=None, splitting=None, validated=False):
+    def __init__(self, settings: argparse.Namespace, share: float | str, seed: int, home: Path | None = None,
+                 splitting: Job | None = None, validated: bool = False) -> None:
         self.settings, self.share, self.seed = settings, share, seed
         self.home = home or settings.home / (DRAWN if share == DRAWN else f"noise{100 * share:g}") / f"seed{seed}"
         self.splitting, self.validated = splitting, validated
-        self.jobs = {}
+        self.jobs: dict[Path, Job] = {}
 
-    def _job(self, result, needs, *command, **more):
-        result, command = self.home / result, [str(word) for word in command]
-        name = "_".join(result.relative_to(self.home).with_suffix("").parts)
+    def _job(self, result: Path | str, needs: list[Job], *command: object,
+             pseudo: Path | None = None) -> Job:
+        path, words = self.home / result, [str(word) for word in command]
+        name = "_".join(path.relative_to(self.home).with_suffix("").parts)
         if self.splitting:
             needs = [self.splitting, *needs]
-        inputs = named_files(command, self.settings.home)
-        inputs.update({word: _digest(word, os.path.getmtime(word)) for word in command if self._is_split(word)})
+        inputs = named_files(words, self.settings.home)
+        inputs.update({word: _digest(word, os.path.getmtime(word)) for word in words if self._is_split(word)})
         log = self.home / "logs" / f"{name}.out"
-        return self.jobs.setdefault(result, Job(command, result, needs, log, self.settings.home, inputs, **more))
+        return self.jobs.setdefault(path, Job(words, path, needs, log, self.settings.home, inputs, pseudo))
 
-    def _is_split(self, word):
+    def _is_split(self, word: str) -> bool:
         """Whether a word names a CSV that was there before all jobs."""
         return not self.splitting and word.endswith(".csv") and Path(word).parent == self.settings.splits
 
     # --- annotations --------------------------------------------------------------------------------------------
 
     @cached_property
-    def clean(self):
+    def clean(self) -> Job:
         """CSV of the untouched training masks, with noise level 0; a job."""
         truth = self.settings.splits / "train_truth.csv"
         return self._annotations("train_clean", truth if truth.exists() else self.settings.splits / "train.csv", "--ratio", 0)
 
     @cached_property
-    def noisy(self):
+    def noisy(self) -> Job:
         """CSV of the training annotations; a job."""
         return self.clean if self.share == 0 else self._annotations("train_noisy", self.settings.splits / "train.csv",
                                                                     *self._noise)
 
     @cached_property
-    def valid(self):
+    def valid(self) -> Job:
         """CSV of the validation annotations, as coarse as those of training; a job."""
         return self._annotations("valid_noisy", self.settings.splits / "valid.csv", *self._noise)
 
     @property
-    def _noise(self):
+    def _noise(self) -> list:
         return ["--as-drawn"] if self.share == DRAWN else ["--ratio", self.share]
 
-    def _annotations(self, name, source, *noise):
+    def _annotations(self, name: str, source: Path, *noise: object) -> Job:
         out = f"csv/{name}.csv"
         background = "none" if self.settings.background is None else self.settings.background
         return self._job(out, [], "utils/generate_noisy_label.py", "--csv", source, "--out", self.home / out, *noise,
@@ -118,11 +122,11 @@ class Cell:
 
     # --- networks -----------------------------------------------------------------------------------------------
 
-    def _network(self, model, suffix=""):
+    def _network(self, model: str, suffix: str = "") -> list[str]:
         return [f"--model{suffix}", model, f"--encoder{suffix}", self.settings.encoder,
                 f"--encoder-weights{suffix}", self.settings.encoder_weights]
 
-    def _training(self, result, script, annotations, *flags):
+    def _training(self, result: str, script: str, annotations: Job, *flags: object) -> Job:
         """A training on the CSV that the job `annotations` makes; a job. The folder of `result` names the run."""
         needs, valid = [annotations], []
         if self.validated:
@@ -134,14 +138,14 @@ class Cell:
                          "--theta", self.settings.theta, "--num-classes", self.settings.num_classes, "--seed", self.seed,
                          "--resume", *self.settings.training)
 
-    def teacher(self, model, rounds=1):
+    def teacher(self, model: str, rounds: int = 1) -> Job:
         """Out-of-fold teachers of the annotations; in a second round each counts as much as the first one trusts it; a job."""
         annotations = self.weights(model, "bf", rounds - 1, sharpen=True) if rounds > 1 else self.noisy
         name = f"teacher_{model}{rounds if rounds > 1 else ''}"
         return self._training(f"{name}/teacher.json", "train_teacher.py", annotations, *["--weighted"] * (rounds > 1),
                               "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model))
 
-    def weights(self, model, metric, rounds=1, sharpen=False):
+    def weights(self, model: str, metric: str, rounds: int = 1, sharpen: bool = False) -> Job:
         """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance, sharpened with a stricter one; a job."""
         theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
         teacher = self.teacher(model, rounds)
@@ -153,13 +157,13 @@ class Cell:
                          "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen,
                          *["--weak-judge", "use"] * (self.settings.weak_judge == "use"), pseudo=pseudo)
 
-    def oracle_weights(self, weight):
+    def oracle_weights(self, weight: float) -> Job:
         """Weight CSV by the noise that was added: 1 for an untouched mask, `weight` for a noisy one; a job."""
         out = f"csv/train_noisy_known_weight_{weight}.csv"
         return self._job(out, [self.noisy], "utils/get_weight.py", "--csv", self.noisy.result, "--known", weight,
                          "--out", self.home / out, "--overwrite")
 
-    def student(self, name, script, annotations, *flags, model="smp_unet"):
+    def student(self, name: str, script: str, annotations: Job, *flags: object, model: str | None = "smp_unet") -> Job:
         """A training and its test; a job.
 
         Args:
@@ -172,7 +176,7 @@ class Cell:
 
 
 @lru_cache
-def _digest(csv, changed):
+def _digest(csv: str, changed: float) -> str:
     """`run_folder.digest` of a CSV's rows, made once for all jobs.
 
     Args:
@@ -181,7 +185,7 @@ def _digest(csv, changed):
     return run_folder.digest(read_rows(csv))
 
 
-def splits_folder(data):
+def splits_folder(data: str) -> Path:
     """Folder of train.csv and test.csv: `data` itself, or what is prepared under that name.
 
     Raises:

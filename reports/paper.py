@@ -6,7 +6,8 @@ Rows go by the names of `tables.py`. Tables 1, 3, 4 and 5 have one figure a row,
 
 MANUAL = "manual"
 
-TABLES = {
+Figures = dict[float | str, tuple[float, float]]  # by share of noisy masks
+TABLES: dict[str, dict[str, Figures]] = {
     "table1": {  # Supervisely: 4000 clean masks; 500 coarse ones added, with weight 1, with weight 0.5
         "oracle": {MANUAL: (86.88, 59.77)}, "noisy": {MANUAL: (86.14, 55.79)}, "half": {MANUAL: (87.44, 59.74)}},
     "table2": {
@@ -29,10 +30,11 @@ TABLES = {
         "noisy": {MANUAL: (84.74, 43.96)}, "decoupling": {MANUAL: (84.12, 43.41)}, "co_teaching": {MANUAL: (84.14, 44.57)},
         "co_teaching+": {MANUAL: (83.16, 41.56)}, "deeplab_taught_bm_kd": {MANUAL: (85.92, 51.63)}},
 }
-CITYSCAPES = {"noisy": {0: (67.97, 45.50), MANUAL: (59.79, 34.01)}, "bm_kd": {0: (69.51, 48.16), MANUAL: (62.56, 42.98)}}
+CITYSCAPES: dict[str, Figures] = {
+    "noisy": {0: (67.97, 45.50), MANUAL: (59.79, 34.01)}, "bm_kd": {0: (69.51, 48.16), MANUAL: (62.56, 42.98)}}
 
 
-def published(table, row, share, data_set):
+def published(table: str, row: str, share: float, data_set: str | None) -> tuple[float, float] | None:
     """The paper's (mIoU, BF) in percent, or None.
 
     Args:
@@ -41,6 +43,6 @@ def published(table, row, share, data_set):
         data_set: what is trained on, as its prepare script calls it: "supervisely", "cityscapes" (Table 3 alone); of others
             the paper has no figures.
     """
-    tables = {"supervisely": TABLES, "cityscapes": {"table3": CITYSCAPES}}.get(data_set, {})
-    figures = tables.get(table, {}).get(row, {})
+    tables = {"supervisely": TABLES, "cityscapes": {"table3": CITYSCAPES}}.get(data_set or "", {})
+    figures: Figures = tables.get(table, {}).get(row, {})
     return figures.get(share) or (figures.get(MANUAL) if share > 0 else None)

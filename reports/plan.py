@@ -1,5 +1,7 @@
 """Many commands that build on one another: what is finished is skipped, the rest runs side by side."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -8,10 +10,12 @@ import shlex
 import subprocess
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cli.files import UserError, progress, read_json, write_json
 from cli.machine import usable_cores
@@ -44,48 +48,49 @@ class Job:
     pseudo: Path | None = None
 
     @cached_property
-    def settings(self):
+    def settings(self) -> dict[str, str]:
         """What the result depends on, but for its needs: dict of flag -> text of its values."""
         home = os.path.join(self.home, "")
         words = [self.inputs.get(word, word.removeprefix(home) if self.home != Path() else word) for word in self.command]
         return flags_of(words)
 
     @cached_property
-    def stamp(self):
+    def stamp(self) -> str:
         """16 hex digits that stand for the command, its input files and the stamps of its needs."""
         content = [self.settings, sorted(need.stamp for need in self.needs)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def stamp_path(self):
+    def stamp_path(self) -> Path:
         return self.result.with_suffix(".stamp.json")
 
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the result is there, made by this command from these inputs.
 
         A result without a stamp is not: its command runs once more, and finds by itself what is done already.
         """
         return self.result.exists() and self.stamp_path.exists() and read_json(self.stamp_path, "stamp")["stamp"] == self.stamp
 
-    def note_stamp(self):
+    def note_stamp(self) -> None:
         """Leave the stamp beside the result."""
         write_json(self.stamp_path, {"stamp": self.stamp, "settings": self.settings})
 
 
-def named_files(command, home):
+def named_files(command: Sequence[str], home: Path | str) -> dict[str, str]:
     """dict of word -> digest of the files that a command names, but for its script and what other jobs make in `home`."""
     home = Path(home).resolve()
     found = [word for word in command[1:] if (os.sep in word or "." in word) and os.path.isfile(word)]
     return {word: file_digest(word) for word in found if home not in Path(word).resolve().parents}
 
 
-def flags_of(words):
+def flags_of(words: Sequence[str]) -> dict[str, str]:
     """The flags of a command, as dict of flag -> text of its values; those that do not change a result are left out.
 
     The script and other words before the first flag stand under "command".
     """
     free = {"--" + flag.replace("_", "-") for flag in FREE_FLAGS}
-    flags, flag = {}, "command"
+    flag = "command"
+    flags: dict[str, list[str]] = {}
     for word in words:
         if re.match(r"--?[a-zA-Z]", word):
             flag, _, word = word.partition("=")
@@ -95,7 +100,7 @@ def flags_of(words):
     return {flag: " ".join(values) for flag, values in flags.items() if flag not in free}
 
 
-def refuse_other_settings(jobs):
+def refuse_other_settings(jobs: Iterable[Job]) -> None:
     """Raise UserError if a job's result was made by another command, from other files, or on results that were.
 
     Args:
@@ -109,28 +114,28 @@ def refuse_other_settings(jobs):
                             f"pass --name for another folder, or remove {job.home} to begin anew")
 
 
-def _difference(changed, before, job):
+def _difference(changed: list[str], before: dict[str, str], job: Job) -> str:
     """How the settings of an existing result differ from those asked for now, in words."""
     digests, texts = set(job.inputs.values()), []
     for flag in changed:
         then, now = before.get(flag), job.settings.get(flag)
         if set((now or "").split()) & digests:
-            names = ", ".join(word for word, digest in job.inputs.items() if digest in now.split())
+            names = ", ".join(word for word, digest in job.inputs.items() if digest in (now or "").split())
             texts.append(f"{names} held other files or rows")
         else:
             texts.append(" and ".join([f"it was made {_spelt(flag, then)}", f"this call asks for {now or 'none'}"]))
     return "; ".join(texts)
 
 
-def _spelt(flag, value):
+def _spelt(flag: str, value: str | None) -> str:
     return f"without {flag}" if value is None else f"with {flag} {value}".rstrip()
 
 
-def with_needs(jobs):
+def with_needs(jobs: Iterable[Job]) -> list[Job]:
     """The jobs and all that they need, each once, needs first."""
-    ordered = {}
+    ordered: dict[Path, Job] = {}
 
-    def add(job):
+    def add(job: Job) -> None:
         for need in job.needs:
             add(need)
         ordered.setdefault(job.result, job)
@@ -140,7 +145,7 @@ def with_needs(jobs):
     return list(ordered.values())
 
 
-def run_plan(jobs, parallel=1, shown=False):
+def run_plan(jobs: Iterable[Job], parallel: int = 1, shown: bool = False) -> None:
     """Run all jobs that are not finished, and those they need.
 
     Args:
@@ -155,10 +160,10 @@ def run_plan(jobs, parallel=1, shown=False):
     ordered = with_needs(jobs)
     refuse_other_settings(ordered)
     todo = [job for job in ordered if not job.finished()]
-    waiting, running, failed, done = list(todo), {}, [], set()
+    waiting, failed, done = list(todo), [], set()
+    running: dict[Future[int], Job] = {}
     processes = Processes(max(1, usable_cores() // parallel), shown)
-    bar = progress(None, "runs", len(todo), "run", shown=not shown)
-    with ThreadPoolExecutor(parallel) as pool, processes:
+    with ThreadPoolExecutor(parallel) as pool, processes, progress(None, "runs", len(todo), "run", shown=not shown) as bar:
         while waiting or running:
             ready = [job for job in waiting if not any(need in todo and need not in done for need in job.needs)]
             for job in ready[:parallel - len(running)]:
@@ -176,13 +181,12 @@ def run_plan(jobs, parallel=1, shown=False):
                     job.note_stamp()
                     done.add(job)
                 bar.update()
-    bar.close()
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} commands failed; the same call goes on from here\n"
                         + "\n".join(f"  {shlex.join(job.command)}\n    {_end_of(job.log)}" for job in failed))
 
 
-def _end_of(log):
+def _end_of(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return "\n    ".join(lines[-SHOWN_LINES:])
 
@@ -195,20 +199,21 @@ class Processes:
         shown: see `run_plan`.
     """
 
-    def __init__(self, threads, shown=False):
-        self.running, self.lock, self.closed, self.shown = set(), threading.Lock(), False, shown
+    def __init__(self, threads: int, shown: bool = False) -> None:
+        self.running: set[subprocess.Popen] = set()
+        self.lock, self.closed, self.shown = threading.Lock(), False, shown
         self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
-    def __enter__(self):
+    def __enter__(self) -> Processes:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         with self.lock:
             self.closed = True
             for process in self.running:
                 process.terminate()
 
-    def run(self, job):
+    def run(self, job: Job) -> int:
         """Run a job to its end; its exit code."""
         script, *flags = job.command
         command = [sys.executable, *([script] if script.startswith("-") else [str(ROOT / script)]), *flags]
@@ -219,7 +224,7 @@ class Processes:
         with open(job.log, "w", encoding="utf-8") as log:
             return self._run(command, stdout=log, stderr=subprocess.STDOUT)
 
-    def _run(self, command, **streams):
+    def _run(self, command: list[str], **streams: Any) -> int:
         with self.lock:
             if self.closed:
                 return 1

@@ -1,6 +1,8 @@
 """The rooms of the project, and that imports point down alone."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,11 @@ def test_reports_never_import_torch(path):
 
 
 @pytest.mark.parametrize("name, allowed", [
-    ("losses", {"data", "data.IGNORE_INDEX", "cli.lazy", "cli.lazy.torch"}),
-    ("agreement", {"math", "data", "data.IGNORE_INDEX", "cli.lazy", "cli.lazy.torch"})])
+    ("losses", {"__future__", "__future__.annotations", "typing", "typing.Union", "data", "data.IGNORE_INDEX", "cli.lazy",
+                "cli.lazy.torch"}),
+    ("agreement", {"__future__", "__future__.annotations", "collections.abc", "collections.abc.Callable",
+                   "collections.abc.Sequence", "math", "typing", "typing.Any", "data", "data.IGNORE_INDEX", "cli.lazy",
+                   "cli.lazy.torch"})])
 def test_rules_on_tensors_know_nothing_of_files(name, allowed):
     assert imports_of(ROOT / "utils" / f"{name}.py") <= allowed
 
@@ -61,3 +66,31 @@ def test_every_room_says_who_lives_there():
 def test_no_file_touches_the_search_path():
     for path in [*ROOT.glob("*.py"), *MODULES]:
         assert "sys.path" not in path.read_text(encoding="utf-8"), path
+
+
+LONG = {"utils/get_weight.py: main", "benchmarks/bench_weights.py: main"}  # flags and their checks alone
+
+
+@pytest.mark.parametrize("path", [*sorted(ROOT.glob("*.py")), *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_have_300_lines_at_most_and_functions_40(path):
+    text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+    assert len(text.splitlines()) <= 300
+    long = {f"{name}: {node.name}" for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40}
+    assert long <= LONG
+
+
+@pytest.mark.slow
+def test_types_hold(tmp_path):
+    pytest.importorskip("mypy")
+    done = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_lazy_packages(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "seen.py").write_text("from cli.lazy import torch\nreveal_type(torch.zeros(3))\n")
+    done = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache", tmp_path / "seen.py"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert 'Revealed type is "torch._tensor.Tensor"' in done.stdout, done.stdout + done.stderr

@@ -16,6 +16,8 @@ The level (--iterations) is in pixels, and what it means depends on --noise:
 --sheet draws the first mask at several levels by all kinds, --table scores noisy masks against their own originals.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -25,16 +27,18 @@ from cli.command_line import command_line, nonnegative_int, seed_number, tool_pa
 from cli.files import UserError, check_outputs, progress, together, write_json
 from cli.flags import add_class_flag, add_legend_flag, add_noise_flags, add_score_flags
 from data import IGNORE_INDEX
-from data.legend import read_legend
+from data.legend import Legend, read_legend
 from data.pictures import IMAGE_SUFFIXES, read_checked_mask, resize_labels, write_image, write_mask
 from utils.agreement_cpu import agreement
 
+Scores = dict[str, dict[str, dict[str, float]]]  # kind of noise -> level -> metric -> mean
 SQUARE = np.ones((3, 3), np.uint8)
 LEVELS = (0, 2, 4, 6, 8, 10)
 REFERENCE_SIZE = 321  # longer side, px, that the paper's levels speak of
 
 
-def add_noise(labels, level, rng=None, kind="morphology", background=0, inward=None):
+def add_noise(labels: np.ndarray, level: int, rng: np.random.Generator | None = None, kind: str = "morphology",
+              background: int | None = 0, inward: bool | None = None) -> np.ndarray:
     """A coarser copy of a label map.
 
     The region of each class but the background is made coarser by itself; regions are painted in random order, later ones on
@@ -69,7 +73,7 @@ def add_noise(labels, level, rng=None, kind="morphology", background=0, inward=N
     return noisy
 
 
-def _fill(noisy, regions, reach):
+def _fill(noisy: np.ndarray, regions: dict[int, np.ndarray], reach: int) -> None:
     """Give pixels that no region kept to the regions within `reach` px, later ones on top."""
     gap = noisy == IGNORE_INDEX
     for c, region in regions.items():
@@ -79,12 +83,12 @@ def _fill(noisy, regions, reach):
 # --- one region: uint8 (H, W) of 0 and 1 in, the same out ---------------------------------------------------------
 
 
-def morphology(region, level, rng, inward):
+def morphology(region: np.ndarray, level: int, rng: np.random.Generator, inward: bool) -> np.ndarray:
     """Erode or dilate by `level` steps of a 3x3 square."""
     return (cv2.erode if inward else cv2.dilate)(region, SQUARE, iterations=level)
 
 
-def polygon(region, level, rng, inward):
+def polygon(region: np.ndarray, level: int, rng: np.random.Generator, inward: bool) -> np.ndarray:
     """Redraw each outline, that of holes too, by a polygon that stays within `level` px of it."""
     height, width = region.shape
     outlines = []
@@ -103,7 +107,7 @@ def polygon(region, level, rng, inward):
     return redrawn
 
 
-def markov(region, level, rng, inward):
+def markov(region: np.ndarray, level: int, rng: np.random.Generator, inward: bool) -> np.ndarray:
     """Move each outline by a random walk that a spring holds at half the level outside (or inside)."""
     if region.all() or not region.any():
         return region
@@ -122,7 +126,7 @@ def markov(region, level, rng, inward):
     return (signed <= of_label[nearest]).astype(np.uint8)
 
 
-def _closed_walk(count, length, deviation, rng):
+def _closed_walk(count: int, length: float, deviation: float, rng: np.random.Generator) -> np.ndarray:
     """A random walk of `count` steps that ends where it began: mean 0, held by a spring (an autoregressive process) that
     forgets over `length` steps, smoothed over an eighth of that (a hand does not shake at every pixel)."""
     keep = 1 - 1 / max(2, length)
@@ -137,13 +141,14 @@ KINDS = {"morphology": morphology, "polygon": polygon, "markov": markov}
 # --- levels, pictures, tables -------------------------------------------------------------------------------------
 
 
-def scaled_level(level, shape, reference_size=REFERENCE_SIZE):
+def scaled_level(level: int, shape: Sequence[int], reference_size: int = REFERENCE_SIZE) -> int:
     """The level that does to a mask of `shape` what `level` does to one of `reference_size` px: in proportion to the longer
     side, and at least 1 for a level above 0."""
     return max(1, round(level * max(shape[:2]) / reference_size)) if level else 0
 
 
-def contact_sheet(labels, legend, background=0, levels=LEVELS, height=160):
+def contact_sheet(labels: np.ndarray, legend: Legend, background: int | None = 0, levels: Sequence[int] = LEVELS,
+                  height: int = 160) -> np.ndarray:
     """A picture of a label map at several levels, a line per kind of noise, RGB uint8."""
     labels = resize_labels(labels, (height, max(1, round(labels.shape[1] * height / labels.shape[0]))))
     lines = []
@@ -160,14 +165,15 @@ def contact_sheet(labels, legend, background=0, levels=LEVELS, height=160):
     return np.vstack(lines)
 
 
-def score_levels(masks, num_classes, background, theta, seed, levels=LEVELS[1:]):
+def score_levels(masks: Sequence[Path], num_classes: int, background: int | None, theta: float, seed: int,
+                 levels: Sequence[int] = LEVELS[1:]) -> Scores:
     """How far noise takes masks from their originals.
 
     Returns:
         dict of kind -> dict of level (px at 321) -> {"miou", "bf"}, means over the masks, 0..1.
     """
     maps = [read_checked_mask(mask, num_classes) for mask in masks]
-    scores = {}
+    scores: Scores = {}
     for kind in KINDS:
         for level in progress(levels, kind, unit="level"):
             rng, pairs = np.random.default_rng(seed), []
@@ -179,7 +185,7 @@ def score_levels(masks, num_classes, background, theta, seed, levels=LEVELS[1:])
     return scores
 
 
-def level_table(scores):
+def level_table(scores: Scores) -> str:
     """A text table of `score_levels`: mIoU / BF in percent."""
     levels = list(next(iter(scores.values())))
     lines = ["| noise, mIoU / BF | " + " | ".join(f"level {level}" for level in levels) + " |",
@@ -190,7 +196,7 @@ def level_table(scores):
     return "\n".join(lines)
 
 
-def masks_of(source):
+def masks_of(source: Path) -> list[Path]:
     """The mask itself, or all masks in a folder, sorted.
 
     Raises:
@@ -204,7 +210,7 @@ def masks_of(source):
     return masks
 
 
-def noisy_paths(args, masks):
+def noisy_paths(args: argparse.Namespace, masks: Sequence[Path]) -> list[Path]:
     """Where the noisy masks go; none without --out.
 
     Raises:
@@ -219,7 +225,7 @@ def noisy_paths(args, masks):
     return [Path(args.out)]
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("mask", help="a mask, or a folder of masks")
     parser.add_argument("--out", help="noisy mask (.png), or folder of noisy masks of the same stems")

@@ -10,7 +10,11 @@ taken out of both, as if the picture ended there. NaN in a per-class score (B, C
 Sources: eq. 1-3 and 5 of the paper (BF, mIoU, their mean); Boundary IoU: Cheng et al. 2021.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cli.lazy import torch
 from data import IGNORE_INDEX
@@ -19,7 +23,7 @@ METRICS = ("miou", "bf", "bm")
 GROUP = 30  # classes that are dilated at once, a bit of an int32 each
 
 
-def hard_labels(logits):
+def hard_labels(logits: torch.Tensor) -> torch.Tensor:
     """Label map of the logits: sigmoid > 0.5 for one logit, else argmax.
 
     Args:
@@ -31,7 +35,7 @@ def hard_labels(logits):
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 
-def agreement(a, b, num_classes, metric="bm", theta=3.0):
+def agreement(a: torch.Tensor, b: torch.Tensor, num_classes: int, metric: str = "bm", theta: float = 3.0) -> torch.Tensor:
     """The quality score of a mask: how well annotation and pseudo-label agree (paper, eq. 5).
 
     Args:
@@ -54,7 +58,7 @@ def agreement(a, b, num_classes, metric="bm", theta=3.0):
     raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
 
 
-def pixels(theta, height, width):
+def pixels(theta: float, height: int, width: int) -> float:
     """theta in pixels, 1..diagonal: a value >= 1 is in pixels, one below 1 a share of the picture's diagonal.
 
     Nothing lies between 0 and 1 px apart, or as far apart as the diagonal, so that the limits change no score.
@@ -66,7 +70,7 @@ def pixels(theta, height, width):
 # --- regions ----------------------------------------------------------------------------------------------------
 
 
-def class_counts(a, b, num_classes):
+def class_counts(a: torch.Tensor, b: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, ...]:
     """Pixels of each class in both maps, in a, and in b.
 
     Returns:
@@ -80,18 +84,18 @@ def class_counts(a, b, num_classes):
     return torch.stack(counts, dim=-1).float().unbind(0)  # 3 x (B, C)
 
 
-def iou_per_class(a, b, num_classes):
+def iou_per_class(a: torch.Tensor, b: torch.Tensor, num_classes: int) -> torch.Tensor:
     """|A and B| / |A or B|, (B, C); NaN for a class in neither map."""
     both, size_a, size_b = class_counts(a, b, num_classes)
     return both / (size_a + size_b - both)
 
 
-def miou(a, b, num_classes):
+def miou(a: torch.Tensor, b: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Mean IoU over the classes present in either map, (B,); 1 where no pixel is valid."""
     return _mean_over_classes(iou_per_class(a, b, num_classes), otherwise=1.0)
 
 
-def dice(a, b, num_classes):
+def dice(a: torch.Tensor, b: torch.Tensor, num_classes: int) -> torch.Tensor:
     """2 |A and B| / (|A| + |B|), mean over the classes present; binary: the foreground's, 1 if both are empty. (B,)"""
     both, size_a, size_b = class_counts(a, b, num_classes)
     scores = 2 * both / (size_a + size_b)
@@ -101,7 +105,7 @@ def dice(a, b, num_classes):
 # --- boundaries -------------------------------------------------------------------------------------------------
 
 
-def bf_per_class(a, b, num_classes, theta=3.0):
+def bf_per_class(a: torch.Tensor, b: torch.Tensor, num_classes: int, theta: float = 3.0) -> torch.Tensor:
     """Boundary F1 of each class (paper, eq. 1-3).
 
     A boundary pixel is a pixel of the class with at least one of its 8 neighbours, inside the picture and valid, of
@@ -130,7 +134,7 @@ def bf_per_class(a, b, num_classes, theta=3.0):
     return torch.cat(scores, dim=1)
 
 
-def bf(a, b, num_classes, theta=3.0):
+def bf(a: torch.Tensor, b: torch.Tensor, num_classes: int, theta: float = 3.0) -> torch.Tensor:
     """Mean boundary F1 over the classes that have a boundary in either map (paper, eq. 3), (B,).
 
     Where no class has one: 1 if the two maps are equal (two empty masks agree), else 0.
@@ -138,14 +142,14 @@ def bf(a, b, num_classes, theta=3.0):
     return mean_bf(bf_per_class(a, b, num_classes, theta), a, b)
 
 
-def mean_bf(scores, a, b):
+def mean_bf(scores: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`bf` from the scores (B, C) that `bf_per_class` gave the maps a and b, (B,)."""
     a, b = _common(a, b)
     equal = (a == b).flatten(1).all(dim=1).float()
     return _mean_over_classes(scores, otherwise=equal)
 
 
-def boundary_iou(a, b, num_classes, share=0.02):
+def boundary_iou(a: torch.Tensor, b: torch.Tensor, num_classes: int, share: float = 0.02) -> torch.Tensor:
     """IoU of the inner boundary bands (Cheng et al. 2021), mean over the classes present, (B,).
 
     Args:
@@ -162,7 +166,7 @@ def boundary_iou(a, b, num_classes, share=0.02):
     return _mean_over_classes(torch.stack(scores, dim=1), otherwise=1.0)
 
 
-def _edges(labels, first, size):
+def _edges(labels: torch.Tensor, first: int, size: int) -> torch.Tensor:
     """Boundary pixels of the classes first ... first + size - 1, all at once: a bit for each class, one for all others.
 
     Returns:
@@ -175,12 +179,13 @@ def _edges(labels, first, size):
     return torch.where(unlike, bits, 0)
 
 
-def _count_bits(bits, size):
+def _count_bits(bits: torch.Tensor, size: int) -> torch.Tensor:
     """Pixels of each bit, (B, size)."""
     return torch.stack([_pixels_of(bits == 1 << c) for c in range(size)], dim=1)
 
 
-def dilate_disk(mask, radius, dilate=None, within=None):
+def dilate_disk(mask: Any, radius: float, dilate: Callable[[Any, int, int], Any] | None = None,
+                within: Sequence[int] | None = None) -> Any:
     """Pixels closer than `radius` (Euclidean, strictly) to a pixel of the mask.
 
     A disk on the pixel grid is the union of the rectangles inscribed in it.
@@ -204,12 +209,12 @@ def dilate_disk(mask, radius, dilate=None, within=None):
     return near
 
 
-def _pool(mask, dy, dx):
+def _pool(mask: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
     """Dilate (B, H, W), bool or bits, by a rectangle of (2 dy + 1) x (2 dx + 1); outside the picture counts as False."""
     return _spread(_spread(mask, dx, -1), dy, -2)
 
 
-def _spread(mask, radius, axis):
+def _spread(mask: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
     """Dilate a tensor, bool or bits, by `radius` pixels along one axis: shifted copies, or-ed; the reach doubles each time.
 
     A longer step would leave out pixels near the frame, where the copy that should fill them lies outside.
@@ -226,7 +231,7 @@ def _spread(mask, radius, axis):
     return mask
 
 
-def _inner_band(inside, width):
+def _inner_band(inside: torch.Tensor, width: int) -> torch.Tensor:
     """Pixels of a region at most `width` (chessboard) from its outside; the frame is outside."""
     outside = torch.nn.functional.pad(~inside, (1, 1, 1, 1), value=True)
     return inside & _pool(outside, width, width)[:, 1:-1, 1:-1]
@@ -235,7 +240,7 @@ def _inner_band(inside, width):
 # --- shared -----------------------------------------------------------------------------------------------------
 
 
-def _common(a, b):
+def _common(a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
     """Both maps, uint8, with 255 wherever either has it."""
     if a.shape != b.shape or a.dim() != 3:
         raise ValueError(f"two label maps (B, H, W) of one shape are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -245,17 +250,17 @@ def _common(a, b):
     return [each.masked_fill(ignored, IGNORE_INDEX).to(torch.uint8) for each in (a, b)]
 
 
-def _pixels_of(mask):
+def _pixels_of(mask: torch.Tensor) -> torch.Tensor:
     """Pixels of each bool map (B, H, W), (B,); counted as bytes, since a sum of bools goes by way of int64."""
     return mask.view(torch.uint8).flatten(1).sum(1, dtype=torch.int32)
 
 
-def _scored_classes(num_classes):
+def _scored_classes(num_classes: int) -> range:
     """Binary boundary and Dice scores are the foreground's; with more classes each one counts."""
     return range(1, 2) if num_classes == 2 else range(num_classes)
 
 
-def _mean_over_classes(scores, otherwise):
+def _mean_over_classes(scores: torch.Tensor, otherwise: torch.Tensor | float) -> torch.Tensor:
     """Mean over the classes of (B, C) that are not NaN; `otherwise` where none is left."""
     counted = ~scores.isnan()
     mean = torch.where(counted, scores, 0).sum(1) / counted.sum(1).clamp(min=1)

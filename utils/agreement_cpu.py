@@ -9,6 +9,8 @@ Legend: C classes (2 = binary), H x W pixels; a label map is a uint8 array (H, W
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,10 +19,12 @@ from PIL import Image
 from data import IGNORE_INDEX
 from utils.agreement import METRICS, dilate_disk, pixels
 
+Counts = tuple[tuple[list[int], list[int]], Any]  # arguments of `_miou`, of `_bf`
 SQUARE = np.ones((3, 3), np.uint8)
 
 
-def agreement(a, b, num_classes, metric="bm", theta=3.0):
+def agreement(a: np.ndarray, b: np.ndarray, num_classes: int, metric: str = "bm",
+              theta: float = 3.0) -> Any:
     """The quality score of a mask (paper, eq. 5): `miou`, `bf`, or `bm`, their mean; in 0..1.
 
     Args:
@@ -44,7 +48,7 @@ def agreement(a, b, num_classes, metric="bm", theta=3.0):
     return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2, "all": (miou, bf, (bf + miou) / 2)}[metric]
 
 
-def _common(a, b):
+def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both maps with 255 wherever either has it."""
     if a.max(initial=0) < IGNORE_INDEX and b.max(initial=0) < IGNORE_INDEX:
         return a, b
@@ -52,13 +56,13 @@ def _common(a, b):
     return a | ignored, b | ignored
 
 
-def _miou(intersections, unions):
+def _miou(intersections: Sequence[int], unions: Sequence[int]) -> float:
     """Mean IoU over the classes present in either map; 1 where no pixel is valid. Arguments: pixels of each class."""
     scores = [intersection / union for intersection, union in zip(intersections, unions) if union]
     return sum(scores) / len(scores) if scores else 1.0
 
 
-def _bf(counts_a, matched_a, counts_b, matched_b):
+def _bf(counts_a: Sequence[int], matched_a: Sequence[int], counts_b: Sequence[int], matched_b: Sequence[int]) -> float | None:
     """Mean boundary F1 over the classes that have a boundary in either map (paper, eq. 1-3); None where no class has one.
 
     Args: boundary pixels of each class in each map, and those that the other map matches.
@@ -76,9 +80,9 @@ def _bf(counts_a, matched_a, counts_b, matched_b):
 # --- binary: whole pictures -------------------------------------------------------------------------------------
 
 
-def _count_binary(a, b, reach):
+def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
     """Arguments of `_miou` and `_bf`. The maps lie below one another in one picture, so that each step is one call."""
-    valid = a.size - (np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
+    valid = a.size - int(np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
     a, b = _around_foreground(a, b)
     height, width = a.shape
     reach = min(reach, math.hypot(height, width))
@@ -89,7 +93,7 @@ def _count_binary(a, b, reach):
     edge = np.greater(inside, cv2.erode(labels, SQUARE)).view(np.uint8)  # 255 is never the lowest beside a label
     near = dilate_disk(edge, reach, _dilate, within=(height, width))
 
-    def both(of_a, of_b):
+    def both(of_a: np.ndarray, of_b: np.ndarray) -> int:
         return cv2.countNonZero(of_a[:height] & of_b[-height:])
 
     size_a, size_b = cv2.countNonZero(inside[:height]), cv2.countNonZero(inside[-height:])
@@ -100,14 +104,14 @@ def _count_binary(a, b, reach):
     return ([valid - either, foreground], [valid - foreground, either]), boundaries
 
 
-def _around_foreground(a, b):
+def _around_foreground(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both maps, cut to where either is not background, and a pixel more on each side."""
     left, top, width, height = cv2.boundingRect(a | b)
     box = np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
     return a[box], b[box]
 
 
-def _dilate(mask, dy, dx):
+def _dilate(mask: np.ndarray, dy: int, dx: int) -> np.ndarray:
     """Dilate a mask by a rectangle of (2 dy + 1) x (2 dx + 1)."""
     return cv2.dilate(mask, np.ones((2 * dy + 1, 2 * dx + 1), np.uint8))
 
@@ -115,7 +119,7 @@ def _dilate(mask, dy, dx):
 # --- many classes: boundary pixels alone --------------------------------------------------------------------------
 
 
-def _count(a, b, num_classes, reach):
+def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Counts:
     """Arguments of `_miou` and `_bf`."""
     differ = np.flatnonzero(a != b)
     only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
@@ -130,7 +134,7 @@ def _count(a, b, num_classes, reach):
     return ((sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()), boundaries
 
 
-def _outlines(labels, margin):
+def _outlines(labels: np.ndarray, margin: int) -> np.ndarray:
     """The map with everything but its boundary pixels ignored, in a frame of ignored pixels, `margin` wide.
 
     A boundary pixel's 3 x 3 square holds another label: its lowest one is not its highest one.
@@ -140,10 +144,11 @@ def _outlines(labels, margin):
     if labels.max(initial=0) == IGNORE_INDEX:
         valid = np.where(labels == IGNORE_INDEX, np.uint8(0), labels)  # 0 is never the highest beside a label
     uniform = cv2.compare(lowest, cv2.dilate(valid, SQUARE), cv2.CMP_EQ)  # 255 where it holds
-    return cv2.copyMakeBorder(labels | uniform, *[margin] * 4, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+    return cv2.copyMakeBorder(labels | uniform, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
 
 
-def _count_matched(own, other, offsets, num_classes):
+def _count_matched(own: np.ndarray, other: np.ndarray, offsets: list[int] | None,
+                   num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset (None =
     anywhere).
 
@@ -165,7 +170,7 @@ def _count_matched(own, other, offsets, num_classes):
 
 
 @functools.lru_cache
-def _disk_offsets(radius, width):
+def _disk_offsets(radius: float, width: int) -> list[int]:
     """Steps to the pixels closer than `radius` in a flattened picture of that width, nearest first."""
     reach = math.ceil(radius)
     dy, dx = np.mgrid[-reach:reach + 1, -reach:reach + 1].reshape(2, -1)

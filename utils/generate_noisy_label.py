@@ -11,8 +11,10 @@ appear together, when they are made. --noise chooses how: see utils/add_noise.py
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
@@ -22,7 +24,7 @@ from data.rows import pseudo_label_names, read_rows
 from utils.add_noise import REFERENCE_SIZE, add_noise, scaled_level
 
 
-def draw_levels(count, ratio, low, high, rng):
+def draw_levels(count: int, ratio: float, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
     """Noise level of each row: int (count,); a random share `ratio` has low..high, spread evenly, the others 0."""
     noisy = rng.permutation(count)[:round(count * ratio)]
     levels = np.zeros(count, dtype=int)
@@ -30,7 +32,7 @@ def draw_levels(count, ratio, low, high, rng):
     return levels
 
 
-def noisy_mask_names(rows):
+def noisy_mask_names(rows: pd.DataFrame) -> list[str]:
     """One file name per row for its noisy mask: `pseudo_label_names`, and rows of one image get a number each, in their order
     (`stem__1.png`), since each has a mask, or a level, of its own.
 
@@ -41,7 +43,8 @@ def noisy_mask_names(rows):
         list of str, all different.
     """
     names = pseudo_label_names(rows)
-    taken, counts = Counter(names), Counter()
+    taken: Counter[str] = Counter(names)
+    counts: Counter[str] = Counter()
     for position, name in enumerate(names):
         if taken[name] > 1:
             candidate = name
@@ -52,7 +55,7 @@ def noisy_mask_names(rows):
     return names
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", required=True, help="rows with clean masks")
     parser.add_argument("--out", required=True, help="CSV with the noisy masks")
@@ -78,7 +81,7 @@ def main():
     sources, targets = rows["mask"].tolist(), [str(folder / name) for name in noisy_mask_names(rows)]
     rng = np.random.default_rng(args.seed)
     rows["iterations"] = 1 if args.as_drawn else draw_levels(len(rows), args.ratio, low, high, rng)
-    noisy = [] if args.as_drawn else np.flatnonzero(rows["iterations"])
+    noisy: Any = [] if args.as_drawn else np.flatnonzero(rows["iterations"])
     check_outputs([*(targets[position] for position in noisy), args.out], args.overwrite, [args.csv, *rows["image"], *sources])
     with together() as written_at:
         kinds = 0
@@ -88,7 +91,7 @@ def main():
             level = scaled_level(rows["iterations"].iloc[position], labels.shape, args.reference_size)
             write_mask(written_at(targets[position]), add_noise(labels, level, rng, args.noise, args.background),
                        args.num_classes)
-            rows.iloc[position, rows.columns.get_loc("mask")] = targets[position]
+            rows.loc[rows.index[position], "mask"] = targets[position]
         refuse_black_and_white(kinds, args.num_classes, args.csv)
         write_rows(written_at(args.out), rows, "iterations")
     print(f"{args.out}: {len(noisy)} of {len(rows)} masks are made noisy, in {folder}")

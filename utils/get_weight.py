@@ -23,9 +23,9 @@ scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the w
 masks that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop).
 
 Where the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones:
-AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = the weights know nothing; AUPRC, the precision of who reads
-upwards. Where better masks of the same images exist (--truth), it says how well the weights rank the annotations as their true
-agreement with those does: Spearman's correlation.
+AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = by chance; AUPRC, the average precision of a list of the
+rows from the lowest weight up, in which noisy masks are the hits. Where better masks of the same images exist (--truth), it
+says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
 
 One line tells how well the judge agrees with the annotations on average, the mean weight, and the effective share of the
 rows, (sum w)^2 / (n sum w^2). The JSON beside --out holds them too, and all flags; the train scripts read it. --sharpen gives
@@ -38,11 +38,14 @@ Past one machine, each of N jobs scores a part, and a last one puts them togethe
     python utils/get_weight.py --join --out weight.csv
 """
 
+import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cli.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
 from cli.files import UserError, check_outputs, read_json, together, write_json, write_rows
@@ -57,7 +60,7 @@ from utils.weighting import sharpened
 SCORING = ("csv", "pred_dir", "pred_name", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
 
 
-def mixed_rows(csvs):
+def mixed_rows(csvs: Sequence[Path | str]) -> pd.DataFrame:
     """Rows of the first CSV with the mean weight of all.
 
     Raises:
@@ -70,12 +73,12 @@ def mixed_rows(csvs):
     return tables[0].assign(weight=np.mean([table["weight"] for table in tables], axis=0))
 
 
-def files_of(rows, *columns):
+def files_of(rows: pd.DataFrame, *columns: str) -> list[list[str]]:
     """The files of all rows, images and masks unless columns are named, however their CSV spells them."""
     return [[os.path.abspath(path) for path in rows[column]] for column in columns or ("image", "mask")]
 
 
-def rank_correlation(args, rows):
+def rank_correlation(args: argparse.Namespace, rows: pd.DataFrame) -> float | None:
     """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, see `spearman`.
 
     Raises:
@@ -83,10 +86,10 @@ def rank_correlation(args, rows):
     """
     true = score_pairs(rows["mask"].tolist(), truth_masks(args, rows), args.num_classes, args.metric, args.theta, args.size,
                        args.workers)
-    return spearman(rows["weight"], true)
+    return spearman(rows["weight"].to_numpy(), true)
 
 
-def truth_masks(args, rows):
+def truth_masks(args: argparse.Namespace, rows: pd.DataFrame) -> list[str]:
     """The masks of --truth, list of str; a UserError if it holds other images than the rows, or another order."""
     truth = read_rows(args.truth)
     if files_of(truth, "image") != files_of(rows, "image"):
@@ -94,12 +97,12 @@ def truth_masks(args, rows):
     return truth["mask"].tolist()
 
 
-def part_path(out, number, count):
+def part_path(out: Path | str, number: object, count: object) -> Path:
     """File of the `number`-th of `count` parts: out.csv -> out.part2of8.csv."""
     return Path(out).with_suffix(f".part{number}of{count}.csv")
 
 
-def joined_rows(args):
+def joined_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     """Rows with their weights from the parts of --out that --shard left beside it, and the mean agreement of their judge; sets
     the flags they were scored with.
 
@@ -133,7 +136,7 @@ def joined_rows(args):
     return rows.assign(weight=weights), {"agreement": mean_agreement(*zip(*judged))}
 
 
-def sharp_weights(scores, agreement, use_weak):
+def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: bool) -> tuple[np.ndarray, str | None]:
     """The sharpened scores (rows,), and None; or, by a judge that cannot be trusted with that, all 1, and why, as text."""
     weights = sharpened(scores)
     reason = None if use_weak else weakness(agreement, weights)
@@ -146,7 +149,7 @@ def sharp_weights(scores, agreement, use_weak):
     return weights, None
 
 
-def weighted_rows(args):
+def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     """Rows with their weights: mixed, joined or scored, as the flags say; and what else the JSON says of their judge."""
     if args.mix:
         return mixed_rows(args.mix), mixed_origin(args.mix)
@@ -160,7 +163,7 @@ def weighted_rows(args):
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part,
                         args.pred_name)  # (rows, 3)
-    facts = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
+    facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
     weights = scores[:, METRICS.index(args.metric)]
     if args.sharpen:
         weights, facts["fallback"] = sharp_weights(weights, facts["agreement"], args.weak_judge == "use")
@@ -169,7 +172,7 @@ def weighted_rows(args):
     return rows[part].assign(weight=weights), facts
 
 
-def check_written(args, *inputs):
+def check_written(args: argparse.Namespace, *inputs: str) -> Path:
     """The file of the summary, beside --out.
 
     Raises:
@@ -178,22 +181,22 @@ def check_written(args, *inputs):
     beside = Path(args.out).with_suffix(".json")
     if beside == Path(args.out):
         raise UserError(f"--out {args.out}: the summary goes there; give the CSV another suffix, such as .csv")
-    inputs = [args.csv, args.truth, *(args.mix or []), *inputs]
-    check_outputs([args.out], args.overwrite, inputs)
-    check_outputs([beside], True, inputs)  # that of weights which are gone is of no use
+    read = [args.csv, args.truth, *(args.mix or []), *inputs]
+    check_outputs([args.out], args.overwrite, read)
+    check_outputs([beside], True, read)  # that of weights which are gone is of no use
     if beside.exists() and not _is_summary(beside, args.out):
         raise UserError(f"{beside}: exists and is not the summary of {args.out}; choose another --out")
     return beside
 
 
-def _is_summary(path, out):
+def _is_summary(path: Path, out: Path | str) -> bool:
     try:
         return Path(read_json(path, "out", "levels")["out"]).name == Path(out).name
     except (UserError, TypeError):
         return False
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", help="folder of the teacher's pseudo-labels, or of another model's masks")

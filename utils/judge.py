@@ -1,4 +1,4 @@
-"""What is known of the judge that gave a CSV its weights, and whether it may be listened to.
+"""How well the teacher that gave a CSV its weights (the *judge*) agrees with the annotations, and whether to use the weights.
 
 utils/get_weight.py writes a JSON beside each CSV of weights, the *origin* of the weights: `metric`, `theta`, `size`,
 `num_classes`, `sharpen`, `known`, `parts` (of a mix), `agreement` (means of miou, bf and bm over the rows, before sharpening),
@@ -11,9 +11,12 @@ of 0.16 ruined a training on 23 classes; good ones have 0.29 (all of CamVid, at 
 0.6 (people, portraits, faces at the test's), noisy masks included.
 """
 
+import argparse
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +29,12 @@ FEW = 0.1  # effective share; sharpened weights of good judges have 0.29 and mor
 ORIGIN = ("metric", "theta", "size", "num_classes", "sharpen", "known", "agreement")
 
 
-def effective_share(weights):
+def effective_share(weights: np.ndarray) -> float:
     """(sum w)^2 / (n sum w^2), in 0..1: the share of the rows (n,) that would teach as much if all others weighed 0 (Kish)."""
     return float(weights.sum()**2 / (len(weights) * (weights**2).sum())) if weights.any() else 0.0
 
 
-def weight_facts(weights, agreement):
+def weight_facts(weights: np.ndarray, agreement: dict[str, float] | None) -> tuple[dict, str]:
     """What the JSON says of the weights (rows,), and a line of text.
 
     Args:
@@ -44,7 +47,7 @@ def weight_facts(weights, agreement):
     return facts, text
 
 
-def weakness(agreement, weights=None):
+def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = None) -> str | None:
     """Why a judge, or the weights (rows,) that it gave, are not to be trusted, as text; None if they are."""
     if agreement and agreement["bm"] < WEAK_AGREEMENT:
         return (f"its judge is weak: on average it agrees with the annotations by bm {agreement['bm']:.3f}, below "
@@ -55,7 +58,7 @@ def weakness(agreement, weights=None):
     return None
 
 
-def read_origin(csv):
+def read_origin(csv: Path | str) -> dict:
     """The content of the JSON that utils/get_weight.py left beside a CSV; empty where there is none.
 
     Raises:
@@ -67,28 +70,30 @@ def read_origin(csv):
     return content if ours and (not content.get("mix") or "parts" in content) else {}  # an old mix does not know its parts
 
 
-def name_metric(csv):
+def name_metric(csv: Path | str) -> str | None:
     """The metric that a CSV's name tells (`..._bmscore.csv`); None where it tells none, or two."""
     found = set(re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(csv).stem))
     return found.pop() if len(found) == 1 else None
 
 
-def mean_agreement(agreements, counts=None):
+def mean_agreement(agreements: Sequence[dict[str, float] | None],
+                   counts: Sequence[int] | None = None) -> dict[str, float] | None:
     """The mean of several agreements, of so many rows each; None if one is not known."""
-    if not all(agreements):
+    found = [each for each in agreements if each]
+    if len(found) < len(agreements):
         return None
-    return {metric: float(np.average([each[metric] for each in agreements], weights=counts)) for metric in METRICS}
+    return {metric: float(np.average([each[metric] for each in found], weights=counts)) for metric in METRICS}
 
 
-def mixed_origin(csvs):
+def mixed_origin(csvs: Sequence[Path | str]) -> dict:
     """The origin of the mean of several CSVs' weights: what they have in common, and the mean agreement."""
-    parts = []
+    parts: list[dict] = []
     for csv in csvs:
         origin = read_origin(csv)
         parts += origin.get("parts") or [{"metric": name_metric(csv), **{key: origin[key] for key in ORIGIN if key in origin},
                                           "csv": str(csv)}]
 
-    def common(key):
+    def common(key: str) -> Any:
         return parts[0].get(key) if all(part.get(key) == parts[0].get(key) for part in parts) else None
 
     agreement = mean_agreement([part.get("agreement") for part in parts])
@@ -96,7 +101,7 @@ def mixed_origin(csvs):
             "sharpen": any(part.get("sharpen") for part in parts), "agreement": agreement}
 
 
-def check_weights(args, sharp_only=False):
+def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
     """Say, or refuse, what is wrong with the weights of --train_csv.
 
     Raises:
@@ -121,7 +126,7 @@ def check_weights(args, sharp_only=False):
                     "--weak-judge use")
 
 
-def loss_scale(args):
+def loss_scale(args: argparse.Namespace) -> float:
     """Factor of all weights, 1 / their mean over the training rows with --keep-loss-size, else 1."""
     if not args.keep_loss_size:
         return 1.0
@@ -129,7 +134,7 @@ def loss_scale(args):
     return 1 / max(float(np.maximum(weights, args.min_weight).mean()), 1e-6)
 
 
-def check_mixable(args, origin):
+def check_mixable(args: argparse.Namespace, origin: dict) -> None:
     """Raise UserError if eq. 6 cannot mix the CSV's weights with the student's score; say where their sizes differ.
 
     Args:
@@ -145,7 +150,7 @@ def check_mixable(args, origin):
                         "train_with_Teacher_weight.py, or score it again with utils/get_weight.py --metric")
     for flag in ("theta", "num_classes"):
         then, now = origin.get(flag), getattr(args, flag, None)
-        if then is not None and not math.isclose(then, now, rel_tol=1e-4):
+        if then is not None and now is not None and not math.isclose(then, now, rel_tol=1e-4):
             name = flag.replace("_", "-")
             raise UserError(f"{csv}: its teacher was scored with --{name} {then:g}, this run has {now:g}; pass --{name} "
                             f"{then:g}, or score the CSV again")

@@ -8,18 +8,23 @@ What a network gives while training is its logits (B, C, H, W), or a dict of the
     points        (B, N, 2), where these lie: x, y in pixels of the picture, 0..W, 0..H
 """
 
+from __future__ import annotations
+
+from typing import Union
+
 from cli.lazy import torch
 from data import IGNORE_INDEX
 
+Output = Union["torch.Tensor", dict[str, "torch.Tensor"]]  # what a network gives while training
 AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
 
 
-def main_logits(output):
+def main_logits(output: Output) -> torch.Tensor:
     """The logits (B, C, H, W) among what a network gives."""
     return output["logits"] if isinstance(output, dict) else output
 
 
-def training_losses(output, mask, pixel_weights=None):
+def training_losses(output: Output, mask: torch.Tensor, pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
     """All that a network learns from, per sample: l(logits) + 0.4 l(auxiliary) + l(points).
 
     Args:
@@ -40,7 +45,7 @@ def training_losses(output, mask, pixel_weights=None):
     return losses
 
 
-def values_at(mask, points):
+def values_at(mask: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Values of the pixels that points fall into.
 
     Args:
@@ -55,7 +60,7 @@ def values_at(mask, points):
     return mask.flatten(1).gather(1, row * width + column)
 
 
-def per_sample_loss(logits, mask, pixel_weights=None):
+def per_sample_loss(logits: torch.Tensor, mask: torch.Tensor, pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy of each sample, averaged over its valid pixels (paper, eq. 4).
 
     Args:
@@ -78,7 +83,7 @@ def per_sample_loss(logits, mask, pixel_weights=None):
     return torch.where(valid, pixels, 0).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 
-def weighted_loss(losses, weights):
+def weighted_loss(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Sum of w_i * loss_i divided by the batch size (paper, eq. 7).
 
     Args:
@@ -88,7 +93,7 @@ def weighted_loss(losses, weights):
     return (weights * losses).sum() / losses.shape[0]
 
 
-def batch_loss(output, mask, weights):
+def batch_loss(output: Output, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The loss of a batch by the weights of its samples or of its pixels.
 
     Args:

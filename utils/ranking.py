@@ -1,16 +1,19 @@
 """How good weights are at finding coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 
 from cli.lazy import scipy_stats, sklearn_metrics
 
 
-def both_kinds(noisy):
+def both_kinds(noisy: np.ndarray) -> bool:
     """Whether there are noisy masks and untouched ones: else there is nothing to tell apart."""
     return bool(noisy.any() and not noisy.all())
 
 
-def auroc(weights, noisy):
+def auroc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
     """Probability that an untouched mask weighs more than a noisy one, ties counted half: 1 = always, 0.5 = by chance.
 
     Args:
@@ -23,8 +26,8 @@ def auroc(weights, noisy):
     return float(sklearn_metrics.roc_auc_score(~noisy, weights)) if both_kinds(noisy) else None
 
 
-def auprc(weights, noisy):
-    """Average precision of a reader who looks at the lowest weights first and wants the noisy masks, in 0..1.
+def auprc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
+    """Average precision of the ranking from the lowest weight up, with noisy masks as hits, in 0..1.
 
     The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
     Arguments, and None, as of `auroc`.
@@ -32,13 +35,13 @@ def auprc(weights, noisy):
     return float(sklearn_metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
 
 
-def spearman(weights, true):
+def spearman(weights: Sequence[float] | np.ndarray, true: Sequence[float] | np.ndarray) -> float | None:
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
     alike = min(np.ptp(values) for values in (weights, true)) == 0  # then there is no order to compare
     return None if alike else float(scipy_stats.spearmanr(weights, true).statistic)
 
 
-def summarise(rows):
+def summarise(rows: pd.DataFrame) -> tuple[dict, str]:
     """Distribution of the weights, per noise level where it is known, and how well they find the noisy masks.
 
     Args:

@@ -4,19 +4,29 @@ import functools
 import itertools
 import multiprocessing
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from cli.command_line import LONGEST_SIDE
 from cli.files import UserError, progress
+from data.mask_files import Decoded
 from data.pictures import checked_labels, decode_mask, kinds_of, refuse_black_and_white, resize_labels
 from data.rows import OWN_NAMES, check_shape, pseudo_label_paths
 from utils.agreement_cpu import agreement
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0, part=slice(None), pattern=OWN_NAMES):
+
+def score_rows(rows: pd.DataFrame, pred_dir: Path | str, num_classes: int, metric: str, theta: float,
+               size: Sequence[int] | None = None, workers: int = 0, part: slice = slice(None),
+               pattern: str = OWN_NAMES) -> np.ndarray:
     """Weight of each row, float (rows,) in 0..1.
 
     Args:
@@ -30,7 +40,8 @@ def score_rows(rows, pred_dir, num_classes, metric, theta, size=None, workers=0,
     return score_pairs(rows["mask"].tolist()[part], predictions, num_classes, metric, theta, size, workers)
 
 
-def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0):
+def score_pairs(masks: Sequence[str], others: Sequence[str], num_classes: int, metric: str, theta: float,
+                size: Sequence[int] | None = None, workers: int = 0) -> np.ndarray:
     """Agreement of two label map files each, float (pairs,) in 0..1.
 
     Args:
@@ -55,7 +66,7 @@ def score_pairs(masks, others, num_classes, metric, theta, size=None, workers=0)
         return _collect(scores, masks, others, num_classes, metric)
 
 
-def _collect(scores, masks, others, num_classes, metric):
+def _collect(scores: Iterable, masks: Sequence[str], others: Sequence[str], num_classes: int, metric: str) -> np.ndarray:
     """Scores of all pairs; see `score_decoded`."""
     title = "scoring" if metric == "all" else f"scoring by {metric}"
     found, kinds = [], [0, 0]
@@ -68,17 +79,18 @@ def _collect(scores, masks, others, num_classes, metric):
     return np.array(found, dtype=float)
 
 
-def score_pair(decode, score, pair):
+def score_pair(decode: Callable, score: Callable, pair: tuple[str, str]) -> tuple:
     """`score_decoded` of two label map files."""
     return score(decode(pair))
 
 
-def decode_pair(pair, num_classes):
+def decode_pair(pair: tuple[str, str], num_classes: int) -> list[tuple[str, Decoded]]:
     """[(path, what it holds), ...] of a pair of paths: most of the work, done outside Python's lock."""
     return [(path, decode_mask(path, num_classes)) for path in pair]
 
 
-def score_decoded(decoded, num_classes, metric, theta, size):
+def score_decoded(decoded: list[tuple[str, Decoded]], num_classes: int, metric: str, theta: float,
+                  size: Sequence[int] | None) -> tuple:
     """(agreement, `kinds_of` each of the two) of what `decode_pair` gave, see `score_pairs`."""
     mask, other = (checked_labels(values, path, num_classes) for path, values in decoded)
     check_shape(mask.shape, other.shape, decoded[1][0], decoded[0][0])
@@ -88,7 +100,7 @@ def score_decoded(decoded, num_classes, metric, theta, size):
     return agreement(resize_labels(other, mask.shape), mask, num_classes, metric, theta), *kinds
 
 
-def map_ahead(function, items, count=8):
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int = 8) -> Iterator[Result]:
     """`map`, in a thread that is up to `count` items ahead of whoever takes the results."""
     items = iter(items)
     with ThreadPoolExecutor(1) as thread:

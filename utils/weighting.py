@@ -3,7 +3,11 @@
 A *selection* is a weight of 1 (kept) or 0 (dropped) for each sample.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +15,15 @@ from cli.lazy import scipy_special, sklearn_mixture, torch
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
 
+Weigh = Callable[[Any, dict, int], list]  # (logits, batch, epoch) -> weights of each network, see engine/loop.py
 
-def uniform(weights):
+
+def uniform(weights: torch.Tensor) -> torch.Tensor:
     """w = 1 for every sample; (B,) like `weights`."""
     return weights.new_ones(weights.shape)
 
 
-def lambda_at(epoch, epochs, warmup=10, maximum=0.5):
+def lambda_at(epoch: int, epochs: int, warmup: int = 10, maximum: float = 0.5) -> float:
     """The student's share in the weight: 0 for the first `warmup` epochs, then linear, `maximum` in the last one.
 
     Args:
@@ -31,17 +37,17 @@ def lambda_at(epoch, epochs, warmup=10, maximum=0.5):
     return maximum * (epoch - warmup + 1) / (epochs - warmup)
 
 
-def mix(student, teacher, share):
+def mix(student: torch.Tensor, teacher: torch.Tensor, share: float) -> torch.Tensor:
     """W = share * w_student + (1 - share) * w_teacher, (B,) each (paper, eq. 6)."""
     return share * student + (1 - share) * teacher
 
 
-def floored(weights, minimum):
+def floored(weights: torch.Tensor, minimum: float) -> torch.Tensor:
     """Weights (B,), none below `minimum`."""
     return weights.clamp(min=minimum)
 
 
-def scaled(weigh, factor):
+def scaled(weigh: Weigh, factor: float) -> Weigh:
     """`weigh` (see engine/loop.py) with all its weights times `factor`; itself where that is 1."""
     if factor == 1:
         return weigh
@@ -51,7 +57,7 @@ def scaled(weigh, factor):
 # --- rules over all rows of a CSV, before training: arrays of float (rows,) ----------------------------------------
 
 
-def dropped_worst(weights, drop):
+def dropped_worst(weights: np.ndarray, drop: float) -> np.ndarray:
     """1 for the rows that are kept, 0 for the share `drop` of them with the lowest weights; ties drop the later rows.
 
     Args:
@@ -63,22 +69,22 @@ def dropped_worst(weights, drop):
     return kept
 
 
-def shuffled(weights, seed):
+def shuffled(weights: np.ndarray, seed: int) -> np.ndarray:
     """The weights (rows,) in a random order."""
     return np.random.default_rng(seed).permutation(weights)
 
 
-def levelled(weights):
+def levelled(weights: np.ndarray) -> np.ndarray:
     """The mean of the weights (rows,), for every row."""
     return np.full_like(weights, weights.mean())
 
 
-def sharpened(scores, margin=2):
+def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
     """The probability that each score belongs to the higher of two groups, trusted and doubted annotations.
 
     The groups are two normal distributions of one variance; the result is a logistic curve of the score, so the ranking stays.
     Where coarse and good annotations are far apart it is nearly 0 or 1; nobody has to say how many are coarse. Where one normal
-    distribution explains the scores as well (Bayesian information criterion), there is nobody to doubt and all weights are 1.
+    distribution explains the scores as well (Bayesian information criterion), no annotation is doubted: all weights are 1.
 
     Args:
         scores: float (rows,), in 0..1.
@@ -95,8 +101,8 @@ def sharpened(scores, margin=2):
         return np.ones_like(scores)
     column = scores[:, None]  # (rows, 1)
     # the variance is that of scores which differ by 0.01 at least, or a few equal scores would be a group of their own
-    fit = {"covariance_type": "tied", "n_init": 5, "reg_covar": 1e-4, "random_state": 0}
-    one, two = (sklearn_mixture.GaussianMixture(groups, **fit).fit(column) for groups in (1, 2))
+    one, two = (sklearn_mixture.GaussianMixture(groups, covariance_type="tied", n_init=5, reg_covar=1e-4,
+                                                random_state=0).fit(column) for groups in (1, 2))
     if one.bic(column) - two.bic(column) <= margin:
         return np.ones_like(scores)
     centres, higher = two.means_[:, 0], two.means_[:, 0].argmax()
@@ -107,7 +113,7 @@ def sharpened(scores, margin=2):
 # --- selections of two-network methods (paper, section 4; each source stands at its rule) -------------------------
 
 
-def disagreement(logits_a, logits_b, num_classes, below=0.9):
+def disagreement(logits_a: torch.Tensor, logits_b: torch.Tensor, num_classes: int, below: float = 0.9) -> torch.Tensor:
     """1 for the samples on which two networks disagree: the mIoU of their hard predictions is below `below`.
 
     Args:
@@ -121,7 +127,7 @@ def disagreement(logits_a, logits_b, num_classes, below=0.9):
     return (miou(hard_labels(logits_a), hard_labels(logits_b), num_classes) < below).float()
 
 
-def trust(logits, mask, select_by, num_classes, theta=3.0):
+def trust(logits: torch.Tensor, mask: torch.Tensor, select_by: str, num_classes: int, theta: float = 3.0) -> torch.Tensor:
     """How much a network trusts each annotation, (B,), higher = more; comparable within a batch only.
 
     Args:
@@ -132,7 +138,7 @@ def trust(logits, mask, select_by, num_classes, theta=3.0):
     return agreement(hard_labels(logits), mask, num_classes, select_by, theta)
 
 
-def keep_share(epoch, forget_rate, ramp_epochs=10):
+def keep_share(epoch: int, forget_rate: float, ramp_epochs: int = 10) -> float:
     """R(t) = 1 - tau * min(t / T_k, 1), the share of samples that is kept (Han et al. 2018, Co-teaching).
 
     Args:
@@ -143,7 +149,7 @@ def keep_share(epoch, forget_rate, ramp_epochs=10):
     return 1 - forget_rate * min(epoch / ramp_epochs, 1)
 
 
-def keep_best(scores, share, among=None):
+def keep_best(scores: torch.Tensor, share: float, among: torch.Tensor | None = None) -> torch.Tensor:
     """1 for the `share` of the samples with the highest scores, else 0.
 
     Their number is rounded down, as in the original: a batch of 4 keeps 3 from the first share below 1 on, and may keep none.
