@@ -262,7 +262,8 @@ def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = sli
     if missing:
         hint = ("write them with predict.py --csv on the same CSV, or name those of another model with --pred-name"
                 if pattern == OWN_NAMES else f"files are looked for by the pattern {pattern}")
-        raise UserError(f"{folder}: {len(missing)} of {len(found)} pseudo-labels are missing, first {missing[0]}; {hint}")
+        raise UserError(f"{len(missing)} of {len(found)} pseudo-labels are missing, first {os.path.join(folder, missing[0])}; "
+                        f"{hint}")
     several = next(((stem, files) for stem, files in zip(stems, found) if len(files) > 1), None)
     if several:
         raise UserError(f"{folder}: {len(several[1])} files match {pattern.replace('{stem}', several[0])}, {several[1][0]} and "

@@ -51,7 +51,7 @@ def _choice(option, other, summary, alone):
         reason = summary.get("fallback") or "since no mask stands out as coarse to the teacher"
         advice = f"`{other['name']}` brings {_gain(other)}, take it" if won else alone
         return f"All weights of `{option['name']}` are 1, {reason}: {advice}, or train the teachers longer or on more masks."
-    if other and other["bf"]["difference"] > max(gain, 0) + SEED_POINTS:
+    if won and (gain <= SEED_POINTS or other["bf"]["difference"] > gain + SEED_POINTS):
         return (f"Weights bring {_gain(other)}, and the recommended `{option['name']}` brings {_points(gain)}: take "
                 f"`{other['name']}`.")
     if gain > SEED_POINTS:

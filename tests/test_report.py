@@ -233,6 +233,7 @@ def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
                            "brings 10.0 points: take `kd`."),
     (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
     (options(0.5, kd=0.51), "take `pixels`."),
+    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # the option alone is within chance, the other is not
     (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
     (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
     (options(0.4, mean_weight=1.0), "are 1, since no mask stands out as coarse to the teacher: take no weights (`noisy`), or"),

@@ -206,8 +206,9 @@ def project(tmp_path):
 
 def run_job(project, *arguments):
     """bash run.sh ARGUMENTS; returns the CompletedProcess."""
-    # PYTHONPATH keeps this interpreter's packages visible through the link
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site-packages" in p),
+    # PYTHONPATH keeps this interpreter's packages visible through the link, and the copy's rooms, which no link installs
+    packages = [str(project), *(p for p in sys.path if "site-packages" in p)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(packages),
                    "OMP_NUM_THREADS": "1"}
     return subprocess.run(["bash", "run.sh", *map(str, arguments)], cwd=project, env=environment, text=True,
                           capture_output=True)
