@@ -16,6 +16,7 @@ from engine.devices import start_fabric
 from engine.flags import add_device_flags
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
+from engine.task import SegmentationScorer
 from utils.metrics import score_table
 
 
@@ -44,7 +45,8 @@ def main():
     dataset = SegmentationDataset(rows, size, config["num_classes"])
     loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
-    scores = evaluate(fabric, fabric.setup_module(network), loader, config["num_classes"], theta, "evaluating")
+    scorer = SegmentationScorer(config["num_classes"], theta, fabric.device)
+    scores = evaluate(fabric, fabric.setup_module(network), loader, scorer, title="evaluating")
     if fabric.is_global_zero:
         print(score_table({args.csv: scores}))
         if args.json:

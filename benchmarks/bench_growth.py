@@ -13,6 +13,7 @@ from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import read_json
 from cli.lazy import LazyModule
 from engine import building, devices, loop
+from engine.task import SegmentationScorer
 from reports.figures import save_figure
 
 plt = LazyModule("matplotlib.pyplot")
@@ -30,7 +31,8 @@ def prepare(args, side, classes):
         return epoch_seconds(flags, fabric, state, batch, "KD")
 
     def evaluate():
-        return seconds_of(loop.evaluate, fabric, state.networks[0], batch, classes, 3.0)
+        scorer = SegmentationScorer(classes, 3.0, fabric.device)
+        return seconds_of(loop.evaluate, fabric, state.networks[0], batch, scorer)
 
     step()
     evaluate()

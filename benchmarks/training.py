@@ -9,7 +9,9 @@ from benchmarks.measure import seconds_of
 from cli.lazy import torch
 from engine import loop
 from engine.flags import train_parser
+from engine.objective import WeightedLoss
 from engine.stopping import LossWatch, StopRequest
+from engine.task import SEGMENTATION
 
 
 def flags_of(*words):
@@ -40,4 +42,5 @@ def epoch_seconds(flags, fabric, state, loader, method="plain"):
     state.epoch, state.begun = 1, None
     state.begin_epoch(fabric.device)
     watch, stop = LossWatch(None, 1, flags.learning_rate, flags, "-"), StopRequest(active=False)
-    return seconds_of(loop.train_one_epoch, flags, fabric, state, loader, weigh_of(method, flags), False, watch, stop)
+    objective = WeightedLoss(fabric, SEGMENTATION, weigh_of(method, flags))
+    return seconds_of(loop.train_one_epoch, flags, fabric, state, loader, SEGMENTATION, objective, watch, stop)

@@ -77,7 +77,7 @@ class SegmentationDataset:
 
     def __init__(self, rows: pd.DataFrame, size: Sequence[int], num_classes: int, augment: bool = False, cache: bool = False,
                  seed: int = 0) -> None:
-        self.image_paths = rows["image"].tolist()
+        self.image_paths = self.names = rows["image"].tolist()
         self.label_paths = list(zip(*(rows[column] for column in ("mask", "pseudo") if column in rows)))
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes

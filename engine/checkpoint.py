@@ -1,7 +1,7 @@
 """Saving and loading networks and whole training states.
 
 A checkpoint is a dict of plain values and tensors, so it loads with `weights_only=True`: a file that would run code is
-refused. `networks` holds one entry per network: its `config` (arguments of `build_model`, size and task) and `state`.
+refused. `networks` holds one entry per network: its `config` (see `engine.task.Task`) and `state`.
 """
 
 import io
@@ -12,7 +12,7 @@ from cli.lazy import torch
 from models import build_model
 
 FORMAT = "nlkd-1"
-CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # see `model_config`
+CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # of a segmentation network, see `model_config`
 
 
 def save(path, content):
@@ -44,7 +44,7 @@ def _holds_networks(content):
     networks = content.get("networks")
     return isinstance(networks, list) and all(
         isinstance(each, dict) and isinstance(each.get("state"), dict) and isinstance(each.get("config"), dict)
-        and CONFIG <= each["config"].keys() for each in networks)
+        for each in networks)
 
 
 def model_config(args, suffix=""):
@@ -70,12 +70,17 @@ def build_from(config, encoder_weights=None):
 
 
 def load_network(path, index=0):
-    """A trained network in eval mode, and its config.
+    """A trained segmentation network in eval mode, and its config.
 
     Args:
         index: which network of the run (methods with two networks have 0 and 1).
+
+    Raises:
+        UserError: see `load`; or the network is one of another task.
     """
     saved = _network_of(path, index)
+    if not CONFIG <= saved["config"].keys():
+        raise UserError(f"{path}: not a checkpoint of a segmentation network")
     network = build_from(saved["config"])
     try:
         network.load_state_dict(saved["state"])
@@ -101,8 +106,10 @@ def start_from(network, path, index=0):
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
-        raise UserError(f"--load {path}: holds {saved['config']['name']} with {saved['config']['num_classes']} classes, "
-                        f"which does not fit this run's network ({str(error).splitlines()[1].strip()})") from None
+        held = saved["config"]
+        classes = f" with {held['num_classes']} classes" if "num_classes" in held else ""
+        raise UserError(f"--load {path}: holds {held.get('name', 'a network')}{classes}, which does not fit this run's network "
+                        f"({str(error).splitlines()[1].strip()})") from None
 
 
 class TrainingState:
@@ -111,11 +118,16 @@ class TrainingState:
     Random numbers need no saving between epochs: order and augmentation are seeded anew by (seed, epoch).
 
     Args:
+        networks: those that are trained, in the order of their optimizers.
         precision: Lightning's plugin; in half precision (16-mixed) its gradient scaler has a state too.
+        frozen: networks that only give outputs; they are not saved, since nothing changes them.
+        memory: what a method remembers from step to step: an object with `state_dict` (tensors and plain values) and
+            `load_state_dict`; None = nothing.
     """
 
-    def __init__(self, configs, networks, optimizers, schedulers, precision):
+    def __init__(self, configs, networks, optimizers, schedulers, precision, frozen=(), memory=None):
         self.configs, self.networks = configs, networks
+        self.frozen, self.memory = frozen, memory
         self.optimizers, self.schedulers, self.precision = optimizers, schedulers, precision
         self.epoch = 0  # the next one to train
         self.begun = None  # of an epoch that was left in the middle: see `engine.train_one_epoch`
@@ -123,10 +135,11 @@ class TrainingState:
 
     def begin_epoch(self, device):
         """Set `begun`, unless a checkpoint has: how far the epoch is, in steps, sums of losses and weights (2, networks),
-        empty batches per network and seconds. Returns the seconds."""
+        empty batches per network and seconds, and its first learning rate. Returns the seconds."""
         if self.begun is None:
             count = len(self.networks)
-            self.begun = {"step": 0, "sums": torch.zeros(2, count), "empty": [0] * count, "seconds": 0.0, "random": None}
+            self.begun = {"step": 0, "sums": torch.zeros(2, count), "empty": [0] * count, "seconds": 0.0, "random": None,
+                          "learning_rate": self.optimizers[0].param_groups[0]["lr"]}
         self.begun["sums"] = self.begun["sums"].to(device)  # stays there until the epoch ends
         return self.begun["seconds"]
 
@@ -149,7 +162,8 @@ class TrainingState:
         return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
                 "schedulers": [s.state_dict() for s in self.schedulers], "precision": self.precision.state_dict(),
                 "epoch": self.epoch,
-                "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch}
+                "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch,
+                **({} if self.memory is None else {"memory": self.memory.state_dict()})}
 
     def restore(self, content):
         """Take over a checkpoint's content.
@@ -164,6 +178,8 @@ class TrainingState:
                     target.load_state_dict(saved)
             if content.get("precision"):  # empty without a scaler; a checkpoint may be older than this, too
                 self.precision.load_state_dict(content["precision"])
+            if self.memory is not None:
+                self.memory.load_state_dict(content["memory"])
             self.epoch, self.best_score, self.best_epoch = (content[k] for k in ("epoch", "best_score", "best_epoch"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"last.ckpt is not of this run ({type(error).__name__}: {str(error).splitlines()[0]}); pass "

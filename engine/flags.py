@@ -20,12 +20,21 @@ from utils.judge import check_mixable, name_metric, read_origin
 
 
 def train_parser(docstring, add_networks=None):
-    """The parser of a train script: the published flags, then the shared ones.
+    """The parser of a script that trains segmentation networks. One of another task combines the same groups itself.
 
     Args:
         add_networks: adds the flags of the networks; default: `add_model_flags`, one network.
     """
     parser = tool_parser(docstring)
+    add_run_flags(parser)
+    add_task_flags(parser, add_networks)
+    add_optimizer_flags(parser)
+    add_training_device_flags(parser)
+    return parser
+
+
+def add_run_flags(parser):
+    """The published flags of any training, and --seed, --out-dir, --resume, --overwrite."""
     published = parser.add_argument_group("published flags")
     published.add_argument("-e", "--epochs", type=positive_int, default=100, help="passes over the training set")
     published.add_argument("-b", "--batch-size", type=positive_int, default=4, help="samples per step, over all devices")
@@ -36,22 +45,32 @@ def train_parser(docstring, add_networks=None):
                            help="rows that choose the best epoch; without it the last epoch is taken")
     published.add_argument("-test", "--test_csv", "--test-csv", metavar="CSV", help="rows for the final scores")
     published.add_argument("-n", "--name", required=True, help="name of the run, a folder in --out-dir")
-    (add_networks or add_model_flags)(parser)
-    add_score_flags(parser)
-    add_optimizer_flags(parser)
-    machine = add_device_flags(parser)
-    machine.add_argument("--compile", action="store_true", help="compile the networks: the first step takes minutes, "
-                                                                "later ones less")
-    data = parser.add_argument_group("data")
-    data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
-    data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
     runs = parser.add_argument_group("run")
     runs.add_argument("--seed", type=seed_number, default=0, help="of weights, order and augmentation")
     runs.add_argument("--out-dir", default="runs", help="where runs are kept")
     again = runs.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the run's last epoch, if there is one")
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
-    return parser
+
+
+def add_task_flags(parser, add_networks=None):
+    """What segmentation needs: networks, --size, --num-classes, --theta, --augment, --cache.
+
+    Args:
+        add_networks: see `train_parser`.
+    """
+    (add_networks or add_model_flags)(parser)
+    add_score_flags(parser)
+    data = parser.add_argument_group("data")
+    data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
+    data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
+
+
+def add_training_device_flags(parser):
+    """`add_device_flags` and --compile."""
+    machine = add_device_flags(parser)
+    machine.add_argument("--compile", action="store_true", help="compile the networks: the first step takes minutes, "
+                                                                "later ones less")
 
 
 def add_model_flags(parser):
@@ -101,10 +120,16 @@ def add_disagreement_flag(parser):
 
 
 def add_optimizer_flags(parser):
-    """--optimizer and its schedule; the defaults are the paper's (section 4)."""
+    """--optimizer and the schedule of its learning rate; the defaults are the paper's (section 4)."""
     group = parser.add_argument_group("optimizer")
-    group.add_argument("--optimizer", default="ranger", choices=("ranger", "adamw"))
+    group.add_argument("--optimizer", default="ranger", choices=("ranger", "adamw", "sgd"))
+    group.add_argument("--momentum", type=share, default=0.9, help="of sgd")
     group.add_argument("--weight-decay", type=nonnegative_float, default=5e-4)
+    group.add_argument("--schedule", default="step", choices=("step", "poly"),
+                       help="of the learning rate: `step` decays it every --lr-step epochs, `poly` at every training step, "
+                            "(1 - step / all steps)^0.9")
+    group.add_argument("--warmup-steps", type=nonnegative_int, default=0, metavar="N",
+                       help="the learning rate grows linearly over the first N training steps; 0 = off")
     group.add_argument("--lr-step", type=positive_int, default=25, help="epochs between two decays of the learning rate")
     group.add_argument("--lr-gamma", type=share, default=0.5, help="factor of each decay")
     group.add_argument("--clip", type=nonnegative_float, default=0.1,

@@ -16,8 +16,9 @@ from engine.building import build_state
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, check_cache, worker_count
-from engine.loop import check_files, read_splits, run
+from engine.loop import run
 from engine.prediction import predict
+from engine.task import check_files, read_splits
 from utils.agreement import METRICS
 from utils.judge import weakness
 from utils.scoring import score_pairs, score_rows

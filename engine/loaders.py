@@ -1,18 +1,19 @@
 """Rows -> batches of a run: one loader per split, the same samples in the same order whatever ran before."""
 
 import itertools
+import math
 import os
 import signal
 
 from cli.files import UserError
 from cli.lazy import torch
 from cli.machine import free_memory, usable_cores
-from data.dataset import SegmentationDataset, as_it_is, cache_bytes
-from data.transforms import normalised
+from data.dataset import as_it_is
 from engine.checkpoint import restore_random_state
+from engine.task import SEGMENTATION, Task
 
 
-def build_loaders(args, splits, fabric):
+def build_loaders(args, splits, fabric, task: Task = SEGMENTATION):
     """DataLoader of each split. --batch-size counts over all processes.
 
     Training shuffles by seed and epoch; elsewhere see `each_row_once`.
@@ -21,20 +22,35 @@ def build_loaders(args, splits, fabric):
     batch = args.batch_size // ranks
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
-    if args.cache:
-        check_cache(args, fabric, splits)
+    if getattr(args, "cache", False):
+        check_cache(args, fabric, splits, task)
     loaders = {}
     for split, rows in splits.items():
         training = split == "train"
-        dataset = SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache,
-                                      args.seed)
+        dataset = task.dataset(rows, args, training)
         sampler = ShuffledRows(dataset, fabric, args.seed) if training else each_row_once(dataset, fabric)
         loaders[split] = torch.utils.data.DataLoader(
             dataset, batch, sampler=sampler, collate_fn=as_it_is,
             num_workers=worker_count(args, fabric), worker_init_fn=leave_stopping,
-            drop_last=training and len(dataset) >= args.batch_size,  # a last batch of 1 has no batch statistics
+            drop_last=training and drops_last(args, len(dataset)),
             pin_memory=fabric.device.type == "cuda", generator=torch.Generator())
     return loaders
+
+
+def drops_last(args, rows: int) -> bool:
+    """Whether a last batch that is not full is left out of training: a batch of 1 has no batch statistics."""
+    return rows >= args.batch_size
+
+
+def steps_per_epoch(args, rows: int, processes: int) -> int:
+    """Training steps of an epoch, 1 or more.
+
+    Args:
+        rows: of the training set.
+        processes: that share them.
+    """
+    share, batch = math.ceil(rows / processes), max(1, args.batch_size // processes)
+    return max(1, share // batch if drops_last(args, rows) else math.ceil(share / batch))
 
 
 def local_processes():
@@ -49,10 +65,10 @@ def worker_count(args, fabric):
     return 0 if fabric.device.type == "cpu" else min(8, usable_cores() // local_processes())
 
 
-def check_cache(args, fabric, splits):
+def check_cache(args, fabric, splits, task: Task = SEGMENTATION):
     """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
     samples = sum(map(len, splits.values()))
-    needed = sum(cache_bytes(rows, args.size) for rows in splits.values()) * local_processes() / 2**30
+    needed = sum(task.cache_bytes(rows, args) for rows in splits.values()) * local_processes() / 2**30
     free = free_memory() / 2**30
     if needed > free:
         raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
@@ -89,10 +105,9 @@ def each_row_once(dataset, fabric):
     return range(fabric.global_rank, len(dataset), fabric.world_size)
 
 
-def on_device(fabric, batch):
-    """A loader's batch on the device, as networks and losses want it: images normalised, masks int64."""
-    batch = fabric.to_device(batch)
-    return {**batch, "image": normalised(batch["image"]), "mask": batch["mask"].long()}
+def on_device(fabric, batch, task: Task = SEGMENTATION):
+    """A loader's batch on the device, as the task's networks and losses take it."""
+    return task.prepare(fabric.to_device(batch))
 
 
 def seed_epoch(args, loader, epoch, rank, begun=None):

@@ -1,17 +1,18 @@
-"""The only loop: run -> fit -> train_one_epoch, evaluate.
+"""The only loop: run -> fit -> train_one_epoch, evaluate. What it trains on is an `engine.task.Task`, by default segmentation.
 
 Every method is `loss_k = mean_i w_k[i] * l(net_k(x_i), y_i)` for each network k; a script passes the function that makes
 the weights:
 
     weigh(logits, batch, epoch) -> [w of network 1, w of network 2, ...]
 
-    logits  list of tensors (B, C, H, W), one per network, without gradient
+    logits  list of tensors (B, C, H, W), one per network, the frozen ones last, without gradient
     batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,), see `SegmentationDataset`
     epoch   int, 0-based
     w       float tensors (B,); or (B, H, W), how much each pixel counts in its sample's loss
 
 A method that selects samples (w = 0 or 1, `selects=True`) has its loss averaged over the samples it keeps; a batch of
-which it keeps none makes no update and is counted in the log.
+which it keeps none makes no update and is counted in the log. A method of another form passes an objective instead of
+`weigh`, see engine/objective.py.
 
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
@@ -21,30 +22,37 @@ import sys
 import time
 from pathlib import Path
 
-from cli.files import UserError, progress, read_json, write_json
+from cli.files import progress, read_json, write_json
 from cli.lazy import torch
-from data.rows import check_apart, check_batch, check_rows, pseudo_label_paths, read_rows
 from engine import checkpoint, run_folder
 from engine.building import build_state
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, on_device, seed_epoch
+from engine.objective import WeightedLoss
+from engine.optimizers import changes_by_step
 from engine.stopping import LossWatch, StopRequest
-from utils.agreement import hard_labels
-from utils.losses import batch_loss, main_logits
-from utils.metrics import SplitScores, named_scores, over_processes, score_table
+from engine.task import SEGMENTATION, Task
+from utils.metrics import named_scores, over_processes, score_table
 
 
-def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None):
-    """Train with `weigh`, choose the best epoch, test it, and leave the run's files.
+def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None,
+        task: Task = SEGMENTATION, objective=None, memory=None, frozen=()) -> dict:
+    """Train, choose the best epoch, test it, and leave the run's files.
 
     Args:
-        args: flags of `train_parser`.
+        args: flags of `train_parser`, or of the groups in engine/flags.py and the task's own.
         weigh: see the head of this module.
         needs_weights: the training CSV must have a `weight` column.
         networks: suffix of each network's flags; default: one network, from --model, --encoder, --encoder-weights.
         selects: `weigh` gives selections, see the head of this module.
         reweigh: changes the weights of the training rows, all at once, before `weigh` sees them: float (rows,) -> (rows,).
         pseudo_dir: folder of the training rows' pseudo-labels; `weigh` finds them as batch["pseudo"], uint8 (B, H, W).
+        task: the problem: data, networks, losses, scores.
+        objective: in place of `weigh`, see engine/objective.py.
+        memory: what the method remembers from step to step: an object with `state_dict`, of tensors and plain values, and
+            `load_state_dict`. It is saved with the run and restored on --resume, amid an epoch as well. Of several processes
+            the first one's is saved, so a memory that differs between them must be gathered (`utils.metrics.over_processes`).
+        frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
 
     Returns:
         the content of result.json.
@@ -53,68 +61,45 @@ def run(args, weigh, needs_weights=False, networks=("",), selects=False, reweigh
         UserError: anything the user can mend, found before training begins where that is possible.
     """
     with run_folder.claimed(args) as folder:
-        splits = read_splits(args, needs_weights, pseudo_dir)
+        asked = {"needs_weights": needs_weights, "pseudo_dir": pseudo_dir}
+        splits = task.rows(args, **{name: value for name, value in asked.items() if value})
         if reweigh:
             splits["train"]["weight"] = reweigh(splits["train"]["weight"].to_numpy())
         run_folder.refuse_other_rows(args, folder, splits)
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
-        check_files(args, splits)  # what is wrong with a file is found before PyTorch is loaded
+        task.check(args, splits)  # what is wrong with a file is found before PyTorch is loaded
         fabric = start_fabric(args)
         fabric.barrier()  # every process has found the folder free before the first one writes to it
-        state = build_state(args, fabric, networks, len(splits["train"]))
-        loaders = build_loaders(args, splits, fabric)
+        state = build_state(args, fabric, networks, len(splits["train"]), task, frozen, memory)
+        loaders = build_loaders(args, splits, fabric, task)
+        objective = objective or WeightedLoss(fabric, task, weigh, selects)
         if fabric.is_global_zero:
             run_folder.open_run(args, folder, splits)
         fabric.barrier()
         if args.resume and (folder / "last.ckpt").exists():
             state.restore(checkpoint.load(folder / "last.ckpt"))
         with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
-            fit(args, fabric, state, loaders, weigh, selects, folder, stop)
-            return finish(args, fabric, state, loaders, folder, run_folder.row_facts(splits), stop)
-
-
-# --- before the loop --------------------------------------------------------------------------------------------
-
-
-def read_splits(args, needs_weights, pseudo_dir=None):
-    """Rows of each split, their files not yet opened: dict of `train`, `valid`, `test` -> DataFrame."""
-    splits = {}
-    for split in ("train", "valid", "test"):
-        csv = getattr(args, f"{split}_csv")
-        if csv:
-            splits[split] = read_rows(csv, needs_weights and split == "train")
-    check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
-    if needs_weights and not splits["train"]["weight"].any():
-        raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from; see utils/get_weight.py")
-    check_batch(args.size, args.batch_size, splits["train"])
-    if pseudo_dir:
-        splits["train"]["pseudo"] = pseudo_label_paths(splits["train"], pseudo_dir)
-    return splits
-
-
-def check_files(args, splits):
-    """`check_rows` of each split of `read_splits`."""
-    for split, rows in splits.items():
-        check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
+            fit(args, fabric, state, loaders, task, objective, folder, stop)
+            return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
-def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
+def fit(args, fabric, state, loaders, task, objective, folder, stop):
     """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
     with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
         for epoch in range(state.epoch, args.epochs):
-            learning_rate = state.optimizers[0].param_groups[0]["lr"]
             began = time.perf_counter() - state.begin_epoch(fabric.device)
+            learning_rate = state.begun["learning_rate"]
             seed_epoch(args, loaders["train"], epoch, fabric.global_rank, state.begun)
             watch = LossWatch(loaders["train"].dataset, epoch, learning_rate, args, folder)
             try:
-                means = train_one_epoch(args, fabric, state, loaders["train"], weigh, selects, watch, stop)
+                means = train_one_epoch(args, fabric, state, loaders["train"], task, objective, watch, stop)
                 seconds = time.perf_counter() - began
-                valid = evaluate_all(fabric, state, loaders.get("valid"), args, stop)
+                valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
@@ -127,33 +112,34 @@ def fit(args, fabric, state, loaders, weigh, selects, folder, stop):
             images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part is left out
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
                      "images_per_second": images / seconds}
-            end_epoch(fabric, state, entry, folder, log, args.epochs)
+            end_epoch(args, fabric, state, entry, task, folder, log)
 
 
-def end_epoch(fabric, state, entry, folder, log, epochs):
+def end_epoch(args, fabric, state, entry, task, folder, log):
     """Count an epoch as done: log it, save it, and keep it as the best if it is."""
-    for scheduler in state.schedulers:
-        scheduler.step()
+    if not changes_by_step(args):
+        for scheduler in state.schedulers:
+            scheduler.step()
     epoch, valid = entry["epoch"], entry["valid"]
     state.epoch, state.begun = epoch + 1, None
-    score = selection_score(valid[0]) if valid else float(epoch)
-    improved = score > state.best_score
+    score = task.selection_score(valid[0]) if valid else float(epoch)
+    improved = score > state.best_score or state.best_epoch < 0
     if improved:
         state.best_score, state.best_epoch = score, epoch
     if log:
         if improved:
             checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": epoch, "valid": valid})
-        log.write(entry, epochs, improved)
+        log.write(entry, args.epochs, improved, {name: task.title(name) for name in task.compared})
         checkpoint.save(folder / "last.ckpt", state.content())  # last: a resumed run drops log lines beyond it
     fabric.barrier()
 
 
-def train_one_epoch(args, fabric, state, loader, weigh, selects, watch, stop):
+def train_one_epoch(args, fabric, state, loader, task, objective, watch, stop):
     """One pass over the training set, or over what `state.begun` has left of it.
 
     Returns:
-        dict of `loss` and `weight`: their means over the epoch, one per network; and, of a method that selects,
-        `empty`: batches of which it kept nothing.
+        dict of `loss` and, of a `WeightedLoss`, `weight`: their means over the epoch, one per network; and, of a method
+        that selects, `empty`: batches of which it kept nothing.
 
     Raises:
         UserError: a loss is not finite.
@@ -161,109 +147,96 @@ def train_one_epoch(args, fabric, state, loader, weigh, selects, watch, stop):
     """
     for network in state.networks:
         network.train()
-    begun, epoch = state.begun, state.epoch
+    begun, epoch, weighs = state.begun, state.epoch, isinstance(objective, WeightedLoss)
     bar = progress(loader, f"epoch {epoch + 1}/{args.epochs}", unit="batch", shown=fabric.is_global_zero)
     for step, batch in enumerate(bar, begun["step"] + 1):
-        losses = train_step(args, fabric, state, on_device(fabric, batch), weigh, selects)
+        losses = train_step(args, fabric, state, on_device(fabric, batch, task), task, objective)
         begun["step"] = step
         watch.add(step, losses, batch["index"])
         if step % 20 == 0:
             loss, weight = (begun["sums"][:, 0] / step).tolist()
-            bar.set_postfix(loss=f"{loss:.4f}", weight=f"{weight:.3f}")
+            bar.set_postfix(loss=f"{loss:.4f}", **({"weight": f"{weight:.3f}"} if weighs else {}))
         stop.check()
     watch.look()
     means = over_processes(fabric, begun["sums"] / len(loader), "mean").tolist()
-    return {"loss": means[0], "weight": means[1], **({"empty": begun["empty"]} if selects else {})}
+    return {"loss": means[0], **({"weight": means[1]} if weighs else {}),
+            **({"empty": begun["empty"]} if weighs and objective.selects else {})}
 
 
-def train_step(args, fabric, state, batch, weigh, selects):
+def train_step(args, fabric, state, batch, task, objective):
     """Update every network on a batch, and `state.begun`.
 
     Returns:
         list of losses, tensors (), one per network.
     """
-    outputs = [network(batch["image"]) for network in state.networks]
-    with torch.no_grad():
-        weights = weigh([main_logits(output).detach() for output in outputs], batch, state.epoch)
-    state.begun["sums"][1] += torch.stack([each.mean() for each in weights])
-    if selects:
-        weights, kept = averaged_over_kept(fabric, weights)
-    losses = []
-    for k, (network, optimizer) in enumerate(zip(state.networks, state.optimizers)):
-        loss = batch_loss(outputs[k], batch["mask"], weights[k])
-        losses.append(loss.detach())
+    outputs = [task.forward(network, batch) for network in state.networks]
+    with torch.no_grad(), fabric.autocast():
+        outputs += [task.forward(network, batch) for network in state.frozen]
+    losses, kept = objective(outputs, batch, state.epoch), None
+    if isinstance(objective, WeightedLoss):
+        state.begun["sums"][1] += objective.means
+        kept = objective.kept
+    for k, (network, optimizer, loss) in enumerate(zip(state.networks, state.optimizers, losses, strict=True)):
         optimizer.zero_grad()
         fabric.backward(loss)  # even if nothing is kept: DDP waits for it
-        if selects and kept[k] == 0:
+        if kept is not None and kept[k] == 0:
             state.begun["empty"][k] += 1  # momentum and weight decay would move the network even so
             continue
         if args.clip:
             fabric.clip_gradients(network, optimizer, clip_val=args.clip)
         optimizer.step()
-        state.begun["sums"][0, k] += losses[k]
-    return losses
+        state.begun["sums"][0, k] += loss.detach()
+    if changes_by_step(args):
+        for scheduler in state.schedulers:
+            scheduler.step()
+    return [loss.detach() for loss in losses]
 
 
-def averaged_over_kept(fabric, selections):
-    """Make eq. 7's division by the batch size one by the number of samples kept, over all processes.
-
-    Args:
-        selections: (B,) of 0 and 1 per network.
-
-    Returns:
-        (the same, scaled; samples kept, one number per network)
-    """
-    kept = over_processes(fabric, torch.stack([each.sum() for each in selections]), "sum")
-    scaled = [each * (len(each) * fabric.world_size / total.clamp(min=1)) for each, total in zip(selections, kept)]
-    return scaled, kept
-
-
-def evaluate_all(fabric, state, loader, args, stop):
+def evaluate_all(args, fabric, state, loader, task, stop):
     """Scores of each network on a split; None without a loader."""
     if loader is None:
         return None
-    return [evaluate(fabric, network, loader, args.num_classes, args.theta, stop=stop) for network in state.networks]
+    return [evaluate(fabric, network, loader, task.scorer(args, fabric.device), task, stop=stop) for network in state.networks]
 
 
-def evaluate(fabric, network, loader, num_classes, theta, title="validating", stop=None):
-    """Scores of one network over a whole split, every sample counted once: see `SplitScores.compute`.
+def evaluate(fabric, network, loader, scorer, task: Task = SEGMENTATION, title="validating", stop=None) -> dict:
+    """Scores of one network over a whole split, every sample counted once: what `scorer.compute` gives.
 
     Args:
+        scorer: of `Task.scorer`, new.
         stop: StopRequest that is asked after each batch.
     """
     network.eval()
     # processes hold unequal numbers of batches, so DDP's collective calls must not run here
     forward = network.module if fabric.world_size > 1 else network
-    scores = SplitScores(num_classes, theta, fabric.device)
     for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
-        batch = on_device(fabric, batch)
+        batch = on_device(fabric, batch, task)
         with torch.no_grad(), fabric.autocast():
-            logits = forward(batch["image"])  # (B, C, H, W)
-        scores.update(hard_labels(logits), batch["mask"])
+            output = task.forward(forward, batch)
+        scorer.update(output, batch)
         if stop:
             stop.check()
-    scores.reduce(fabric)
-    return scores.compute()
-
-
-def selection_score(scores):
-    """What chooses the best epoch: the mean of mIoU and BF on the validation masks as they are, in 0..1."""
-    return (scores["miou"] + scores["bf"]) / 2
+    scorer.reduce(fabric)
+    return scorer.compute()
 
 
 # --- after the loop ---------------------------------------------------------------------------------------------
 
 
-def finish(args, fabric, state, loaders, folder, facts, stop):
+def finish(args, fabric, state, loaders, task, folder, facts, stop):
     """Test the last epoch and the best one, and write result.json."""
     try:
-        test_last = evaluate_all(fabric, state, loaders.get("test"), args, stop)
+        test_last = evaluate_all(args, fabric, state, loaders.get("test"), task, stop)
         best = checkpoint.load(folder / "best.ckpt")
         state.load_weights(best["networks"])
-        test = test_last if best["epoch"] == args.epochs - 1 else evaluate_all(fabric, state, loaders.get("test"), args, stop)
+        if best["epoch"] == args.epochs - 1:
+            test = test_last
+        else:
+            test = evaluate_all(args, fabric, state, loaders.get("test"), task, stop)
     except KeyboardInterrupt as request:
         raise type(request)(f"{folder}: stopped while testing; the same command with --resume tests again") from None
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": best["epoch"], "epochs": args.epochs,
+              "compared": list(task.compared), "titles": task.columns(),
               "valid": best["valid"], "test": test, "test_last": test_last, "seconds": run_folder.seconds_spent(folder),
               "parameters": [sum(p.numel() for p in network.parameters()) for network in state.networks],
               "rows": {split: len(loader.dataset) for split, loader in loaders.items()}, **facts,
@@ -271,7 +244,7 @@ def finish(args, fabric, state, loaders, folder, facts, stop):
     if fabric.is_global_zero:
         write_json(folder / "result.json", result)
         if test:
-            print(f"test:\n{score_table(named_scores(args.name, result, 'test'))}")
+            print(f"test:\n{score_table(named_scores(args.name, result, 'test'), task.columns())}")
         print(f"results: {folder / 'result.json'}")
     fabric.barrier()
     return result

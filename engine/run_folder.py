@@ -101,13 +101,18 @@ def _counted(splits):
 
 
 def digest(rows):
-    """A short text that changes with the rows: file names, sizes of images, content of masks, weights, noise levels."""
-    maps = [name for name in ("mask", "pseudo") if name in rows]
-    files = [[os.path.basename(row["image"]), os.path.getsize(row["image"]),
-              *(fact for name in maps for fact in (os.path.basename(row[name]), file_digest(row[name])))]
-             for row in rows.to_dict("records")]
-    values = [rows[name].tolist() for name in ("weight", "iterations") if name in rows]
-    return _hashed([files, values])
+    """A short text that changes with the rows: names of their files, sizes of the first ones (images), content of the others
+    (masks), and all other columns' values."""
+    paths = path_columns(rows)
+    files = [[os.path.basename(row[paths[0]]), os.path.getsize(row[paths[0]]),
+              *(fact for name in paths[1:] for fact in (os.path.basename(row[name]), file_digest(row[name])))]
+             for row in rows.to_dict("records")] if paths else []
+    return _hashed([files, [rows[name].tolist() for name in rows if name not in paths]])
+
+
+def path_columns(rows):
+    """Names of the columns that hold paths of files, in their order; the last one of a row is its annotation."""
+    return [name for name in rows if all(isinstance(value, str) and os.path.isfile(value) for value in rows[name])]
 
 
 def file_digest(path):
@@ -156,7 +161,8 @@ def row_facts(splits):
     Returns:
         dict of `noise_share`: of the training masks, None where the CSV does not know it; `weights`: mean of the training
         weights and how well they find the noisy masks (`utils.ranking`), None without weights; `test_set`: a digest of
-        the test rows' file names and mask sizes in bytes, None without a test set.
+        the test rows' file names and their annotations' sizes in bytes (of rows without files, of the rows), None without a
+        test set.
     """
     train, test, known = splits["train"], splits.get("test"), "iterations" in splits["train"]
     facts = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None, "test_set": None}
@@ -164,9 +170,9 @@ def row_facts(splits):
         summary = summarise(train)[0]
         facts["weights"] = {"mean": float(train["weight"].mean()), **{k: summary.get(k) for k in ("auroc", "auprc")}}
     if test is not None:
-        names = [(os.path.basename(row.image), os.path.basename(row.mask), os.path.getsize(row.mask))
-                 for row in test.itertuples()]
-        facts["test_set"] = _hashed(names)
+        files = test[path_columns(test)].to_numpy().tolist()
+        names = [(*map(os.path.basename, paths), os.path.getsize(paths[-1])) for paths in files if paths]
+        facts["test_set"] = _hashed(names) if names else digest(test)
     return facts
 
 
@@ -206,20 +212,29 @@ class EpochLog:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
 
-    def write(self, entry, epochs, improved):
-        """Log one epoch."""
+    def write(self, entry, epochs, improved, shown):
+        """Log one epoch.
+
+        Args:
+            entry: the line of log.jsonl.
+            epochs: of the whole run.
+            improved: whether it is the best epoch so far.
+            shown: score name -> title, of the scores that are printed.
+        """
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         text = f"epoch {entry['epoch'] + 1}/{epochs}"
-        for k, (loss, weight) in enumerate(zip(entry["loss"], entry["weight"])):
-            self.board.add_scalar(f"train/loss_{k + 1}", loss, entry["epoch"])
-            self.board.add_scalar(f"train/weight_{k + 1}", weight, entry["epoch"])
-            text += f"  loss {loss:.4f}  weight {weight:.3f}"
+        for k in range(len(entry["loss"])):
+            for name, form in (("loss", ".4f"), ("weight", ".3f")):
+                if name in entry:  # an objective other than weighted losses has no weights
+                    self.board.add_scalar(f"train/{name}_{k + 1}", entry[name][k], entry["epoch"])
+                    text += f"  {name} {entry[name][k]:{form}}"
             if entry["valid"]:
                 scores = entry["valid"][k]
-                for name in ("miou", "bf", "dice", "boundary_iou"):
-                    self.board.add_scalar(f"valid/{name}_{k + 1}", scores[name], entry["epoch"])
-                text += f"  mIoU {100 * scores['miou']:.2f}  BF {100 * scores['bf']:.2f}"
+                for name, value in scores.items():
+                    if isinstance(value, float):  # neither a count nor a list of classes
+                        self.board.add_scalar(f"valid/{name}_{k + 1}", value, entry["epoch"])
+                text += "".join(f"  {title} {100 * scores[name]:.2f}" for name, title in shown.items())
         if any(entry.get("empty", [])):
             text += f"  batches without an update: {', '.join(map(str, entry['empty']))}"
         print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)

@@ -54,7 +54,7 @@ class LossWatch:
     """Finds the first step whose loss is not finite, and says on which samples.
 
     Args:
-        dataset: with `image_paths`.
+        dataset: with `names`, see `engine.task.Task`.
         epoch: 0-based.
         learning_rate: in this epoch.
         args: flags of `train_parser`.
@@ -92,7 +92,7 @@ class LossWatch:
         if all(finite):
             return
         step, losses, index = seen[finite.index(False)]
-        names = [self.dataset.image_paths[i] for i in index.tolist()]
+        names = [self.dataset.names[i] for i in index.tolist()]
         more = f" and {len(names) - SHOWN_SAMPLES} more" if len(names) > SHOWN_SAMPLES else ""
         kept = f"last.ckpt holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
         values = ", ".join(f"{loss:g}" for loss in losses.tolist())

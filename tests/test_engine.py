@@ -26,6 +26,7 @@ from engine import building, devices, loaders, loop
 from engine.checkpoint import load, load_network, model_config
 from engine.flags import metric_of, train_parser
 from engine.optimizers import build_ranger, centralise_gradients
+from engine.task import SegmentationScorer
 from tests.conftest import TORCHRUN, run_script
 from tests.test_agreement import slow_scores
 from utils.losses import per_sample_loss, weighted_loss
@@ -130,7 +131,7 @@ def test_gradients_are_clipped_before_the_step(csvs, tmp_path, monkeypatch):
             super().step(closure)
             moved.extend((a - b).abs().max().item() for a, b in zip(before, self.param_groups[0]["params"]))
 
-    def build(args, parameters):
+    def build(args, parameters, steps):
         optimizer = Spy(list(parameters), lr=1.0)
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
@@ -183,7 +184,7 @@ def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_
     args = arguments(csvs, tmp_path, "--batch-size", str(batch_size))
     fabric = loop.start_fabric(args)
     loader = loaders.build_loaders(args, {"test": read_rows(csvs / "test.csv")}, fabric)["test"]
-    scores = loop.evaluate(fabric, fabric.setup_module(network), loader, 2, 3.0)
+    scores = loop.evaluate(fabric, fabric.setup_module(network), loader, SegmentationScorer(2, 3.0))
     assert scores["images"] == 4 and scores["miou"] == pytest.approx(np.mean(ious))
     assert scores["bf"] == pytest.approx(np.mean([slow_scores(p, t, 2, 3.0)[0] for p, t in zip(*both)]))
     assert scores["bf"] == pytest.approx(result["test"][0]["bf"])

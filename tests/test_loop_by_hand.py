@@ -19,10 +19,14 @@ from data.rows import read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
 from engine import building, checkpoint, loop
+from engine.devices import start_fabric
 from engine.flags import add_pair_flags, train_parser
+from engine.objective import WeightedLoss
+from engine.task import SEGMENTATION, Task
 from models import build_model
 from tests.test_agreement import slow_scores
 from tests.test_engine import arguments, epochs_of
+from utils.losses import training_losses, weighted_loss
 
 SEED, EPOCHS, BATCH, RATE, SIZE, DISAGREE = 3, 3, 4, 0.1, (48, 32), 0.15  # so small networks hardly ever agree to 0.9
 WEIGHTED = "train_noisy_60_PointRend_weight_{}score.csv"
@@ -167,6 +171,34 @@ def test_a_script_trains_as_its_equations_say(drawn, tmp_path, monkeypatch, case
         assert (weights[:, 0] != weights[:, 1]).any() == (script != "train_decoupling")  # each network by its own
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_script_trains_the_same_when_task_and_objective_are_passed(drawn, tmp_path, monkeypatch, case):
+    """To the bit, whole checkpoints: each method by the defaults, and by what stands for them."""
+    _, train, flags = CASES[case]
+    module, selects = importlib.import_module(case.split(",")[0]), "weight" not in case
+    task = Task(**vars(SEGMENTATION))
+
+    def passed(args, weigh, selects=False, **more):
+        def plain(outputs, batch, epoch):
+            with torch.no_grad():
+                weights = weigh([output.detach() for output in outputs], batch, epoch)
+            return [weighted_loss(training_losses(output, batch["mask"]), each) for output, each in zip(outputs, weights)]
+
+        args.name = "passed"
+        objective = WeightedLoss(start_fabric(args), task, weigh, True) if selects else plain
+        return loop.run(args, objective=objective, task=task, **more)
+
+    for run in (loop.run, passed):
+        monkeypatch.setattr(module, "run", run)
+        monkeypatch.setattr(sys, "argv", [
+            f"{module.__name__}.py", "--train_csv", str(drawn / train), "--valid_csv", str(drawn / "valid_noisy_60.csv"),
+            "--name", "run", "--epochs", str(EPOCHS), "--batch-size", str(BATCH), "--out-dir", str(tmp_path),
+            "--size", *map(str, SIZE), "--width", "4", "--accelerator", "cpu", *flags, *["--model-b", "unet"] * selects])
+        module.main()
+    for name in ("last.ckpt", "best.ckpt"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "passed" / name).read_bytes()
+
+
 # --- parts of the loop, one by one ------------------------------------------------------------------------------
 
 
@@ -174,8 +206,8 @@ def test_the_learning_rate_halves_when_the_schedule_says(csvs, tmp_path, monkeyp
     """In the log, and in every step that the optimizer takes."""
     stepped, build = [], building.build_optimizer
 
-    def remember(args, parameters):
-        optimizer, scheduler = build(args, parameters)
+    def remember(args, parameters, steps):
+        optimizer, scheduler = build(args, parameters, steps)
         optimizer.register_step_pre_hook(lambda it, args, kwargs: stepped.append(it.param_groups[0]["lr"]))
         return optimizer, scheduler
 

@@ -11,6 +11,7 @@ import torch
 import train_decoupling
 from data.rows import read_rows
 from engine import building, loop
+from engine.objective import averaged_over_kept
 from tests.conftest import run_script
 from tests.test_engine import arguments, epochs_of
 from utils.agreement import agreement
@@ -146,7 +147,7 @@ class TwoProcesses:
 def test_the_loss_is_averaged_over_the_samples_kept_in_all_processes():
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0])
     selections = [torch.tensor([1.0, 0, 1, 0]), torch.tensor([0.0, 0, 0, 0])]
-    scaled, kept = loop.averaged_over_kept(TwoProcesses([1.0, 0.0]), selections)
+    scaled, kept = averaged_over_kept(TwoProcesses([1.0, 0.0]), selections)
     assert kept.tolist() == [3, 0]
     # DDP takes the mean of both processes' gradients, so the other one's sample, of loss 3, adds 3 * 4 * 2 / 3 / 4 there
     mine, other = weighted_loss(losses, scaled[0]), 3.0 * (4 * 2 / 3) / 4

@@ -9,6 +9,8 @@ from cli.lazy import torch
 from data import IGNORE_INDEX
 from utils.agreement import bf_per_class, boundary_iou, dice, mean_bf
 
+TITLES = {"miou": "mIoU", "dice": "Dice", "bf": "BF", "boundary_iou": "Boundary IoU", "iou_per_class": "IoU per class"}
+
 
 class SplitScores:
     """Accumulates predictions of a split.
@@ -75,20 +77,22 @@ def markdown_table(titles, lines):
     return "\n".join([f"| {' | '.join(titles)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def score_table(named_scores):
-    """A text table of `SplitScores.compute` results, in percent.
+def score_table(named_scores: dict, titles: dict = TITLES) -> str:
+    """A text table of scores, in percent.
 
     Args:
-        named_scores: dict of row name -> result.
+        named_scores: dict of row name -> dict of score name -> float in 0..1, None, or a list of them.
+        titles: score name -> title, of each column.
     """
-    columns = ("miou", "dice", "bf", "boundary_iou")
-    titles = ("mIoU", "Dice", "BF", "Boundary IoU", "IoU per class")
-    lines = []
-    for name, scores in named_scores.items():
-        cells = [f"{100 * scores[column]:.2f}" for column in columns]
-        per_class = " ".join(_mean_percent([value]) for value in scores["iou_per_class"])
-        lines.append([name, *cells, per_class])
-    return markdown_table(["run", *titles], lines)
+    lines = [[name, *(_percent(scores[column]) for column in titles)] for name, scores in named_scores.items()]
+    return markdown_table(["run", *titles.values()], lines)
+
+
+def _percent(value):
+    """A score in 0..1, or a list of them, in percent; `-` for None."""
+    if isinstance(value, list):
+        return " ".join(_mean_percent([each]) for each in value)
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def class_table(named_scores, names):

@@ -1,0 +1,325 @@
+"""The loop on tasks of other kinds, with other objectives, memories, frozen networks and schedules of the learning rate."""
+
+import argparse
+import json
+import os
+import signal
+
+import pandas as pd
+import pytest
+import torch
+
+from cli.command_line import tool_parser
+from cli.files import UserError
+from data.dataset import as_it_is
+from engine import checkpoint, loaders, loop
+from engine.flags import add_optimizer_flags, add_run_flags, add_training_device_flags
+from engine.objective import WeightedLoss
+from engine.optimizers import build_optimizer
+from engine.task import SEGMENTATION, Task
+from tests.test_engine import arguments, epochs_of
+from tests.test_interruptions import digests
+from utils.losses import main_logits, training_losses, weighted_loss
+from utils.metrics import over_processes
+
+# --- a task of its own: a number from a vector ------------------------------------------------------------------
+
+
+class Vectors:
+    """Rows with columns x0, x1 and y, as tensors."""
+
+    def __init__(self, rows, args, training):
+        self.x = torch.tensor(rows[["x0", "x1"]].to_numpy(), dtype=torch.float32)
+        self.y = torch.tensor(rows["y"].to_numpy(), dtype=torch.float32)
+        self.names = [f"row {number}" for number in range(len(rows))]
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitems__(self, indices):
+        index = torch.tensor(indices)
+        return {"x": self.x[index], "y": self.y[index], "weight": torch.ones(len(index)), "index": index}
+
+
+class Hits:
+    """How often a prediction lies within 0.1 and within 1 of the truth."""
+
+    def __init__(self, args, device):
+        self.counts = torch.zeros(3, device=device)
+
+    def update(self, output, batch):
+        off = (output - batch["y"]).abs()
+        self.counts += torch.stack([(off < 0.1).sum(), (off < 1).sum(), torch.tensor(len(off))])
+
+    def reduce(self, fabric):
+        self.counts = over_processes(fabric, self.counts, "sum")
+
+    def compute(self):
+        near, close, rows = self.counts.tolist()
+        return {"near": near / rows, "close": close / rows, "rows": int(rows)}
+
+
+class Perceptron(torch.nn.Sequential):
+    """A vector (B, 2) -> a number (B,)."""
+
+    def __init__(self, width):
+        super().__init__(torch.nn.Linear(2, width), torch.nn.ReLU(), torch.nn.Linear(width, 1), torch.nn.Flatten(0))
+
+
+def read_numbers(args):
+    return {split: pd.read_csv(csv) for split in ("train", "valid", "test") if (csv := getattr(args, f"{split}_csv"))}
+
+
+NUMBERS = Task(
+    rows=read_numbers, dataset=Vectors, config=lambda args, suffix: {"width": args.hidden},
+    build=lambda config, encoder_weights: Perceptron(config["width"]), forward=lambda network, batch: network(batch["x"]),
+    losses=lambda output, batch: (output - batch["y"])**2, scorer=Hits, compared=("close",),
+    titles={"near": "within 0.1", "close": "within 1"})
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    """A function that parses the flags of a run on y = 3 x0 - x1; the command line is put together from the shared groups."""
+    generator = torch.Generator().manual_seed(0)
+    for split, rows in (("train", 64), ("valid", 16), ("test", 16)):
+        x = torch.randn(rows, 2, generator=generator)
+        table = pd.DataFrame({"x0": x[:, 0], "x1": x[:, 1], "y": 3 * x[:, 0] - x[:, 1]})
+        table.to_csv(tmp_path / f"{split}.csv", index=False)
+
+    def parse(*flags):
+        parser = tool_parser("")
+        add_run_flags(parser)
+        add_optimizer_flags(parser)
+        add_training_device_flags(parser)
+        parser.add_argument("--hidden", type=int, default=16)
+        csvs = [word for split in ("train", "valid", "test") for word in (f"--{split}_csv", str(tmp_path / f"{split}.csv"))]
+        return parser.parse_args([*csvs, "--name", "run", "--out-dir", str(tmp_path), "--accelerator", "cpu", "-b", "8",
+                                  "--epochs", "6", "--optimizer", "adamw", "-l", "0.05", "--clip", "0", *flags])
+
+    return parse
+
+
+def uniform(outputs, batch, epoch):
+    return [batch["weight"]] * len(outputs)
+
+
+def test_a_task_of_numbers_leaves_its_own_scores(numbers, tmp_path, capsys):
+    result = loop.run(numbers(), uniform, task=NUMBERS)
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved["test"] == result["test"] and saved["test"][0].keys() == {"near", "close", "rows"}
+    assert saved["compared"] == ["close"] and saved["titles"] == NUMBERS.titles
+    assert saved["test"][0]["rows"] == 16 and saved["test"][0]["close"] > 0.9
+    said = capsys.readouterr().out
+    assert "| run | within 0.1 | within 1 |" in said and "  within 1 " in said and "mIoU" not in said and "BF" not in said
+    close = [entry["valid"][0]["close"] for entry in epochs_of(tmp_path)]
+    assert saved["best_epoch"] == close.index(max(close))
+    network = Perceptron(16)
+    network.load_state_dict(checkpoint.load(tmp_path / "run" / "best.ckpt")["networks"][0]["state"])
+    rows = Vectors(pd.read_csv(tmp_path / "test.csv"), None, False)
+    assert saved["test"][0]["close"] == pytest.approx(((network(rows.x) - rows.y).abs() < 1).float().mean().item())
+
+
+def test_a_task_of_numbers_goes_on_and_refuses_other_rows(numbers, tmp_path):
+    loop.run(numbers(), uniform, task=NUMBERS)
+    assert loop.run(numbers("--resume"), uniform, task=NUMBERS)["epochs"] == 6
+    pd.read_csv(tmp_path / "train.csv").iloc[:40].to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(UserError, match="64 rows then, 40 now"):
+        loop.run(numbers("--resume"), uniform, task=NUMBERS)
+    with pytest.raises(UserError, match="best.ckpt: not a checkpoint of a segmentation network"):
+        checkpoint.load_network(tmp_path / "run" / "best.ckpt")
+
+
+def test_a_loss_that_is_not_finite_names_the_tasks_samples(numbers):
+    with pytest.raises(UserError, match=r"epoch 1, step 1: the loss is nan, .* on row \d+, row \d+"):
+        loop.run(numbers(), lambda outputs, batch, epoch: [batch["weight"] * float("nan")], task=NUMBERS)
+
+
+def test_scores_below_zero_choose_an_epoch_too(numbers):
+    class Worse(Hits):
+        def compute(self):
+            return {"close": super().compute()["close"] - 5}
+
+    task = Task(**{**vars(NUMBERS), "scorer": Worse, "titles": {}})
+    assert loop.run(numbers(), uniform, task=task)["test"][0]["close"] < -3
+
+
+# --- objectives -------------------------------------------------------------------------------------------------
+
+
+def weighed(logits, batch, epoch):
+    return [batch["weight"]] * len(logits)
+
+
+def test_an_objective_equals_the_weights_it_replaces(csvs, tmp_path):
+    """To the bit: the default task, the same one passed, and the same loss as an objective."""
+    def objective(outputs, batch, epoch):
+        return [weighted_loss(training_losses(output, batch["mask"]), batch["weight"]) for output in outputs]
+
+    ways = {"default": {"weigh": weighed}, "task": {"weigh": weighed, "task": Task(**vars(SEGMENTATION))},
+            "objective": {"objective": objective}}
+    for name, way in ways.items():
+        loop.run(arguments(csvs, tmp_path / name), **way)
+    found = [digests(tmp_path / name / "run") for name in ways]
+    assert found[0] == found[1] == found[2]
+    logs = [epochs_of(tmp_path / name) for name in ways]
+    assert logs[0] == logs[1] and [entry.pop("weight") for entry in logs[0]] and logs[0] == logs[2]
+
+
+def test_selections_by_an_objective_that_wraps_them_are_counted(numbers, tmp_path):
+    """A WeightedLoss can be passed as well: here with nothing kept, so that nothing moves."""
+    class Nothing(WeightedLoss):
+        def __init__(self):
+            super().__init__(loop.start_fabric(numbers()), NUMBERS, lambda outputs, batch, epoch: [0 * batch["weight"]], True)
+
+    loop.run(numbers("--epochs", "1"), objective=Nothing(), task=NUMBERS)
+    entry, = epochs_of(tmp_path)
+    assert entry["empty"] == [8] and entry["weight"] == [0]
+
+
+# --- frozen networks --------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_teacher_gives_outputs_and_stays_as_it_is(numbers, tmp_path):
+    torch.manual_seed(5)
+    teacher, seen = Perceptron(4), []
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+
+    def objective(outputs, batch, epoch):
+        student, taught = outputs
+        assert student.requires_grad and not taught.requires_grad and not teacher.training
+        seen.append(torch.equal(taught, teacher(batch["x"])))
+        return [((student - taught)**2).mean()]
+
+    result = loop.run(numbers(), objective=objective, task=NUMBERS, frozen=lambda args: [teacher])
+    assert all(seen) and all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert len(result["test"]) == len(checkpoint.load(tmp_path / "run" / "last.ckpt")["networks"]) == 1
+    entries = epochs_of(tmp_path)
+    assert entries[-1]["loss"][0] < 0.1 * entries[0]["loss"][0] and "weight" not in entries[0]
+
+
+def test_weights_see_the_frozen_networks_last(csvs, tmp_path):
+    teacher = checkpoint.build_from(checkpoint.model_config(arguments(csvs, tmp_path)))
+
+    def weigh(logits, batch, epoch):
+        with torch.no_grad():
+            assert len(logits) == 2 and torch.equal(logits[1], main_logits(teacher(batch["image"])))
+        return [batch["weight"]]
+
+    loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh, frozen=[teacher])
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+class MeanLosses:
+    """A running mean of each sample's loss; samples of a large one weigh less."""
+
+    def __init__(self, rows):
+        self.means, self.steps = torch.zeros(rows), 0
+
+    def state_dict(self):
+        return {"means": self.means, "steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.means, self.steps = state["means"], state["steps"]
+
+    def weigh(self, outputs, batch, epoch):
+        losses = (outputs[0] - batch["y"])**2
+        self.means[batch["index"]] = 0.9 * self.means[batch["index"]] + 0.1 * losses
+        self.steps += 1
+        return [1 / (1 + self.means[batch["index"]])]
+
+
+@pytest.mark.parametrize("flags", [[], ["--schedule", "poly", "--warmup-steps", "10", "--optimizer", "sgd"]])
+def test_a_memory_goes_on_amid_an_epoch_as_if_nothing_had_happened(numbers, tmp_path, flags, interruptible):
+    def run(home, at=None):
+        memory, steps = MeanLosses(64), iter(range(1000))  # new, as in a new process
+
+        def weigh(outputs, batch, epoch):
+            if next(steps) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return memory.weigh(outputs, batch, epoch)
+
+        args = numbers("-l", "0.01", *flags, *["--resume"] * (at is not None))
+        args.out_dir = str(tmp_path / home)
+        loop.run(args, weigh, task=NUMBERS, memory=memory)
+        return memory
+
+    whole = run("whole")
+    for at in (3, 11, 0):
+        with pytest.raises(KeyboardInterrupt, match="stopped in epoch"):
+            run("broken", at)
+    broken = run("broken", 999)
+    assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
+    assert epochs_of(tmp_path / "broken") == epochs_of(tmp_path / "whole")
+    assert whole.steps == broken.steps == 6 * 8 and torch.equal(whole.means, broken.means)
+
+
+def test_a_run_without_the_memory_it_needs_is_not_resumed(numbers, tmp_path):
+    loop.run(numbers(), uniform, task=NUMBERS)
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(UserError, match="last.ckpt is not of this run"):
+        loop.run(numbers("--resume"), uniform, task=NUMBERS, memory=MeanLosses(64))
+
+
+# --- the learning rate ------------------------------------------------------------------------------------------
+
+
+def rates(steps, *flags, epochs=4):
+    """Learning rates of all steps of 4 epochs, from 1."""
+    parser = argparse.ArgumentParser()
+    add_optimizer_flags(parser)
+    args = parser.parse_args([*flags, "--optimizer", "sgd"])
+    args.learning_rate, args.epochs = 1.0, epochs
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer, scheduler = build_optimizer(args, [parameter], steps)
+    taken = []
+    for _ in range(epochs * steps):
+        taken.append(optimizer.param_groups[0]["lr"])
+        parameter.grad = torch.zeros(1)
+        optimizer.step()
+        scheduler.step()
+    return taken
+
+
+def test_poly_by_hand():
+    assert rates(2, "--schedule", "poly") == pytest.approx([(1 - step / 8)**0.9 for step in range(8)])
+    assert rates(1, "--schedule", "poly") == pytest.approx([1, 0.7719, 0.5359, 0.2872], abs=5e-5)
+
+
+def test_warm_up_by_hand():
+    assert rates(2, "--warmup-steps", "4", "--lr-step", "2") == pytest.approx([0.25, 0.5, 0.75, 1, 0.5, 0.5, 0.5, 0.5])
+    assert rates(1, "--schedule", "poly", "--warmup-steps", "2") == pytest.approx([0.5, 0.7719, 0.5359, 0.2872], abs=5e-5)
+    with pytest.raises(UserError, match="--warmup-steps 9: the run has 8 steps"):
+        rates(2, "--warmup-steps", "9")
+
+
+def test_momentum_is_that_of_sgd():
+    """Two steps along a gradient of 1: 1, and then 1 + 0.5."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    args = argparse.Namespace(optimizer="sgd", momentum=0.5, weight_decay=0.0, learning_rate=1.0, schedule="step",
+                              warmup_steps=0, lr_step=1, lr_gamma=1.0)
+    optimizer, _ = build_optimizer(args, [parameter])
+    for place in (-1, -2.5):
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+        assert parameter.item() == place
+
+
+def test_every_step_of_a_run_takes_its_own_rate(numbers, tmp_path):
+    """In the log the rate of each epoch's first step."""
+    loop.run(numbers("--schedule", "poly", "-l", "0.1"), uniform, task=NUMBERS)
+    logged = [entry["learning_rate"] for entry in epochs_of(tmp_path)]
+    assert logged == pytest.approx([0.1 * (1 - epoch / 6)**0.9 for epoch in range(6)])
+    with pytest.raises(UserError, match="--warmup-steps 49: the run has 48 steps"):
+        loop.run(numbers("--overwrite", "--warmup-steps", "49"), uniform, task=NUMBERS)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 8, 9, 16, 21])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_steps_are_counted_as_the_loader_has_them(rows, processes):
+    args = argparse.Namespace(batch_size=8)
+    sampler = torch.utils.data.DistributedSampler(range(rows), processes, 0)
+    loader = torch.utils.data.DataLoader(range(rows), 8 // processes, sampler=sampler, collate_fn=as_it_is,
+                                         drop_last=loaders.drops_last(args, rows))
+    assert loaders.steps_per_epoch(args, rows, processes) == len(loader)
