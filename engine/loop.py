@@ -70,19 +70,24 @@ def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, re
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
         task.check(args, splits)  # what is wrong with a file is found before PyTorch is loaded
-        fabric = start_fabric(args)
-        fabric.barrier()  # every process has found the folder free before the first one writes to it
-        state = build_state(args, fabric, networks, len(splits["train"]), task, frozen, memory)
-        loaders = build_loaders(args, splits, fabric, task)
-        objective = objective or WeightedLoss(fabric, task, weigh, selects)
-        if fabric.is_global_zero:
-            run_folder.open_run(args, folder, splits)
-        fabric.barrier()
-        if args.resume and (folder / "last.ckpt").exists():
-            state.restore(checkpoint.load(folder / "last.ckpt"))
-        with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
-            fit(args, fabric, state, loaders, task, objective, folder, stop)
-            return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
+        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen)
+
+
+def train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen) -> dict:
+    """The part of `run` that needs a device: build, train, test; the content of result.json."""
+    fabric = start_fabric(args)
+    fabric.barrier()  # every process has found the folder free before the first one writes to it
+    state = build_state(args, fabric, networks, len(splits["train"]), task, frozen, memory)
+    loaders = build_loaders(args, splits, fabric, task)
+    objective = objective or WeightedLoss(fabric, task, weigh, selects)
+    if fabric.is_global_zero:
+        run_folder.open_run(args, folder, splits)
+    fabric.barrier()
+    if args.resume and (folder / "last.ckpt").exists():
+        state.restore(checkpoint.load(folder / "last.ckpt"))
+    with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
+        fit(args, fabric, state, loaders, task, objective, folder, stop)
+        return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------

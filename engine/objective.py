@@ -26,7 +26,8 @@ class WeightedLoss:
 
     def __init__(self, fabric, task: Task, weigh: Callable, selects: bool = False):
         self.fabric, self.task, self.weigh, self.selects = fabric, task, weigh, selects
-        self.means = self.kept = None
+        self.means: torch.Tensor | None = None
+        self.kept: torch.Tensor | None = None
 
     def __call__(self, outputs: list, batch: dict, epoch: int) -> list:
         with torch.no_grad():
