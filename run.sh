@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One door to everything:
-#   bash run.sh                      set up, then the main job on the built-in sample set (about 6 minutes on 2 cores)
+#   bash run.sh                      set up, then the main job on the built-in sample set (about 5 minutes on 2 cores)
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks; see quick.py
 #   bash run.sh table1 ... table5 --data CSVDIR [flags]     one of the paper's tables, with seeds and controls; see tables.py
 #   bash run.sh figure3 --data CSVDIR [flags]               the lowest and the highest weights; `all`: tables and figure
