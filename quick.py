@@ -13,8 +13,6 @@ masks. Flags that are not listed go to every training (e.g. --precision bf16-mix
 call with other flags, or after files were added to the folder, is refused under the same --name.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
@@ -25,12 +23,11 @@ from data.splits import is_picture
 from engine import lock, run_folder
 from engine.run_folder import inside
 from models import NAMES
-from reports.experiment import DRAWN, Cell, add_plan_judge_flag, training_flags
+from reports.experiment import DRAWN, KD, PLAIN, TEACHER, Cell, add_plan_judge_flag, training_flags
 from reports.plan import Job, named_files, run_plan
 from reports.report_files import report_text
 
 RATIO = 0.6  # share of noisy masks
-PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 RECOMMENDED = "pixels"
 
 
@@ -88,7 +85,7 @@ def listing(folder):
     """16 hex digits that change with the pictures in images/ (names, sizes) and masks/ (names, content)."""
     found = [(name, path.name, path.stat().st_size if name == "images" else run_folder.file_digest(path))
              for name in ("images", "masks") for path in sorted((folder / name).iterdir()) if is_picture(path)]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+    return run_folder.hashed(found)
 
 
 def plan(args):

@@ -107,7 +107,7 @@ def digest(rows):
     files = [[os.path.basename(row[paths[0]]), os.path.getsize(row[paths[0]]),
               *(fact for name in paths[1:] for fact in (os.path.basename(row[name]), file_digest(row[name])))]
              for row in rows.to_dict("records")] if paths else []
-    return _hashed([files, [rows[name].tolist() for name in rows if name not in paths]])
+    return hashed([files, [rows[name].tolist() for name in rows if name not in paths]])
 
 
 def path_columns(rows):
@@ -125,9 +125,9 @@ def _digest_of(path, changed, size):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _hashed(content):
+def hashed(content):
     """16 hex digits that stand for a JSON-ready content."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def recorded(args):
@@ -172,7 +172,7 @@ def row_facts(splits):
     if test is not None:
         files = test[path_columns(test)].to_numpy().tolist()
         names = [(*map(os.path.basename, paths), os.path.getsize(paths[-1])) for paths in files if paths]
-        facts["test_set"] = _hashed(names) if names else digest(test)
+        facts["test_set"] = hashed(names) if names else digest(test)
     return facts
 
 

@@ -16,7 +16,8 @@ from engine import run_folder
 from engine.flags import train_parser
 from reports.plan import ROOT, Job, named_files
 
-WEIGHING = ("train_with_Teacher_weight.py", "train_with_KDweight.py")  # scripts that ask how good the judge is
+PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
+WEIGHING = (TEACHER, KD)  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
            "seed", "model", "encoder", "encoder_weights"}  # flags of a training that the plan sets

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shlex
@@ -19,7 +17,7 @@ from typing import Any
 
 from cli.files import UserError, progress, read_json, write_json
 from cli.machine import usable_cores
-from engine.run_folder import FREE_FLAGS, file_digest
+from engine.run_folder import FREE_FLAGS, file_digest, hashed
 
 ROOT = Path(__file__).resolve().parents[1]  # of the scripts
 SHOWN_LINES = 3  # of a failed command's log
@@ -58,7 +56,7 @@ class Job:
     def stamp(self) -> str:
         """16 hex digits that stand for the command, its input files and the stamps of its needs."""
         content = [self.settings, sorted(need.stamp for need in self.needs)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return hashed(content)
 
     @property
     def stamp_path(self) -> Path:

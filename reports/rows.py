@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reports.experiment import DRAWN, Cell
+from reports.experiment import DRAWN, KD, PLAIN, TEACHER, Cell
 from reports.plan import Job
 
-PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 Plan = Callable[[Cell], Job]
 Role = Literal["method", "baseline", "upper", "control"]
 
