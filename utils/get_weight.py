@@ -196,7 +196,8 @@ def _is_summary(path: Path, out: Path | str) -> bool:
         return False
 
 
-def main() -> None:
+def weight_parser() -> argparse.ArgumentParser:
+    """The parser of this tool's flags."""
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", help="folder of the teacher's pseudo-labels, or of another model's masks")
@@ -219,24 +220,27 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     add_class_flag(parser)
     add_score_flags(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError if the flags contradict one another."""
     by_truth = args.known is not None
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
         raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
                         "--csv and --known (weights by the noise that was added)")
     if args.sharpen and (args.shard or not args.pred_dir):
         raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
-    if args.shard:
-        if args.mix or args.join or args.truth or by_truth:
-            raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
-        check_outputs([args.out], True, [args.csv])  # what --join will write
-        args.out = str(part_path(args.out, *args.shard))
+    if args.shard and (args.mix or args.join or args.truth or by_truth):
+        raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 
-    check_written(args)
-    if args.truth and args.csv:
-        truth_masks(args, read_rows(args.csv))  # before the scoring, which may take hours
-    rows, judge = weighted_rows(args)
-    beside = check_written(args, *rows["image"], *rows["mask"])  # --join has learnt meanwhile which CSV was scored
+
+def write_weights(args: argparse.Namespace, rows: pd.DataFrame, judge: dict, beside: Path) -> None:
+    """Write the rows with their weights to --out and the summary to `beside`, and print the summary.
+
+    Args:
+        judge: what `weighted_rows` knows of the weights' judge.
+    """
     facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
     summary, text = summarise(rows)
     if args.truth:
@@ -247,6 +251,20 @@ def main() -> None:
         write_json(written_at(beside), {"out": args.out, **vars(args), **summary, **judge, **facts})
         write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
     print(f"{args.out}: weights of {len(rows)} rows\n{line}\n{text}")
+
+
+def main() -> None:
+    args = weight_parser().parse_args()
+    check_flags(args)
+    if args.shard:
+        check_outputs([args.out], True, [args.csv])  # --join will write this file
+        args.out = str(part_path(args.out, *args.shard))
+    check_written(args)
+    if args.truth and args.csv:
+        truth_masks(args, read_rows(args.csv))  # refuses a wrong --truth before hours of scoring
+    rows, judge = weighted_rows(args)
+    beside = check_written(args, *rows["image"], *rows["mask"])  # again: --join knows only now which CSV was scored
+    write_weights(args, rows, judge, beside)
 
 
 if __name__ == "__main__":
