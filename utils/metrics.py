@@ -1,4 +1,4 @@
-"""Scores of a whole split: counts are gathered per image, ratios are taken once at the end.
+"""Scores of a whole split: counts are added up over the images, ratios are computed once at the end.
 
 Legend: B images, C classes, H x W pixels.
 """
@@ -62,7 +62,7 @@ class SplitScores:
 def over_processes(fabric, tensors, how):
     """`sum` or `mean` of tensors over all processes, element by element.
 
-    One process is left alone: there Lightning's DataParallel strategy would average over the elements.
+    With one process it does nothing: Lightning's DataParallel strategy would average over the elements.
     """
     return fabric.all_reduce(tensors, reduce_op=how) if fabric.world_size > 1 else tensors
 
