@@ -5,7 +5,7 @@
     python predict.py --checkpoint runs/NAME/best.ckpt --images photos more/one.jpg --out-dir labels
 
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
-before it where two images share a stem. They appear together, when all are made.
+before it where two images share a stem. They appear together, when all of them are finished.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from engine.prediction import predict
 
 
 def listed_images(paths: list[str]) -> list[str]:
-    """The images among files and folders, in their order; those of a folder sorted by name, without its subfolders.
+    """Paths of all images that files and folders name, in their order; a folder's images sorted by name, no subfolders.
 
     Raises:
         UserError: a path is missing, a folder holds no image, or a file is none.

@@ -1,9 +1,9 @@
-"""utils/get_weight.py from the shell, against only decoding the same files, and its scores against other ways to them.
+"""Time of utils/get_weight.py, compared with only decoding the same files; and of its BF, compared with other implementations.
 
     python benchmarks/bench_weights.py --photos data/generated/people
 
-Pairs of 321x321 binary masks (those of DIR/masks, or drawn people, against noisy ones) and of 2048x1024 label maps of 19
-classes (smooth random regions, against noisy ones). Peers: MONAI's compute_surface_dice (pip install -r
+A pair is a label map and a noisy copy: binary masks of 321x321 (from DIR/masks, or drawn people) and maps of 2048x1024 with 19
+classes (smooth random regions). Peers: MONAI's compute_surface_dice (pip install -r
 benchmarks/requirements.txt), distances of all pairs of boundary points (scipy's cdist, as exact scorers do it), and
 max-pooling in a 5x5 window, pair by pair.
 """
@@ -71,7 +71,7 @@ def by_window(a, b):
 
 
 def by_monai(a, b):
-    """Surface Dice of the foreground; its distances are counted up to the tolerance and include it."""
+    """Surface Dice of the foreground; it counts distances up to the tolerance, and equal to it."""
     import torch
     from monai.metrics import compute_surface_dice
 
@@ -115,7 +115,7 @@ def peer_seconds(csv, pseudo, pairs, rounds):
 
 
 def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
-    """Seconds per pair of what get_weight.py does one after the other with --workers 1: dict of name -> list."""
+    """Seconds per pair of each stage of get_weight.py with --workers 1: dict of name -> list."""
     cv2.setNumThreads(1)
     files = pair_files(csv, pseudo, pairs)
     maps = [[read_checked_mask(path, num_classes) for path in pair] for pair in files]
@@ -125,7 +125,7 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
         pseudo_label_names(table)
         write_rows(csv.with_name("copy.csv"), table.assign(weight=0.5), "weight")
 
-    def each(read):  # one after the other, none kept
+    def each(read):  # one at a time, to keep memory small
         for pair in files:
             for path in pair:
                 read(path)
@@ -139,7 +139,7 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
 
 
 def two_at_once(command):
-    """Seconds of two processes that run the same: how far two cores are from being twice one."""
+    """Seconds of two equal processes side by side; shows how much of twice the speed two cores give."""
     with ThreadPoolExecutor(2) as both:
         return max(seconds for seconds, _ in both.map(lambda _: run_command(command, **ONE_THREAD), range(2)))
 

@@ -1,4 +1,4 @@
-"""What users really pass: each works as they expect, or ends with a message that names it, exit code 2, and leaves nothing."""
+"""Inputs that users really pass: each works, or ends with a message that names it, exit code 2 and no files left."""
 
 import runpy
 import time
@@ -358,7 +358,7 @@ def named(cases):
 
 
 def check(monkeypatch, capsys, folder, script, message, *flags):
-    """Run, and hold it to its promise; returns the error text."""
+    """Run a case and check what it promises; returns the error text."""
     before, began = {path for path in folder.rglob("*")}, time.monotonic()
     code, errors = run(monkeypatch, capsys, folder, script, *flags)
     assert "Traceback" not in errors

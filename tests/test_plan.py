@@ -1,4 +1,4 @@
-"""Plans of commands: order, what is skipped, what a failure stops."""
+"""Plans of commands: their order, skipped jobs, and jobs that a failure stops."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The loop on tasks of other kinds, with other objectives, memories, frozen networks and schedules of the learning rate."""
+"""The loop on other tasks, with other objectives, memories, frozen networks and schedules of the learning rate."""
 
 import argparse
 import json

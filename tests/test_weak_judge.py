@@ -1,4 +1,4 @@
-"""Weights by a judge that knows little: told, not sharpened, refused; and what a JSON beside a CSV says of its weights."""
+"""Weights by a weak judge: reported, not sharpened, refused; and the JSON of facts beside a weight CSV."""
 
 import json
 import shutil
