@@ -1,4 +1,4 @@
-"""Tools that every other package uses: one-line errors, flag types, progress bars, whole files, usable cores and memory.
+"""The lowest layer: errors of one line, types of flags, progress, files that are whole or absent, usable cores and memory.
 
 It imports no other package of this project.
 """

@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use; a container's limits count (cgroup v2)."""
+"""Cores and memory that this process may use, within the limits of its container (cgroup v2)."""
 
 import math
 import re
@@ -10,7 +10,7 @@ CGROUP = "/sys/fs/cgroup"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, >= 1: its affinity, or a container's CPU quota if lower."""
+    """Number of cores that this process may use, 1 or more: those it is bound to, or the container's share if that is less."""
     process = psutil.Process()
     bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # not on macOS
     try:
@@ -21,7 +21,7 @@ def usable_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that may still be taken."""
+    """Free memory in bytes, within the limit of the container."""
     free = psutil.virtual_memory().available
     try:
         limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))

@@ -18,7 +18,7 @@ RECORD = "prepared.json"
 
 
 def files_by_stem(folder: Path) -> dict[str, Path]:
-    """dict of stem -> path of the images in a folder; a line on stderr counts the other files and folders.
+    """dict of stem -> path of the images in a folder; other files are named on stderr.
 
     Raises:
         UserError: no such folder, no images, two files of one stem, or a name that is not UTF-8.
@@ -184,7 +184,7 @@ def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
 
 
 def prepared_data_set(folder: Path | str) -> str | None:
-    """Which of the paper's data sets a prepared folder holds; None for another or an unknown one."""
+    """Which of the paper's data sets a prepared folder holds; None if it holds another one or does not say."""
     record = Path(folder) / RECORD
     return read_json(record).get("data_set") if record.exists() else None
 
