@@ -48,7 +48,7 @@ def main():
                         "DIR/PATTERN where they have other names, such as sam/{stem}_mask.png")
     args = parser.parse_args()
     if args.pixels and args.keep_loss_size:
-        raise UserError("--keep-loss-size goes without --pixels, whose mean weight nobody knows beforehand")
+        raise UserError("--keep-loss-size goes without --pixels: the mean weight of pixels is not known before training")
     check_weights(args)
     reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
     method = weigh_pixels if args.pixels else weigh

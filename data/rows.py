@@ -49,7 +49,7 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
     """
     table = read_header(csv, needs_weights, rows=None)
     if needs_levels and "iterations" not in table.columns:
-        raise UserError(f"{csv}: has no column `iterations`, so nobody knows which masks are noisy")
+        raise UserError(f"{csv}: has no column `iterations`, which marks the noisy masks")
     folder = Path(csv).resolve().parent
     faults = []
     rows = pd.DataFrame(index=table.index)
