@@ -9,10 +9,11 @@ method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap 
 Each result.json names its scores, so runs of any task can be tabulated, but not of two tasks together.
 
 writes to --out: table.md, table.csv and table.json (everything, in 0..1), learning_curves.png, noise.png (scores against the
-share of noisy annotations), gain.png (what is won against how well the weights find the noisy annotations), and, from weight CSVs, weights.png
-(how the weights spread) and examples.png (annotations with the lowest and the highest weights; the paper's Figure 3);
-report.html holds all of it in one file, with a legend in words. The files of the 20 lowest weights stand in table.md. With
---recommended NAME a sentence says whether those runs beat the baseline, and which option to take.
+share of noisy annotations), gain.png (the score won against the AUROC of the weights), and, from weight CSVs, weights.png (how
+many annotations have which weight) and examples.png (the lowest and the highest weights; the paper's Figure 3); report.html
+holds all of it in one file and explains the scores. The files of the 20 lowest weights stand in table.md. With
+--recommended NAME a sentence says whether those runs beat the baseline, and which option to take; it goes by the last of the
+compared scores (of segmentation, BF).
 
     python report.py --json docs/results/people.json      prints the tables of a table.json again
 """
@@ -56,7 +57,10 @@ def main():
 
     results, out = read_runs(args.runs), Path(args.out)
     check_names(args, results)
-    legend = read_legend(args.classes, class_count(next(iter(results.values()))) or 0)
+    classes = class_count(next(iter(results.values())))
+    if classes is None and args.classes:
+        raise UserError(f"--classes {args.classes}: these runs have no scores of classes; leave the flag out")
+    legend = read_legend(args.classes, classes or 0)
     content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean",
                "recommended": args.recommended, **packed(results)}
     tables = read_weights(args.weights, args.noisy_csv)

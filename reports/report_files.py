@@ -49,9 +49,12 @@ def result_tables(results: Results, legend: Legend | None = None, baseline: str 
 
 
 def _by_label(results: Results, which: str) -> dict[str, list[dict]]:
-    """dict of group -> scores of its first network, one dict per seed."""
-    return {group["label"]: [results[folder][which][0] for folder in group["runs"].values()]
-            for group in comparison.group_runs(results)}
+    """dict of group, with its noise share where others have the same label -> scores of its first network, a dict per seed."""
+    groups = comparison.group_runs(results)
+    labels = [group["label"] for group in groups]
+    names = [label if labels.count(label) == 1 else f"{label}, noise {comparison.percent(group['noise_share'], 0)}"
+             for label, group in zip(labels, groups)]
+    return {name: [results[folder][which][0] for folder in group["runs"].values()] for name, group in zip(names, groups)}
 
 
 def packed(results: Results) -> dict:
