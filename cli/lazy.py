@@ -23,6 +23,7 @@ class LazyModule(ModuleType):
 
 if TYPE_CHECKING:
     import jinja2 as jinja2
+    import lightning_fabric as lightning_fabric
     import sklearn.metrics as sklearn_metrics
     import sklearn.mixture as sklearn_mixture
     import sklearn.model_selection as sklearn_model_selection
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from scipy import stats as scipy_stats
 else:
     torch = LazyModule("torch")
+    lightning_fabric = LazyModule("lightning_fabric")
     jinja2 = LazyModule("jinja2")
     plt = LazyModule("matplotlib.pyplot")
     sklearn_metrics = LazyModule("sklearn.metrics")

@@ -1,12 +1,10 @@
 """The names and titles of scores. A run's result.json tells them: `titles` (score name -> title) and `compared` (names)."""
 
-import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cli.files import UserError
 from engine.task import SEGMENTATION
-from utils.metrics import markdown_table
+from utils.metrics import markdown_table, mean_percent
 
 Results = dict[str, dict]  # folder of a run -> content of its result.json
 PER_CLASS = "_per_class"  # end of the name of a score that is a list, one value per class
@@ -74,12 +72,6 @@ def class_table(scores_of: dict[str, list[dict]], titles: dict[str, str], classe
         titles: of `class_titles`.
         classes: their names.
     """
-    lines = [[name, *(" / ".join(_mean_percent(scores[key][c] for scores in seeds) for key in titles)
+    lines = [[name, *(" / ".join(mean_percent(scores[key][c] for scores in seeds) for key in titles)
                       for seeds in scores_of.values())] for c, name in enumerate(classes)]
     return markdown_table([" / ".join(titles.values()), *scores_of], lines)
-
-
-def _mean_percent(values: Iterable[Any]) -> str:
-    """Mean of values in 0..1, in percent; those that were not measured (None) do not count."""
-    measured = [100 * value for value in values if value is not None]
-    return f"{statistics.fmean(measured):.1f}" if measured else "-"

@@ -72,9 +72,9 @@ def test_a_classification_is_tabulated_drawn_and_judged(classifiers, tmp_path, m
     out = tmp_path / "out"
     report(monkeypatch, *classifiers, "--out", out, "--baseline", "noisy", "--clean", "clean")
     table = (out / "table.md").read_text()
-    assert table.startswith("Last epoch (50 test images, percent):\n\n| run | noise | seeds | Accuracy ± sd | Balanced accuracy "
-                            "± sd | Δ Accuracy ± 95 % | Δ Balanced accuracy ± 95 % | gap recovered, Accuracy / Balanced accuracy "
-                            "| AUROC |\n")
+    assert table.startswith("Last epoch (50 test images, percent):\n\n| run | noise | seeds | Accuracy ± sd | "
+                            "Balanced accuracy ± sd | Δ Accuracy ± 95 % | Δ Balanced accuracy ± 95 % | "
+                            "gap recovered, Accuracy / Balanced accuracy | AUROC |\n")
     assert "| mine | 40 | 2 | 75.00 ± 0.00 | 70.00 ± 0.00 | +20.00 ± 0.00 | +20.00 ± 0.00 | 50 / 50 | 0.900 |\n" in table
     by_class = table[table.index("Last epoch, by class:"):].splitlines()[2:]
     assert by_class[0].startswith("| Recall | clean | noisy, noise 20 | mine, noise 20 | other, noise 20 | noisy, noise 40 |")
