@@ -1,4 +1,4 @@
-"""Finished runs side by side: seeds averaged, differences to the baseline, and how much of the gap a method wins back.
+"""Compare finished runs: means over seeds, differences to the baseline, and how much of the gap a method wins back.
 
 A *group* is the runs that differ in nothing but their seed: one method at one noise share. Scores are in 0..1 here and in
 percent in the tables.
@@ -71,7 +71,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None
 
 def paired_difference(method: dict[int, float],
                       baseline: dict[int, float]) -> tuple[float | None, float | None, int | None]:
-    """How far a method is above the baseline, seed by seed.
+    """The mean difference between a method and the baseline, taken seed by seed.
 
     Args:
         method, baseline: dict of seed -> score.
@@ -95,10 +95,10 @@ def recovered(method: float, baseline: float, clean: float, least: float = 0.01)
 
     Args:
         method, baseline, clean: mean scores, 0..1.
-        least: a gap below it, one point, is within what another seed changes: nothing to divide by.
+        least: the smallest gap that counts, one point by default; another seed can change a score by as much.
 
     Returns:
-        float; None where there is no gap.
+        float; None where the gap is smaller than `least`.
     """
     return (method - baseline) / (clean - baseline) if clean - baseline >= least else None
 

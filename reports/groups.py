@@ -20,7 +20,7 @@ PATH_FLAGS = {"load", "pixels", "pred_dir"}  # each seed may have a file of its 
 
 
 def group_runs(results: Results) -> list[dict]:
-    """Groups of runs that differ in nothing but their seed; of equal flags and seeds, the name tells methods apart.
+    """Groups of runs that differ only in their seed. Runs of equal flags and equal seeds are told apart by their names.
 
     Args:
         results: dict of folder -> content of result.json.
@@ -53,8 +53,8 @@ def group_runs(results: Results) -> list[dict]:
 
 
 def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:
-    """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
-    (its folder may differ, as each seed has masks of its own).
+    """What two seeds of one method have in common: the script, its flags, the noise share, and the file name of the training CSV
+    (each seed may have a folder of its own).
 
     Args:
         left_out: flags that do not count.
@@ -100,7 +100,7 @@ def _comparable(flag: str, value: Any, result: dict) -> Any:
 
 
 def network_of(args: dict, number: int = 0) -> tuple:
-    """What stands for the architecture of a run's network: two networks of equal values may be compared.
+    """The architecture of a run's network; networks of equal architecture may be compared.
 
     Args:
         args: flags of the run.

@@ -31,10 +31,10 @@ def result_tables(results: Results, legend: Legend | None = None, baseline: str 
 
     Args:
         results: dict of run -> content of result.json.
-        legend: names the classes where there are more than two.
+        legend: names of the classes, for the table by class.
         baseline, clean: see `comparison.compare`.
 
-    Both, since annotations that are coarse in validation too may choose an early epoch; without validation they are the same.
+    Noisy validation annotations may choose an early epoch, so both are shown where they differ.
     """
     first, by_class, parts = next(iter(results.values())), class_titles(results), []
     tested = first["test"][0].get("images") or first.get("rows", {}).get("test")
@@ -77,7 +77,7 @@ def unpacked(content: dict) -> Results:
 def read_weights(csvs: Sequence[Path | str], noisy_csv: Path | str | None = None) -> dict[str, pd.DataFrame]:
     """dict of CSV stem -> its rows with `weight` and, where the CSV or --noisy-csv knows them, `iterations`.
 
-    Where two stems are the same, as many folders stand before them as tell all apart.
+    Where two stems are equal, names start with as many folders as make them unique.
 
     Raises:
         UserError: a CSV is named twice; --noisy-csv has no `iterations`, or other rows than a weight CSV.

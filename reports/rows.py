@@ -29,7 +29,7 @@ class Row:
         job: function of a cell that gives the job of its run.
         role: controls and upper bounds run once, at the highest share of noisy masks.
         upper: of a baseline, the name of the upper bound of its network: without noise it stands in for the baseline.
-        on_clean: whether a method also runs where no mask is noisy.
+        on_clean: whether a method also runs without noise.
         needs_noise_levels: whether its weights need to know which masks are noisy.
     """
 
@@ -70,7 +70,7 @@ def teacher_row(name: str, title: str, metric: str, student: str = TEACHER, teac
 
 
 def two_network_row(name: str, title: str, ramp: bool = True) -> Row:
-    """A row of a method that trains two networks.
+    """A row of a method that trains two networks at once.
 
     Args:
         name: of the run; train_NAME.py is its script.
@@ -119,7 +119,7 @@ def weight_controls(weights_of: Plan, prefix: str = "", needs_noise_levels: bool
 
 
 def pixel_row(name: str, title: str, *flags: str, role: Role = Role.METHOD, on_clean: bool = False) -> Row:
-    """A row by the sharpened weights of pixels: a doubted mask counts where its teacher agrees with it."""
+    """A row of sharpened weights by pixels: a mask of low weight still counts in the pixels where its teacher agrees."""
     def job(cell: Cell) -> Job:
         weights = sharp_weights(cell)
         return cell.student(name, TEACHER, weights, "--pixels", weights.pseudo, *flags)

@@ -1,4 +1,4 @@
-"""What a report says in words: how far its teachers can be trusted, and what weights bring on this data."""
+"""The sentences of a report: how well its teachers agree with the annotations, and what the weights win."""
 
 from pathlib import Path
 

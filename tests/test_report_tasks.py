@@ -23,7 +23,7 @@ def classifier_run(name, balanced, seed=0, noise=0.4, auroc=None, accuracy=None,
               "recall_per_class": [balanced, 1.0, None], "images": 50}
     return {"name": name, "script": "x.py", "best_epoch": 1, "epochs": 2, "compared": ["accuracy", "balanced_accuracy"],
             "titles": CLASSES, "test": [scores], "test_last": [scores], "noise_share": noise, "test_set": "1",
-            "weights": None if auroc is None else {"auroc": auroc}, "rows": {"train": 10, "test": 50},
+            "weights": None if auroc is None else {"auroc": auroc}, "rows": {"train": 10, "test": 40},
             "args": {"test_csv": "t.csv", "train_csv": "train.csv", "size": [32, 32], "num_classes": None, "seed": seed,
                      "marker": name, **args}}
 
@@ -103,7 +103,7 @@ def test_one_compared_score_without_validation_is_drawn_and_judged(tmp_path, mon
     folders = write_runs(tmp_path, runs, lambda run: {"loss": [0.5], "valid": None})
     report(monkeypatch, *folders, "--out", tmp_path / "out", "--recommended", "mine")
     assert (tmp_path / "out" / "table.md").read_text() == (
-        "Last epoch (50 test images, percent):\n\n"
+        "Last epoch (40 test images, percent):\n\n"
         "| run | noise | seeds | AP | Δ AP | gap recovered, AP |\n|---|---|---|---|---|---|\n"
         "| noisy | 40 | 1 | 30.00 | - | - |\n| mine | 40 | 1 | 31.00 | +1.00 | 5 |\n| clean | 0 | 1 | 50.00 | - | - |\n\n"
         "Weights bring 1.0 points of AP here, no difference beyond what one seed changes: take no weights (`noisy`).\n")
