@@ -24,7 +24,7 @@ from pathlib import Path
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
 from cli.flags import add_legend_flag
-from data.legend import read_legend
+from data.legend import Legend, read_legend
 from reports.comparison import read_runs
 from reports.report_files import FILES, packed, read_weights, report_text, weight_summaries, write_report
 from reports.scores import class_count
@@ -57,10 +57,7 @@ def main():
 
     results, out = read_runs(args.runs), Path(args.out)
     check_names(args, results)
-    classes = class_count(next(iter(results.values())))
-    if classes is None and args.classes:
-        raise UserError(f"--classes {args.classes}: these runs have no scores of classes; leave the flag out")
-    legend = read_legend(args.classes, classes or 0)
+    legend = legend_of(args.classes, next(iter(results.values())))
     content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean",
                "recommended": args.recommended, **packed(results)}
     tables = read_weights(args.weights, args.noisy_csv)
@@ -71,6 +68,22 @@ def main():
     write_report(out, title_of(results), content, text, tables, args.pred_dir, legend, args.examples)
     print(text)
     print(f"tables and pictures: {out}")
+
+
+def legend_of(path: str | None, result: dict) -> Legend:
+    """Names and colours of the classes of a run; of no classes where the run does not know their number.
+
+    Args:
+        path: --classes.
+        result: content of result.json.
+
+    Raises:
+        UserError: --classes is given but the run does not know the number of classes.
+    """
+    classes = class_count(result)
+    if classes is None and path:
+        raise UserError(f"--classes {path}: these runs have no scores of classes; leave the flag out")
+    return read_legend(path, classes or 0)
 
 
 def title_of(results):

@@ -1,7 +1,7 @@
 """The commands of an experiment: one data set at one share of noisy masks and one seed is a *cell*.
 
-The methods of a cell return jobs (`reports.plan`). Equal calls return the same job, so tables share their runs. Planning writes no
-files.
+The methods of a cell return jobs (`reports.plan`). Equal calls return the same job, so tables share their runs. Planning
+writes no files.
 """
 
 import argparse

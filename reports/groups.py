@@ -53,8 +53,8 @@ def group_runs(results: Results) -> list[dict]:
 
 
 def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:
-    """What two seeds of one method have in common: the script, its flags, the noise share, and the file name of the training CSV
-    (each seed may have a folder of its own).
+    """What two seeds of one method have in common: the script, its flags, the noise share, and the file name of the training
+    CSV (each seed may have a folder of its own).
 
     Args:
         left_out: flags that do not count.
