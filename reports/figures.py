@@ -32,7 +32,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def plot_learning_curves(groups: list[dict], titles: dict[str, str], path: Path) -> None:
+def plot_learning_curves(groups: list[dict], titles: dict[str, str], path: Path, clean: str = "clean") -> None:
     """The compared scores on the validation rows over the epochs; where a run was not validated, the training loss, and the
     mean weight where all runs have one. A line per group is the mean over its seeds, with a band from the worst to the best.
 
@@ -40,8 +40,9 @@ def plot_learning_curves(groups: list[dict], titles: dict[str, str], path: Path)
         groups: of `comparison.group_runs`; their folders hold the logs.
         titles: name -> title of the compared scores.
         path: of the PNG.
+        clean: name of the runs on clean annotations.
     """
-    shares = len({group["noise_share"] for group in groups if group["name"] != "clean"}) > 1
+    shares = len({group["noise_share"] for group in groups if group["name"] != clean}) > 1
     logs = {}  # label -> a log per seed
     for group in groups:
         label = group["label"] + (_percent_noisy(group["noise_share"]) if shares else "")
@@ -71,21 +72,22 @@ def _curves(entries: list[dict], titles: dict[str, str]) -> dict[str, Callable[[
     return curves
 
 
-def plot_noise(rows: list[dict], path: Path) -> bool:
+def plot_noise(rows: list[dict], path: Path, clean: str = "clean") -> bool:
     """The compared scores against the share of noisy annotations: a line per method, with a band of one standard deviation
     over the seeds.
 
     Args:
         rows: of `comparison.compare`.
         path: of the PNG.
+        clean: name of the runs on clean annotations.
 
     Returns:
         whether there was something to draw: a method at two noise shares.
     """
-    clean = [row for row in rows if row["name"] == "clean" and not row["network"]]
+    upper = [row for row in rows if row["name"] == clean and not row["network"]]
     found: dict[tuple[str, int], list[dict]] = {}
     for row in rows:
-        if row["noise_share"] is not None and row["name"] != "clean":
+        if row["noise_share"] is not None and row["name"] != clean:
             found.setdefault((row["name"], row["network"]), []).append(row)
     methods = {name: sorted(each, key=lambda row: row["noise_share"]) for name, each in found.items()
                if len({row["noise_share"] for row in each}) > 1}
@@ -100,7 +102,7 @@ def plot_noise(rows: list[dict], path: Path) -> bool:
             shares = [100 * row["noise_share"] for row in each]
             label = name + (f", network {network + 1}" if network else "")
             _line_with_band(axis, shares, mean, mean - spread, mean + spread, label)
-        for row in clean:
+        for row in upper:
             axis.axhline(_percent_or_nan(row["scores"][score]["mean"]), color="grey", linestyle=":", label="clean annotations")
         axis.set(xlabel="noisy training annotations, %", ylabel=f"{title} on the test set, %")
     _finish(axes, path)

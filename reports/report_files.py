@@ -190,14 +190,15 @@ def write_report(out: Path, title: str, content: dict, text: str, weights: dict[
         examples: annotations at each end of the weights.
     """
     results = unpacked(content)
-    rows = comparison.compare(results, "test_last", content.get("baseline"), content.get("clean", "clean"))
+    clean = content.get("clean", "clean")
+    rows = comparison.compare(results, "test_last", content.get("baseline"), clean)
     lowest = lowest_weights(weights or {})
     text = f"{text}\n{lowest}" if lowest else text
     with together() as written_at:
         drawn = {name: written_at(out / f"{name}.png") for name in PICTURES}
-        figures.plot_noise(rows, drawn["noise"])
+        figures.plot_noise(rows, drawn["noise"], clean)
         figures.plot_gain(rows, drawn["gain"])
-        figures.plot_learning_curves(comparison.group_runs(results), compared_titles(results), drawn["learning_curves"])
+        figures.plot_learning_curves(comparison.group_runs(results), compared_titles(results), drawn["learning_curves"], clean)
         if weights:
             figures.plot_weights(weights, content["weights"], drawn["weights"])
             if pred_dir and legend:

@@ -99,13 +99,13 @@ def test_a_classification_is_tabulated_drawn_and_judged(classifiers, tmp_path, m
 def test_one_compared_score_without_validation_is_drawn_and_judged(tmp_path, monkeypatch):
     """Average precision: counts, and scores that no run measured, have no column; their test rows are counted."""
     runs = {name: detector_run(name, ap, noise) for name, ap, noise in (
-        ("noisy", 0.30, 0.4), ("mine", 0.31, 0.4), ("clean", 0.50, 0.0))}
+        ("noisy", 0.30, 0.4), ("mine", 0.31, 0.4), ("upper", 0.50, 0.0))}
     folders = write_runs(tmp_path, runs, lambda run: {"loss": [0.5], "valid": None})
-    report(monkeypatch, *folders, "--out", tmp_path / "out", "--recommended", "mine")
+    report(monkeypatch, *folders, "--out", tmp_path / "out", "--recommended", "mine", "--clean", "upper")
     assert (tmp_path / "out" / "table.md").read_text() == (
         "Last epoch (40 test images, percent):\n\n"
         "| run | noise | seeds | AP | Δ AP | gap recovered, AP |\n|---|---|---|---|---|---|\n"
-        "| noisy | 40 | 1 | 30.00 | - | - |\n| mine | 40 | 1 | 31.00 | +1.00 | 5 |\n| clean | 0 | 1 | 50.00 | - | - |\n\n"
+        "| noisy | 40 | 1 | 30.00 | - | - |\n| mine | 40 | 1 | 31.00 | +1.00 | 5 |\n| upper | 0 | 1 | 50.00 | - | - |\n\n"
         "Weights bring 1.0 points of AP here, no difference beyond what one seed changes: take no weights (`noisy`).\n")
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["learning_curves.png"]
     with pytest.raises(UserError, match="these runs have no scores of classes"):
