@@ -99,26 +99,11 @@ def score_table(named_scores: dict, titles: dict = TITLES) -> str:
 def _percent(value: float | list[float | None] | None) -> str:
     """A score in 0..1, or a list of them, in percent; `-` for None."""
     if isinstance(value, list):
-        return " ".join(_mean_percent([each]) for each in value)
+        return " ".join(mean_percent([each]) for each in value)
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def class_table(named_scores: dict[str, list[dict]], names: Sequence[str]) -> str:
-    """A text table of the scores of each class, IoU / BF in percent, means over the seeds; a row per class.
-
-    Args:
-        named_scores: dict of column name -> list of `SplitScores.compute` results, one per seed, of more than two classes.
-        names: the classes' names.
-    """
-    lines = []
-    for c, name in enumerate(names):
-        cells = [" / ".join(_mean_percent([each[key][c] for each in seeds]) for key in ("iou_per_class", "bf_per_class"))
-                 for seeds in named_scores.values()]
-        lines.append([name, *cells])
-    return markdown_table(["IoU / BF", *named_scores], lines)
-
-
-def _mean_percent(values: Iterable[float | None]) -> str:
+def mean_percent(values: Iterable[float | None]) -> str:
     """Mean of values in 0..1, in percent; None (not measured) does not count."""
     measured = [100 * value for value in values if value is not None]
     return f"{statistics.fmean(measured):.1f}" if measured else "-"
