@@ -192,7 +192,7 @@ def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypat
     assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 2  # two points of gain show no relation
     assert "<figcaption>Test scores against the share" in page and "<dt>gap recovered</dt>" in page
     assert f"<h1>{tmp_path.name}: noisy, kd</h1>" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)  # the page needs no other file
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # the page needs no other file
     numbers = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert len(numbers) == 5 and numbers[4].startswith("kd,0.6,0.9,1,0.5,")
     monkeypatch.setattr("sys.argv", ["report.py", "--json", str(tmp_path / "out" / "table.json")])
