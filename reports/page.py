@@ -33,8 +33,8 @@ SCORE_WORDS = {  # by the title of a score; a page explains those that its table
 }
 RUN_WORDS = {  # by the name of a run of the main job; a page explains those that its tables show
     "noisy": "The run without weights: all masks count alike.",
-    "kd_bm": "The run by weights of teacher and student, the paper's NLKD. bm is the mean of BF and mIoU, from 0 to 1: how well a "
-             "mask and a prediction agree.",
+    "kd_bm": "The run by weights of teacher and student, the paper's NLKD. bm is the mean of BF and mIoU, from 0 to 1: how "
+             "well a mask and a prediction agree.",
     "pixels": "The run by weights of each pixel: a doubted mask counts where its teacher agrees with it.",
     "clean": "The run on masks without noise, the best that weights could reach.",
 }
