@@ -69,15 +69,20 @@ def read_class_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: 
         if csv:
             refuse_other_names(csv, args.classes)
             splits[split] = read_class_rows(csv, args.classes, needs_weights and split == "train")
+        if split == "train":
+            refuse_one_class(csv, splits[split], args.classes)
     check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
-    train = splits["train"]
-    if train["label"].nunique() < 2:
-        raise UserError(f"{args.train_csv}: all rows have the label {args.classes[train['label'].iloc[0]]}, there is nothing "
-                        "to tell apart; two classes or more are needed")
-    if needs_weights and not train["weight"].any():
+    if needs_weights and not splits["train"]["weight"].any():
         raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from")
-    check_batch(args.size, args.batch_size, train)
+    check_batch(args.size, args.batch_size, splits["train"])
     return splits
+
+
+def refuse_one_class(csv: str, rows: Any, classes: list[str]) -> None:
+    """Raise UserError if all training rows have one label."""
+    if rows["label"].nunique() < 2:
+        raise UserError(f"{csv}: all rows have the label {classes[rows['label'].iloc[0]]}, there is nothing to tell apart; two "
+                        "classes or more are needed")
 
 
 def refuse_other_names(csv: str, classes: list[str]) -> None:
