@@ -3,6 +3,8 @@
 Legend: B samples, C classes.
 """
 
+from __future__ import annotations
+
 import os
 from argparse import Namespace
 from typing import Any
@@ -132,7 +134,7 @@ def class_dataset(rows: Any, args: Namespace, training: bool) -> ClassDataset:
                         args.padding, args.cache, args.seed)
 
 
-def class_losses(output: Any, batch: dict) -> "torch.Tensor":
+def class_losses(output: Any, batch: dict) -> torch.Tensor:
     """Cross-entropy of each sample, float32 (B,).
 
     Args:
@@ -142,7 +144,7 @@ def class_losses(output: Any, batch: dict) -> "torch.Tensor":
     return torch.nn.functional.cross_entropy(main_logits(output).float(), batch["label"], reduction="none")
 
 
-def class_disagreement(logits_a: "torch.Tensor", logits_b: "torch.Tensor", args: Namespace) -> "torch.Tensor":
+def class_disagreement(logits_a: torch.Tensor, logits_b: torch.Tensor, args: Namespace) -> torch.Tensor:
     """1 for the samples on which two networks predict other classes, else 0: float32 (B,) (Malach & Shalev-Shwartz 2017).
 
     Args:
@@ -154,7 +156,7 @@ def class_disagreement(logits_a: "torch.Tensor", logits_b: "torch.Tensor", args:
 class ClassScorer:
     """`ClassScores` of logits (B, C) against the labels of their batches."""
 
-    def __init__(self, num_classes: int, device: Any = "cpu"):
+    def __init__(self, num_classes: int, device: Any = "cpu") -> None:
         self.scores = ClassScores(num_classes, device)
         self.reduce, self.compute = self.scores.reduce, self.scores.compute
 
