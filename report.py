@@ -83,7 +83,8 @@ def legend_of(path: str | None, result: dict) -> Legend:
     classes = class_count(result)
     if classes is None and path:
         raise UserError(f"--classes {path}: these runs have no scores of classes; leave the flag out")
-    return read_legend(path, classes or 0)
+    names = result["args"].get("classes")  # of class labels; a run on masks does not know the names
+    return Legend(classes, names) if classes and names and not path else read_legend(path, classes or 0)
 
 
 def title_of(results):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,21 @@ def load_network(path: Path | str, index: int = 0) -> tuple[torch.nn.Module, dic
     Raises:
         UserError: see `load`; or the network belongs to another task.
     """
-    saved = _network_of(path, index)
-    if not CONFIG <= saved["config"].keys():
-        raise UserError(f"{path}: not a checkpoint of a segmentation network")
-    network = build_from(saved["config"])
+    return load_as(path, index, CONFIG, build_from, "a segmentation network")
+
+
+def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """`load_network` of any task.
+
+    Args:
+        keys: that the network's config must have.
+        build: `Task.build`.
+        kind: of network, for the message.
+    """
+    saved = network_of(path, index)
+    if not keys <= saved["config"].keys():
+        raise UserError(f"{path}: not a checkpoint of {kind}")
+    network = build(saved["config"])
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
@@ -98,7 +109,8 @@ def load_network(path: Path | str, index: int = 0) -> tuple[torch.nn.Module, dic
     return network.eval(), saved["config"]
 
 
-def _network_of(path: Path | str, index: int) -> dict[str, Any]:
+def network_of(path: Path | str, index: int) -> dict[str, Any]:
+    """What a checkpoint says of one network: dict of `config` and `state`; a UserError if it has no such number."""
     networks = load(path)["networks"]
     if index >= len(networks):
         raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}; there is no number {index}")
@@ -111,7 +123,7 @@ def start_from(network: torch.nn.Module, path: Path | str, index: int = 0) -> No
     Raises:
         UserError: the checkpoint's weights do not fit `network`.
     """
-    saved = _network_of(path, index)
+    saved = network_of(path, index)
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
