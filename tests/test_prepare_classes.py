@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from data.label_files import read_label_file
 from data.pictures import read_image
+from tests.conftest import ROOT
 from tests.test_bad_input import run
 from tests.test_bad_tools import contents
 from utils.transition import CIFAR10N_WORST
@@ -60,6 +61,20 @@ def test_digits_are_those_of_scikit_learn(tmp_path, monkeypatch, capsys):
     refused(monkeypatch, capsys, tmp_path, DIGITS, "0003.png exists with other content; pass --overwrite", "--out", "digits")
     assert run(monkeypatch, capsys, tmp_path, DIGITS, "--out", "digits", "--overwrite") == (0, "")
     assert contents(tmp_path) == before
+
+
+def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
+    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    section = guide[guide.index("\n## Class labels\n"):].split("\n## ")[1]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    python ")]
+    assert {script for script, *_ in commands} == {DIGITS, FOLDERS, CIFAR, "utils/class_noise.py"}
+    grow(tmp_path / "my_classes", "a", "b")
+    for script, *flags in commands:
+        if script == CIFAR:  # nothing is fetched here
+            refused(monkeypatch, capsys, tmp_path, CIFAR, "cifar-10-batches-py: not found", *flags[:-1])
+        else:
+            assert run(monkeypatch, capsys, tmp_path, script, *flags) == (0, "")
+    assert (tmp_path / "data/csv/digits/train_worst_0_flips.csv").exists()
 
 
 # --- folders ----------------------------------------------------------------------------------------------------
