@@ -22,14 +22,20 @@ class LazyModule(ModuleType):
 
 
 if TYPE_CHECKING:
+    import jinja2 as jinja2
+    import lightning_fabric as lightning_fabric
     import sklearn.metrics as sklearn_metrics
     import sklearn.mixture as sklearn_mixture
     import sklearn.model_selection as sklearn_model_selection
     import torch as torch
+    from matplotlib import pyplot as plt
     from scipy import special as scipy_special
     from scipy import stats as scipy_stats
 else:
     torch = LazyModule("torch")
+    lightning_fabric = LazyModule("lightning_fabric")
+    jinja2 = LazyModule("jinja2")
+    plt = LazyModule("matplotlib.pyplot")
     sklearn_metrics = LazyModule("sklearn.metrics")
     sklearn_mixture = LazyModule("sklearn.mixture")
     sklearn_model_selection = LazyModule("sklearn.model_selection")
