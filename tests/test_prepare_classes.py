@@ -317,6 +317,7 @@ def test_what_other_flags_made_is_kept(tmp_path, monkeypatch, capsys):
     refused(monkeypatch, capsys, tmp_path, CIFAR, "was made with other flags", *LABELS, "--limit", 3)
 
 
+@pytest.mark.slow
 def test_the_published_labels(real_datasets, tmp_path, monkeypatch, capsys):
     """The part of CIFAR-10N that lies beside the project: shares of wrong labels, and people's confusions."""
     folder = real_datasets / "cifar10n"
@@ -327,7 +328,9 @@ def test_the_published_labels(real_datasets, tmp_path, monkeypatch, capsys):
     parts = splits_of(tmp_path / "out", [f"train_{kind}" for kind in KINDS])
     clean = parts["train_clean"].label
     wrong = {kind: (parts[f"train_{kind}"].label != clean).mean() for kind in KINDS}
-    assert abs(wrong["aggre"] - 0.089) < 5e-4 and abs(wrong["worst"] - 0.400) < 5e-4 and wrong["clean"] == 0
+    labels = np.load(folder / "labels.npz")
+    assert wrong == {kind: (labels[key] != labels["clean_label"]).mean() for kind, key in KINDS.items()}
+    assert abs(wrong["aggre"] - 0.089) < 6e-4 and abs(wrong["worst"] - 0.400) < 6e-4  # 8.9 and 40.0 %, rounded
     names = json.loads((tmp_path / "out/classes.json").read_text())["names"]
     found = 100 * pd.crosstab(clean, parts["train_worst"].label, normalize="index").loc[names, names].to_numpy()
     assert np.abs(found - CIFAR10N_WORST).max() < 5  # about 800 pictures a class
