@@ -15,7 +15,7 @@ Without --test_csv the run does this alone. result.json can be tabulated by repo
 the out-of-fold accuracy on the given labels.
 """
 
-from cli.command_line import command_line, none_or_str, positive_int, seed_number, side_length, tool_parser
+from cli.command_line import class_count, command_line, none_or_str, positive_int, seed_number, side_length, tool_parser
 from cli.files import UserError
 from engine.linear_run import run_linear
 
@@ -33,6 +33,8 @@ def main():
                         help="how many of the last feature maps are averaged")
     parser.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"),
                         help="px that pictures are resized to (default: 96 96; pixels: the first picture's own)")
+    parser.add_argument("--num-classes", type=class_count,
+                        help="where no classes.json names them (default: the largest label + 1)")
     parser.add_argument("--folds", type=positive_int, default=5, help="classifiers that judge, each a part of the rows")
     parser.add_argument("--seed", type=seed_number, default=0, help="of the folds")
     parser.add_argument("--features-dir", metavar="DIR", help="keep the features here, for other runs on the same images "

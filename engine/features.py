@@ -2,6 +2,7 @@
 
 import time
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 from cli.files import UserError, atomic_path, progress
 from cli.lazy import torch
 from cli.machine import free_memory, usable_cores
-from data.pictures import image_size, read_image, resize_image
+from data.pictures import read_image, resize_image
 from engine.run_folder import file_digest, hashed
 
 PIXELS = "pixels"  # in place of an encoder: the picture itself
@@ -19,20 +20,12 @@ DEFAULT_SIZE = (96, 96)  # px, of an encoder's input
 BATCH = 64  # pictures
 
 
-def size_of(args, rows: pd.DataFrame) -> tuple[int, int]:
-    """(H, W) in px to which pictures are resized: --size, else DEFAULT_SIZE, or for pixels the size of the first picture."""
-    if args.size:
-        return tuple(args.size)
-    return image_size(rows["image"].iloc[0]) if args.encoder == PIXELS else DEFAULT_SIZE
-
-
-def features_of(args, rows: pd.DataFrame, size: tuple[int, int], device, folder: Path) -> tuple[np.ndarray, float]:
+def features_of(args, rows: pd.DataFrame, device, folder: Path) -> tuple[np.ndarray, float]:
     """Features of the rows' images, from the file in `folder` where they stand already.
 
     Args:
-        args: with `encoder`, `encoder_weights`, `maps`.
+        args: with `encoder`, `encoder_weights`, `maps`, and `size`, (H, W) in px.
         rows: DataFrame with a column `image`.
-        size: (H, W) in px.
         device: of the encoder.
 
     Returns:
@@ -41,7 +34,7 @@ def features_of(args, rows: pd.DataFrame, size: tuple[int, int], device, folder:
     Raises:
         UserError: an image or the weights cannot be read, or a feature is not finite.
     """
-    path = Path(folder) / f"features_{_made_by(args, rows, size)}.npz"
+    path = Path(folder) / f"features_{_made_by(args, rows)}.npz"
     if path.exists():
         try:
             with np.load(path) as content:
@@ -50,7 +43,7 @@ def features_of(args, rows: pd.DataFrame, size: tuple[int, int], device, folder:
             raise UserError(f"{path}: not readable ({error}); remove it, it is made anew") from None
     began = time.perf_counter()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        features = pixels(rows, size, pool) if args.encoder == PIXELS else encoded(args, rows, size, device, pool)
+        features = pixels(rows, args.size, pool) if args.encoder == PIXELS else encoded(args, rows, device, pool)
     seconds = time.perf_counter() - began
     if not np.isfinite(features).all():
         row = rows.index[~np.isfinite(features).all(1)][0]
@@ -61,18 +54,18 @@ def features_of(args, rows: pd.DataFrame, size: tuple[int, int], device, folder:
     return features, seconds
 
 
-def _made_by(args, rows, size):
+def _made_by(args, rows):
     """16 hex digits that stand for encoder, weights, size and the content of all images, in their order."""
     weights = args.encoder_weights
     known = file_digest(weights) if weights and Path(weights).is_file() else weights
-    return hashed([args.encoder, known, args.maps, list(size), [file_digest(path) for path in rows["image"]]])
+    return hashed([args.encoder, known, args.maps, list(args.size), [file_digest(path) for path in rows["image"]]])
 
 
 def _resized(path, size):
     return resize_image(read_image(path), size)
 
 
-def check_memory(rows: int, width: int, size: tuple[int, int]) -> None:
+def check_memory(rows: int, width: int, size: Sequence[int]) -> None:
     """Raise UserError if features (rows, width) and a standardised copy do not fit the free memory."""
     need, free = 2 * 4 * rows * width, free_memory()
     if need > free:
@@ -80,7 +73,7 @@ def check_memory(rows: int, width: int, size: tuple[int, int]) -> None:
                         f"{free / 2**30:.0f} are free; lower --size, or take an encoder")
 
 
-def pixels(rows: pd.DataFrame, size: tuple[int, int], pool: ThreadPoolExecutor) -> np.ndarray:
+def pixels(rows: pd.DataFrame, size: Sequence[int], pool: ThreadPoolExecutor) -> np.ndarray:
     """The pictures at `size`, 0..1, float32 (N, 3 H W)."""
     check_memory(len(rows), 3 * size[0] * size[1], size)
     found = np.empty((len(rows), 3 * size[0] * size[1]), np.float32)
@@ -90,7 +83,7 @@ def pixels(rows: pd.DataFrame, size: tuple[int, int], pool: ThreadPoolExecutor) 
     return found
 
 
-def encoded(args, rows: pd.DataFrame, size: tuple[int, int], device, pool: ThreadPoolExecutor) -> np.ndarray:
+def encoded(args, rows: pd.DataFrame, device, pool: ThreadPoolExecutor) -> np.ndarray:
     """Features of the frozen encoder, float32 (N, D), see `models.features`."""
     from models.features import build_features
 
@@ -100,7 +93,7 @@ def encoded(args, rows: pd.DataFrame, size: tuple[int, int], device, pool: Threa
         raise UserError(str(error)) from None
     paths, parts = rows["image"].tolist(), []
     for start in progress(range(0, len(paths), BATCH), f"features of {args.encoder}", unit="batch"):
-        pictures = list(pool.map(lambda path: _resized(path, size), paths[start:start + BATCH]))
+        pictures = list(pool.map(lambda path: _resized(path, args.size), paths[start:start + BATCH]))
         batch = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             parts.append(network(batch).float().cpu().numpy())

@@ -4,24 +4,25 @@ import json
 import shutil
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, atomic_path, read_json, write_json
-from data.classification import NORMALISATION, check_class_files, read_class_names, read_class_rows
+from cli.files import atomic_path, read_json, write_json
+from cli.lazy import torch
+from data.classification import NORMALISATION, check_class_files
 from data.legend import FILE_NAME as NAMES
-from data.rows import check_apart
 from engine import run_folder
+from engine.classification import complete, read_class_splits
 from engine.devices import start_fabric
-from engine.features import PIXELS, features_of, size_of
+from engine.features import BATCH, DEFAULT_SIZE, PIXELS, features_of
+from utils.class_scores import CLASS_TITLES, ClassScores
 from utils.confident import wrong_labels
 from utils.linear import choose_strength, stratified_folds, trained
 from utils.metrics import named_scores, score_table
 
-TITLES = {"accuracy": "accuracy"}
 BESIDE = (NAMES, NORMALISATION)  # what a reader of a class CSV finds beside it
 
 
@@ -38,10 +39,10 @@ def run_linear(args) -> dict:
     Raises:
         UserError: anything the user can mend, found before the work begins where that is possible.
     """
-    if args.encoder == PIXELS:
-        args.encoder_weights = None  # there is nothing to load them into
+    asked = filled(args)
+    names = asked.classes
     with run_folder.claimed(args) as folder:
-        splits, names = read_splits(args)
+        splits = read_class_splits(asked)
         run_folder.refuse_other_rows(args, folder, splits)
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
@@ -50,34 +51,32 @@ def run_linear(args) -> dict:
         fold_of = stratified_folds(train["label"].to_numpy(), train["image"].tolist(), args.folds, args.seed, names)
         for split, rows in splits.items():
             check_class_files(getattr(args, f"{split}_csv"), rows)
-        fabric = start_fabric(SimpleNamespace(accelerator=args.accelerator, devices=1, strategy="auto", precision="32-true"))
+        fabric = start_fabric(Namespace(accelerator=args.accelerator, devices=1, strategy="auto", precision="32-true"))
         run_folder.open_run(args, folder, splits)
         return judge_and_test(args, folder, splits, names, fold_of, fabric)
 
 
-def read_splits(args) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Rows of each CSV, and the names of the classes.
+def filled(args: Namespace) -> Namespace:
+    """The flags that reading class labels needs, of a run that has no networks to train; `args` gets size and num_classes.
 
-    Returns:
-        (dict of `train` and, with --test_csv, `test` -> DataFrame of `image`, `label`; names, list of str).
+    Raises:
+        UserError: see `engine.classification.complete`.
     """
-    names = read_class_names(args.train_csv)
-    csvs = {"train": args.train_csv, **({"test": args.test_csv} if args.test_csv else {})}
-    splits = {split: read_class_rows(csv, names)[["image", "label"]] for split, csv in csvs.items()}
-    check_apart([(csv, splits[split]) for split, csv in csvs.items()])
-    names = names or [str(c) for c in range(int(splits["train"]["label"].max()) + 1)]
-    strange = splits.get("test", splits["train"]).query("label >= @len(@names)")
-    if len(strange):
-        raise UserError(f"{args.test_csv}: row {strange.index[0]} has label {strange['label'].iloc[0]}, but the largest one of "
-                        f"{args.train_csv} is {len(names) - 1}")
-    return splits, names
+    if args.encoder == PIXELS:
+        args.encoder_weights = None  # there is nothing to load them into
+    elif args.size is None:
+        args.size = list(DEFAULT_SIZE)
+    asked = Namespace(**vars(args), valid_csv=None, batch_size=BATCH, padding="zero", shift=0)
+    complete(asked)
+    args.size, args.num_classes = asked.size, asked.num_classes
+    return asked
 
 
 def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: np.ndarray, fabric) -> dict:
     """The part of `run_linear` that takes time."""
     train, home = splits["train"], Path(args.features_dir or folder)
-    labels, size = train["label"].to_numpy(), size_of(args, train)
-    features, seconds = features_of(args, train, size, fabric.device, home)
+    labels = train["label"].to_numpy()
+    features, seconds = features_of(args, train, fabric.device, home)
     began = time.perf_counter()
     strength, probabilities, trials = choose_strength(features, labels, fold_of, len(names))
     classifier = trained(features, labels, strength)
@@ -87,18 +86,20 @@ def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: 
 
     test = None
     if "test" in splits:
-        tested, _ = features_of(args, splits["test"], size, fabric.device, home)
-        test = [accuracy_of(classifier.predict(tested), splits["test"]["label"].to_numpy())]
-    found = {"valid": [accuracy_of(probabilities.argmax(1), labels)], "test": test, "seconds": seconds,
+        tested, _ = features_of(args, splits["test"], fabric.device, home)
+        test = [scores_of(classifier.predict(tested), splits["test"]["label"].to_numpy(), len(names))]
+    found = {"valid": [scores_of(probabilities.argmax(1), labels, len(names))], "test": test, "seconds": seconds,
              "parameters": [(features.shape[1] + 1) * len(np.unique(labels))],
              "out_of_fold": {"C": strength, "trials": trials, "flagged": int(flags.sum())}}
     loss = min(trial["log_loss"] for trial in trials)
-    return finish(args, folder, splits, {**found, "features": {"count": features.shape[1], "size": list(size)}}, loss, fabric)
+    return finish(args, folder, splits, {**found, "features": features.shape[1]}, loss, fabric)
 
 
-def accuracy_of(predicted: np.ndarray, labels: np.ndarray) -> dict:
-    """The scores of a split: `accuracy` in 0..1, and its number of `images`."""
-    return {"accuracy": float((predicted == labels).mean()), "images": len(labels)}
+def scores_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> dict:
+    """What `ClassScores.compute` gives of a whole split, int (N,) each."""
+    scores = ClassScores(classes)
+    scores.update(torch.from_numpy(predicted), torch.from_numpy(labels))
+    return scores.compute()
 
 
 def write_judgement(folder: Path, csv: str, rows: pd.DataFrame, names: list[str], probabilities: np.ndarray,
@@ -138,7 +139,7 @@ def finish(args, folder: Path, splits: dict, found: dict, loss: float, fabric) -
     with atomic_path(folder / "log.jsonl") as temporary:
         temporary.write_text(json.dumps(entry) + "\n", encoding="utf-8")
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": 0, "epochs": 1,
-              "compared": list(TITLES), "titles": TITLES, **found, "test_last": found["test"],
+              "compared": ["accuracy"], "titles": CLASS_TITLES, **found, "test_last": found["test"],
               "rows": {split: len(rows) for split, rows in splits.items()}, **run_folder.row_facts(splits),
               "args": run_folder.recorded(args),
               "machine": {**run_folder.machine(fabric), **run_folder.versions(["scikit-learn"])}}
@@ -147,6 +148,6 @@ def finish(args, folder: Path, splits: dict, found: dict, loss: float, fabric) -
     print(f"out-of-fold accuracy on the given labels {100 * found['valid'][0]['accuracy']:.2f} % (C {chosen['C']:g}); "
           f"{chosen['flagged']} of {count} labels are judged wrong")
     if found["test"]:
-        print(f"test:\n{score_table(named_scores(args.name, result, 'test'), TITLES)}")
+        print(f"test:\n{score_table(named_scores(args.name, result, 'test'), CLASS_TITLES)}")
     print(f"results: {folder / 'result.json'}")
     return result

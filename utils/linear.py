@@ -61,7 +61,8 @@ def stratified_folds(labels: np.ndarray, images: Sequence[str], folds: int, seed
         raise UserError(f"all rows are labelled {names[labels[0]]}; a classifier needs two classes at least")
     own = pd.Series(list(images)).groupby(labels).nunique()
     if own.min() < folds:
-        raise UserError(f"class {names[own.idxmin()]} has {own.min()} image{'s' * (own.min() > 1)}, fewer than --folds {folds}; "
+        count = f"{own.min()} image{'s' * (own.min() > 1)}"
+        raise UserError(f"class {names[own.idxmin()]} has {count}, fewer than --folds {folds}; "
                         "lower it, or leave the class out")
     fold_of = np.zeros(len(labels), int)
     alone = len(set(images)) == len(labels)
