@@ -18,21 +18,48 @@ from engine.run_folder import file_digest, hashed
 PIXELS = "pixels"  # in place of an encoder: the picture itself
 DEFAULT_SIZE = (96, 96)  # px, of an encoder's input
 BATCH = 64  # pictures
+BYTES_PER_PIXEL = 128  # of a batch in an encoder, whose first maps are the largest
 
 
-def features_of(args, rows: pd.DataFrame, device, folder: Path) -> tuple[np.ndarray, float]:
-    """Features of the rows' images, from the file in `folder` where they stand already.
+def build_encoder(args, rows: int):
+    """The frozen encoder, see `models.features`; None for pixels.
 
     Args:
         args: with `encoder`, `encoder_weights`, `maps`, and `size`, (H, W) in px.
+        rows: of the largest split.
+
+    Raises:
+        UserError: there is no such encoder, its weights do not fit it, or the memory does not hold what it takes.
+    """
+    area, free = args.size[0] * args.size[1], free_memory()
+    need = 2 * 4 * rows * 3 * area if args.encoder == PIXELS else BATCH * area * BYTES_PER_PIXEL
+    if need > free:
+        raise UserError(f"--size {args.size[0]} {args.size[1]}: takes {need / 2**30:.0f} GiB of memory, {free / 2**30:.0f} are "
+                        "free; lower --size")
+    if args.encoder == PIXELS:
+        return None
+    from models.features import build_features
+
+    try:
+        return build_features(args.encoder, args.encoder_weights, args.maps)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def features_of(args, rows: pd.DataFrame, network, device, folder: Path) -> tuple[np.ndarray, float]:
+    """Features of the rows' images, from the file in `folder` where they stand already.
+
+    Args:
+        args: see `build_encoder`.
         rows: DataFrame with a column `image`.
+        network: of `build_encoder`.
         device: of the encoder.
 
     Returns:
         (float32 (N, D) in the order of the rows, seconds that it took to compute them).
 
     Raises:
-        UserError: an image or the weights cannot be read, or a feature is not finite.
+        UserError: an image cannot be read, or a feature is not finite.
     """
     path = Path(folder) / f"features_{_made_by(args, rows)}.npz"
     if path.exists():
@@ -43,7 +70,7 @@ def features_of(args, rows: pd.DataFrame, device, folder: Path) -> tuple[np.ndar
             raise UserError(f"{path}: not readable ({error}); remove it, it is made anew") from None
     began = time.perf_counter()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        features = pixels(rows, args.size, pool) if args.encoder == PIXELS else encoded(args, rows, device, pool)
+        features = encoded(args, rows, network.to(device), device, pool) if network else pixels(rows, args.size, pool)
     seconds = time.perf_counter() - began
     if not np.isfinite(features).all():
         row = rows.index[~np.isfinite(features).all(1)][0]
@@ -65,17 +92,8 @@ def _resized(path, size):
     return resize_image(read_image(path), size)
 
 
-def check_memory(rows: int, width: int, size: Sequence[int]) -> None:
-    """Raise UserError if features (rows, width) and a standardised copy do not fit the free memory."""
-    need, free = 2 * 4 * rows * width, free_memory()
-    if need > free:
-        raise UserError(f"--size {size[0]} {size[1]}: {rows} rows of {width} features take {need / 2**30:.0f} GiB of memory, "
-                        f"{free / 2**30:.0f} are free; lower --size, or take an encoder")
-
-
 def pixels(rows: pd.DataFrame, size: Sequence[int], pool: ThreadPoolExecutor) -> np.ndarray:
     """The pictures at `size`, 0..1, float32 (N, 3 H W)."""
-    check_memory(len(rows), 3 * size[0] * size[1], size)
     found = np.empty((len(rows), 3 * size[0] * size[1]), np.float32)
     pictures = pool.map(lambda path: _resized(path, size), rows["image"])
     for row, picture in enumerate(progress(pictures, "pixels", len(rows), "image")):
@@ -83,14 +101,8 @@ def pixels(rows: pd.DataFrame, size: Sequence[int], pool: ThreadPoolExecutor) ->
     return found
 
 
-def encoded(args, rows: pd.DataFrame, device, pool: ThreadPoolExecutor) -> np.ndarray:
+def encoded(args, rows: pd.DataFrame, network, device, pool: ThreadPoolExecutor) -> np.ndarray:
     """Features of the frozen encoder, float32 (N, D), see `models.features`."""
-    from models.features import build_features
-
-    try:
-        network = build_features(args.encoder, args.encoder_weights, args.maps).to(device)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     paths, parts = rows["image"].tolist(), []
     for start in progress(range(0, len(paths), BATCH), f"features of {args.encoder}", unit="batch"):
         pictures = list(pool.map(lambda path: _resized(path, args.size), paths[start:start + BATCH]))

@@ -12,12 +12,13 @@ import pandas as pd
 
 from cli.files import atomic_path, read_json, write_json
 from cli.lazy import torch
+from data.class_sets import class_rows
 from data.classification import NORMALISATION, check_class_files
 from data.legend import FILE_NAME as NAMES
 from engine import run_folder
 from engine.classification import complete, read_class_splits
 from engine.devices import start_fabric
-from engine.features import BATCH, DEFAULT_SIZE, PIXELS, features_of
+from engine.features import DEFAULT_SIZE, PIXELS, build_encoder, features_of
 from utils.class_scores import CLASS_TITLES, ClassScores
 from utils.confident import wrong_labels
 from utils.linear import choose_strength, stratified_folds, trained
@@ -51,9 +52,10 @@ def run_linear(args) -> dict:
         fold_of = stratified_folds(train["label"].to_numpy(), train["image"].tolist(), args.folds, args.seed, names)
         for split, rows in splits.items():
             check_class_files(getattr(args, f"{split}_csv"), rows)
+        network = build_encoder(args, max(map(len, splits.values())))
         fabric = start_fabric(Namespace(accelerator=args.accelerator, devices=1, strategy="auto", precision="32-true"))
         run_folder.open_run(args, folder, splits)
-        return judge_and_test(args, folder, splits, names, fold_of, fabric)
+        return judge_and_test(args, folder, splits, names, fold_of, network, fabric)
 
 
 def filled(args: Namespace) -> Namespace:
@@ -66,17 +68,18 @@ def filled(args: Namespace) -> Namespace:
         args.encoder_weights = None  # there is nothing to load them into
     elif args.size is None:
         args.size = list(DEFAULT_SIZE)
-    asked = Namespace(**vars(args), valid_csv=None, batch_size=BATCH, padding="zero", shift=0)
+    asked = Namespace(**vars(args), valid_csv=None, batch_size=1, padding="zero", shift=0)
     complete(asked)
     args.size, args.num_classes = asked.size, asked.num_classes
     return asked
 
 
-def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: np.ndarray, fabric) -> dict:
+def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: np.ndarray, network,
+                   fabric) -> dict:
     """The part of `run_linear` that takes time."""
     train, home = splits["train"], Path(args.features_dir or folder)
     labels = train["label"].to_numpy()
-    features, seconds = features_of(args, train, fabric.device, home)
+    features, seconds = features_of(args, train, network, fabric.device, home)
     began = time.perf_counter()
     strength, probabilities, trials = choose_strength(features, labels, fold_of, len(names))
     classifier = trained(features, labels, strength)
@@ -86,7 +89,7 @@ def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: 
 
     test = None
     if "test" in splits:
-        tested, _ = features_of(args, splits["test"], fabric.device, home)
+        tested, _ = features_of(args, splits["test"], network, fabric.device, home)
         test = [scores_of(classifier.predict(tested), splits["test"]["label"].to_numpy(), len(names))]
     found = {"valid": [scores_of(probabilities.argmax(1), labels, len(names))], "test": test, "seconds": seconds,
              "parameters": [(features.shape[1] + 1) * len(np.unique(labels))],
@@ -112,9 +115,8 @@ def write_judgement(folder: Path, csv: str, rows: pd.DataFrame, names: list[str]
         flags: bool (N,), True = judged wrong.
     """
     texts, labels = np.array(names, object), rows["label"].to_numpy()
-    judged = pd.DataFrame({"image": rows["image"].tolist(), "label": texts[labels],
-                           "probability": probabilities[np.arange(len(rows)), labels],
-                           "predicted": texts[probabilities.argmax(1)], "wrong": flags.astype(int)})
+    judged = class_rows(rows["image"], labels, names).assign(probability=probabilities[np.arange(len(rows)), labels],
+                                                             predicted=texts[probabilities.argmax(1)], wrong=flags.astype(int))
     weights = judged[["image", "label", "probability"]].rename(columns={"probability": "weight"})
     for name, table in (("scores.csv", judged), ("weights.csv", weights)):
         with atomic_path(folder / name) as temporary:

@@ -50,7 +50,7 @@ def build_features(encoder: str, encoder_weights: str | None, maps: int = 1) -> 
     def make(weights: str | None) -> SimpleNamespace:
         return SimpleNamespace(encoder=get_encoder(encoder, weights=weights))
 
-    network = build_with_encoder(make, encoder, encoder_weights).encoder
+    network: Any = build_with_encoder(make, encoder, encoder_weights).encoder
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if encoder.startswith("tu-"):
         try:

@@ -21,18 +21,19 @@ def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     return thresholds
 
 
-def confident_classes(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def confident_classes(probabilities: np.ndarray, thresholds: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The likeliest class of each sample among those whose probability reaches their threshold (eq. 1).
 
     Returns:
-        int (N,) of 0..C-1, or -1 where no class reaches its threshold; of equally likely classes the first.
+        int (N,) of 0..C-1, or -1 where no class reaches its threshold; of equally likely classes the given one, else the first.
     """
-    confident = probabilities >= thresholds - ROUNDING  # (N, C)
-    likeliest = np.where(confident, probabilities, -1.0).argmax(1)
-    return np.where(confident.any(1), likeliest, -1)
+    confident = np.where(probabilities >= thresholds - ROUNDING, probabilities, -1.0)  # (N, C)
+    highest = confident.max(1)
+    given = confident[np.arange(len(labels)), labels]
+    return np.where(highest < 0, -1, np.where(given == highest, labels, confident.argmax(1)))
 
 
 def wrong_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Flags, bool (N,): the sample is confidently of another class than the one given. One of no confident class is kept."""
-    found = confident_classes(probabilities, class_thresholds(probabilities, labels))
+    found = confident_classes(probabilities, class_thresholds(probabilities, labels), labels)
     return (found >= 0) & (found != labels)

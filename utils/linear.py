@@ -59,20 +59,21 @@ def stratified_folds(labels: np.ndarray, images: Sequence[str], folds: int, seed
     """
     if len(np.unique(labels)) < 2:
         raise UserError(f"all rows are labelled {names[labels[0]]}; a classifier needs two classes at least")
-    own = pd.Series(list(images)).groupby(labels).nunique()
+    classes = np.unique(labels)
+    own = pd.Series(list(images)).groupby(labels).nunique().to_numpy()  # images of each class
     if own.min() < folds:
-        count = f"{own.min()} image{'s' * (own.min() > 1)}"
-        raise UserError(f"class {names[own.idxmin()]} has {count}, fewer than --folds {folds}; "
-                        "lower it, or leave the class out")
+        rarest = names[classes[own.argmin()]]
+        raise UserError(f"class {rarest} has {own.min()} image{'s' * (own.min() > 1)}, fewer than --folds {folds}; lower it or "
+                        "leave the class out")
     fold_of = np.zeros(len(labels), int)
     alone = len(set(images)) == len(labels)
     splitter = sklearn_model_selection.StratifiedKFold if alone else sklearn_model_selection.StratifiedGroupKFold
     parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels, None if alone else images)
     for fold, (_, judged) in enumerate(parts):
         fold_of[judged] = fold
-    spread = pd.Series(fold_of).groupby(labels).nunique()
+    spread = pd.Series(fold_of).groupby(labels).nunique().to_numpy()
     if spread.min() < 2:
-        raise UserError(f"class {names[spread.idxmin()]}: its images cannot be spread over two folds; leave the class out")
+        raise UserError(f"class {names[classes[spread.argmin()]]}: its images cannot be spread over two folds; leave it out")
     return fold_of
 
 
