@@ -17,7 +17,7 @@ import pandas as pd
 
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, atomic_path, check_outputs
-from data.classification import check_class_files, is_class_csv, prediction_text, read_class_rows
+from data.classification import check_class_files, is_class_csv, read_class_rows
 from data.pictures import IMAGE_SUFFIXES, check_image
 from data.rows import pseudo_label_names, read_rows
 from engine.checkpoint import load_network
@@ -25,7 +25,7 @@ from engine.classification import is_classifier, load_classifier
 from engine.devices import start_fabric
 from engine.flags import add_device_flags, add_flip_flag
 from engine.loaders import worker_count
-from engine.prediction import predict, predict_classes
+from engine.prediction import predict, predict_classes, prediction_text
 
 
 def listed_images(paths: list[str]) -> list[str]:
