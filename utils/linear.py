@@ -60,11 +60,11 @@ def stratified_folds(labels: np.ndarray, images: Sequence[str], folds: int, seed
     if len(np.unique(labels)) < 2:
         raise UserError(f"all rows are labelled {names[labels[0]]}; a classifier needs two classes at least")
     classes = np.unique(labels)
-    own = pd.Series(list(images)).groupby(labels).nunique().to_numpy()  # images of each class
-    if own.min() < folds:
-        rarest = names[classes[own.argmin()]]
-        raise UserError(f"class {rarest} has {own.min()} image{'s' * (own.min() > 1)}, fewer than --folds {folds}; lower it or "
-                        "leave the class out")
+    own = pd.Series(list(images)).groupby(labels).nunique().tolist()  # images of each class
+    if min(own) < folds:
+        count, rarest = min(own), names[classes[own.index(min(own))]]
+        raise UserError(f"class {rarest} has {count} image{'s' * (count > 1)}, fewer than --folds {folds}; lower it, or leave "
+                        "the class out")
     fold_of = np.zeros(len(labels), int)
     alone = len(set(images)) == len(labels)
     splitter = sklearn_model_selection.StratifiedKFold if alone else sklearn_model_selection.StratifiedGroupKFold
