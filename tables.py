@@ -36,7 +36,7 @@ from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
 from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
-from reports.rows import PAPERS, TABLES
+from reports.rows import PAPERS, TABLES, Role
 from utils.metrics import markdown_table
 
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -67,15 +67,16 @@ def layout(content: dict) -> str:
     rows = [row for row in comparison.compare(unpacked(content), "test_last", "noisy") if not row["network"]]
     row_of = {row.name: row for row in TABLES[content["table"]][1]}
     found = {(row["name"], asked_share(row, content["shares"])): row for row in rows}
-    bounds = {row["name"]: row for row in rows if row_of[row["name"]].role == "upper"}  # they stand at any share
-    spread = comparison.spread_title("", rows)
-    titles, lines = [f"mIoU{spread} / BF{spread}, %"], [[title] for _, title in content["rows"]]
+    bounds = {row["name"]: row for row in rows if row_of[row["name"]].role is Role.UPPER_BOUND}  # they stand at any share
+    spread, compared = comparison.spread_title("", rows), comparison.compared_in(rows)
+    titles = [" / ".join(title + spread for title in compared.values()) + ", %"]
+    lines = [[title] for _, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
             own = bounds.get((its_share == 0 and row_of[name].upper) or name) or found.get((name, its_share))
             paper = published(content["table"], name, its_share, content.get("data_set"))
-            ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
+            ours.append(" / ".join(comparison.with_spread(own["scores"][score], 1) for score in compared) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
         heading = {0: "clean masks", 1: "coarse as drawn"}.get(its_share, f"{100 * its_share:.0f} % noisy")
         for title, cells in ((heading, ours), ("paper", papers)):
@@ -93,7 +94,7 @@ def asked_share(row: dict, shares: Sequence[float]) -> float | None:
     if row["noise_share"] is None:
         return None
     nearest = min(shares, key=lambda share: abs(share - row["noise_share"]))
-    return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["masks"] or 100) + 1e-9 else None
+    return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["rows"] or 100) + 1e-9 else None
 
 
 def table_text(content: dict) -> str:

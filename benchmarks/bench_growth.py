@@ -11,12 +11,10 @@ from benchmarks.measure import RESULTS, in_turn, keep, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import read_json
-from cli.lazy import LazyModule
+from cli.lazy import plt
 from engine import building, devices, loop
 from engine.task import SegmentationScorer
 from reports.figures import save_figure
-
-plt = LazyModule("matplotlib.pyplot")
 
 
 def prepare(args, side, classes):

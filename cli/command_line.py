@@ -89,7 +89,7 @@ def _nobody_reads() -> bool:
 
 
 def _leave_quietly() -> int:
-    """The exit code of a program that SIGPIPE ends; what is still to be written goes nowhere."""
+    """Discard all further output; returns the exit code of a program that SIGPIPE ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -98,7 +98,7 @@ def _leave_quietly() -> int:
 
 
 def _words_of(error: OSError) -> str:
-    """What the system says, and of which file, where it says that."""
+    """The message of the system and, if it names any, the files that it is about."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     what = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(names)}: {what}" if names else f"{what} (the system names no file)"

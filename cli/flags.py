@@ -5,7 +5,7 @@ import argparse
 from cli.command_line import class_count, class_or_none, positive_float
 
 
-def add_class_flag(parser: argparse.ArgumentParser) -> None:
+def add_class_flag(parser: argparse._ActionsContainer) -> None:
     """--num-classes."""
     parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
 

@@ -1,4 +1,4 @@
-"""Mask file -> its values: what each sample format means, and which ones are refused since they would be cut to something.
+"""Mask file -> its values: what each sample format means, and which ones are refused since labels would be lost.
 
 Legend: H, W are pixels, C classes; 2 = binary.
 """

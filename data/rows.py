@@ -107,7 +107,7 @@ def _iterations_fault(value: float) -> str | None:
 
 
 def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
-    """Raise UserError if two splits hold the same picture: scores on what was trained on, or chosen by, would say nothing.
+    """Raise UserError if two splits share a picture: scores on it would be too good.
 
     Args:
         splits: list of (CSV, rows).
@@ -178,7 +178,7 @@ def check_shape(size: Sequence[int], mask_size: Sequence[int], path: Path | str,
 
 
 def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
-    """One file name per row for its pseudo-label, the same for whoever writes and whoever reads it.
+    """One file name per row for its pseudo-label, for writing and for reading it.
 
     The image's stem + `.png`; where two rows share a stem, as many parent folders are put before it
     (`folder__stem.png`) as tell all images apart. Images that differ in their suffix alone keep it (`stem.jpg.png`).

@@ -18,7 +18,7 @@ RECORD = "prepared.json"
 
 
 def files_by_stem(folder: Path) -> dict[str, Path]:
-    """dict of stem -> path of the images in a folder; what else lies there is told on stderr.
+    """dict of stem -> path of the images in a folder; other files are named on stderr.
 
     Raises:
         UserError: no such folder, no images, two files of one stem, or a name that is not UTF-8.
@@ -184,7 +184,7 @@ def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
 
 
 def prepared_data_set(folder: Path | str) -> str | None:
-    """Which of the paper's data sets a prepared folder holds; None: another one, or nobody knows."""
+    """Which of the paper's data sets a prepared folder holds; None if it holds another one or does not say."""
     record = Path(folder) / RECORD
     return read_json(record).get("data_set") if record.exists() else None
 

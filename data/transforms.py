@@ -57,5 +57,5 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache
 def _statistics(device: torch.device) -> list[torch.Tensor]:
-    """Mean and standard deviation of ImageNet's bytes, (3, 1, 1), kept on the device: copying them would stop it."""
+    """Mean and standard deviation of ImageNet's bytes, (3, 1, 1), kept on the device: a copy per batch would make it wait."""
     return [255 * torch.tensor(each, device=device).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD)]

@@ -205,7 +205,7 @@ def test_evaluate_and_predict_agree_with_the_run(digits, tmp_path, monkeypatch, 
         columns = [f"probability_{n}" for n in range(10)]
         assert list(table) == ["image", "label", "probability", *columns] and is_class_csv(out / "predictions.csv")
         assert (table["label"] == pd.read_csv(test)["label"]).mean() == pytest.approx(scores["accuracy"])
-        np.testing.assert_allclose(table[columns].sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
         assert (table[columns].to_numpy().argmax(1) == table["label"]).all()
         np.testing.assert_allclose(table[columns].max(axis=1), table["probability"])
         train(monkeypatch, "predict", *more, "--images", digits / "70.png", "--out-dir", out / "one")

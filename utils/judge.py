@@ -103,7 +103,7 @@ def mixed_origin(csvs: Sequence[Path | str]) -> dict:
 
 
 def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
-    """Say, or refuse, what is wrong with the weights of --train_csv.
+    """Warn of faulty weights of --train_csv, or refuse them.
 
     Raises:
         UserError: the judge is weak, or a few rows have all the weight, and the weights decide between rows (sharpened ones, or

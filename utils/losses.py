@@ -15,12 +15,12 @@ from typing import Union
 from cli.lazy import torch
 from data import IGNORE_INDEX
 
-Output = Union["torch.Tensor", dict[str, "torch.Tensor"]]  # what a network gives while training
+Output = Union["torch.Tensor", dict[str, "torch.Tensor"]]  # a network's output during training
 AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
 
 
 def main_logits(output: Output) -> torch.Tensor:
-    """The logits (B, C, H, W) among what a network gives."""
+    """The logits (B, C, H, W) in a network's output."""
     return output["logits"] if isinstance(output, dict) else output
 
 
