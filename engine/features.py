@@ -2,9 +2,11 @@
 
 import time
 import zipfile
+from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ BATCH = 64  # pictures
 BYTES_PER_PIXEL = 128  # of a batch in an encoder, whose first maps are the largest
 
 
-def build_encoder(args, rows: int):
+def build_encoder(args: Namespace, rows: int) -> Any:
     """The frozen encoder, see `models.features`; None for pixels.
 
     Args:
@@ -46,7 +48,7 @@ def build_encoder(args, rows: int):
         raise UserError(str(error)) from None
 
 
-def features_of(args, rows: pd.DataFrame, network, device, folder: Path) -> tuple[np.ndarray, float]:
+def features_of(args: Namespace, rows: pd.DataFrame, network: Any, device: Any, folder: Path) -> tuple[np.ndarray, float]:
     """Features of the rows' images, from the file in `folder` where they stand already.
 
     Args:
@@ -81,14 +83,14 @@ def features_of(args, rows: pd.DataFrame, network, device, folder: Path) -> tupl
     return features, seconds
 
 
-def _made_by(args, rows):
+def _made_by(args: Namespace, rows: pd.DataFrame) -> str:
     """16 hex digits that stand for encoder, weights, size and the content of all images, in their order."""
     weights = args.encoder_weights
     known = file_digest(weights) if weights and Path(weights).is_file() else weights
     return hashed([args.encoder, known, args.maps, list(args.size), [file_digest(path) for path in rows["image"]]])
 
 
-def _resized(path, size):
+def _resized(path: str, size: Sequence[int]) -> np.ndarray:
     return resize_image(read_image(path), size)
 
 
@@ -101,7 +103,7 @@ def pixels(rows: pd.DataFrame, size: Sequence[int], pool: ThreadPoolExecutor) ->
     return found
 
 
-def encoded(args, rows: pd.DataFrame, network, device, pool: ThreadPoolExecutor) -> np.ndarray:
+def encoded(args: Namespace, rows: pd.DataFrame, network: Any, device: Any, pool: ThreadPoolExecutor) -> np.ndarray:
     """Features of the frozen encoder, float32 (N, D), see `models.features`."""
     paths, parts = rows["image"].tolist(), []
     for start in progress(range(0, len(paths), BATCH), f"features of {args.encoder}", unit="batch"):

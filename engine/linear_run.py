@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from utils.metrics import named_scores, score_table
 BESIDE = (NAMES, NORMALISATION)  # what a reader of a class CSV finds beside it
 
 
-def run_linear(args) -> dict:
+def run_linear(args: Namespace) -> dict:
     """Compute features, judge the training rows out-of-fold, train on all of them, test, and leave the run's files.
 
     Args:
@@ -74,8 +75,8 @@ def filled(args: Namespace) -> Namespace:
     return asked
 
 
-def judge_and_test(args, folder: Path, splits: dict, names: list[str], fold_of: np.ndarray, network,
-                   fabric) -> dict:
+def judge_and_test(args: Namespace, folder: Path, splits: dict, names: list[str], fold_of: np.ndarray,
+                   network: Any, fabric: Any) -> dict:
     """The part of `run_linear` that takes time."""
     train, home = splits["train"], Path(args.features_dir or folder)
     labels = train["label"].to_numpy()
@@ -129,7 +130,7 @@ def write_judgement(folder: Path, csv: str, rows: pd.DataFrame, names: list[str]
         np.save(temporary, flags)
 
 
-def finish(args, folder: Path, splits: dict, found: dict, loss: float, fabric) -> dict:
+def finish(args: Namespace, folder: Path, splits: dict, found: dict, loss: float, fabric: Any) -> dict:
     """Write log.jsonl, of one epoch, and result.json; the content of the latter.
 
     Args:
@@ -143,7 +144,7 @@ def finish(args, folder: Path, splits: dict, found: dict, loss: float, fabric) -
     result = {"name": args.name, "script": Path(sys.argv[0]).name, "best_epoch": 0, "epochs": 1,
               "compared": ["accuracy"], "titles": CLASS_TITLES, **found, "test_last": found["test"],
               "rows": {split: len(rows) for split, rows in splits.items()}, **run_folder.row_facts(splits),
-              "args": run_folder.recorded(args),
+              "args": {**run_folder.recorded(args), "size": None, "encoder_size": args.size},  # a label has no size
               "machine": {**run_folder.machine(fabric), **run_folder.versions(["scikit-learn"])}}
     write_json(folder / "result.json", result)
     chosen = found["out_of_fold"]

@@ -9,7 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+import report
 import train_on_features
+import train_without_weight
 from cli.files import UserError
 from data.class_sets import class_rows
 from data.classification import read_class_rows
@@ -207,7 +209,7 @@ def start(monkeypatch, digits, out, *flags):
 def test_a_run_on_pixels(digits, tmp_path, monkeypatch, capsys):
     result = start(monkeypatch, digits, tmp_path)
     assert result["test"][0]["accuracy"] >= 0.9 and result["compared"] == ["accuracy"] and result["noise_share"] is None
-    assert result["rows"] == {"train": 200, "test": 100} and result["features"] == 192 and result["args"]["size"] == [8, 8]
+    assert result["rows"] == {"train": 200, "test": 100} and result["features"] == 192 and result["args"]["encoder_size"] == [8, 8]
     run, wrong = tmp_path / "n", np.arange(200) % 10 == 0
     scores, flags = pd.read_csv(run / "scores.csv"), np.load(run / "flags.npy")
     assert flags.dtype == bool and (scores["wrong"] == flags).all() and precision_recall_f1(flags, wrong)["f1"] > 0.8
@@ -223,6 +225,22 @@ def test_a_run_on_pixels(digits, tmp_path, monkeypatch, capsys):
     assert start(monkeypatch, digits, tmp_path, "--resume") == result and "finished already" in capsys.readouterr().out
     with pytest.raises(UserError, match="cannot resume with --seed 1"):
         start(monkeypatch, digits, tmp_path, "--resume", "--seed", 1)
+
+
+@pytest.mark.slow
+def test_report_tabulates_it_beside_a_network(digits, tmp_path, monkeypatch, capsys):
+    start(monkeypatch, digits, tmp_path, "--size", 6, 6)
+    flags = ["--train_csv", digits / "train.csv", "--test_csv", digits / "test.csv", "--name", "net", "--out-dir", tmp_path,
+             "--model", "small_cnn", "--epochs", 1, "--batch-size", 50, "--accelerator", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["train_without_weight.py", *map(str, flags)])
+    train_without_weight.main()
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, (tmp_path / "net", tmp_path / "n", "--out", tmp_path / "report"))])
+    capsys.readouterr()
+    report.main()
+    scores = [json.loads((tmp_path / name / "result.json").read_text())["test"][0]["accuracy"] for name in ("net", "n")]
+    table = pd.read_csv(tmp_path / "report" / "table.csv")
+    assert table["label"].tolist() == ["net", "n"]
+    np.testing.assert_allclose(table["accuracy_mean"], scores)
 
 
 def test_kept_features_are_those_of_the_same_pictures_alone(digits, tmp_path, monkeypatch):
