@@ -209,7 +209,8 @@ def start(monkeypatch, digits, out, *flags):
 def test_a_run_on_pixels(digits, tmp_path, monkeypatch, capsys):
     result = start(monkeypatch, digits, tmp_path)
     assert result["test"][0]["accuracy"] >= 0.9 and result["compared"] == ["accuracy"] and result["noise_share"] is None
-    assert result["rows"] == {"train": 200, "test": 100} and result["features"] == 192 and result["args"]["encoder_size"] == [8, 8]
+    assert result["rows"] == {"train": 200, "test": 100}
+    assert result["features"] == 192 and result["args"]["encoder_size"] == [8, 8]
     run, wrong = tmp_path / "n", np.arange(200) % 10 == 0
     scores, flags = pd.read_csv(run / "scores.csv"), np.load(run / "flags.npy")
     assert flags.dtype == bool and (scores["wrong"] == flags).all() and precision_recall_f1(flags, wrong)["f1"] > 0.8
