@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--maps", type=int, default=1, choices=range(1, 6),
                         help="how many of the last feature maps are averaged")
     parser.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"),
-                        help="px that pictures are resized to (default: 96 96; pixels: the first picture's own)")
+                        help="px that pictures are resized to (default: 128 128; pixels: the first picture's own)")
     parser.add_argument("--num-classes", type=class_count,
                         help="where no classes.json names them (default: the largest label + 1)")
     parser.add_argument("--folds", type=positive_int, default=5, help="classifiers that judge, each a part of the rows")

@@ -1,7 +1,7 @@
 """A linear classifier on fixed features, ignorant of noise, and its out-of-fold probabilities.
 
-Legend: N samples, D features, C classes; features float32 (N, D); labels int (N,) of 0..C-1, as given. Zhu et al.'s NI-ERM
-(Li et al., "Label Noise: Ignorance Is Bliss", NeurIPS 2024) trains it on the features of a frozen pretrained encoder.
+Legend: N samples, D features, C classes; features float32 (N, D); labels int (N,) of 0..C-1, as given. NI-ERM (Zhu et al.,
+"Label Noise: Ignorance Is Bliss", NeurIPS 2024) trains it on the features of a frozen pretrained encoder.
 """
 
 import contextlib
