@@ -1,9 +1,9 @@
-"""Tables and pictures of finished runs, any set of them.
+"""Tables and pictures of any set of finished runs.
 
     python report.py runs/photos/noisy runs/photos/kd_bm runs/photos/pixels runs/photos/clean --out runs/photos/report \\
         --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo --recommended pixels
 
-Runs that differ in nothing but their seed are one line: mean and standard deviation. Differences (Δ) to the first run's
+Runs that differ only in their seed share one line: mean and standard deviation. Differences (Δ) to the first run's
 method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) /
 (clean - baseline), where `clean` is the run of that name, or --clean. Runs of different test rows are not put into one table.
 Each result.json names its scores, so runs of any task can be tabulated, but not of two tasks together.
@@ -127,8 +127,7 @@ def check_out(args, out, tables):
 
 
 def print_tables(args):
-    """Print the tables of --json again, measured against --baseline and --clean, or with --recommended,
-    if they are given."""
+    """Print the tables of --json again; --baseline, --clean and --recommended replace its own names, where they are given."""
     content = read_json(args.json, "classes", "runs")
     try:
         check_names(args, content["runs"])

@@ -9,8 +9,8 @@ all      everything above                               alternatives  weightings
 
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
-pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped, broken
-ones go on, and what was made with other flags or from other files is refused: pass another --name. A table ends in
+pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped,
+interrupted ones continue, and runs with other flags or files are refused: pass another --name. A table ends in
 --out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out like the paper's (its
 figures beside ours where the data set is the paper's, from prepare_supervisely.py or prepare_cityscapes.py), then each row's
 difference to the baseline of its own network and the share of the gap to clean masks that it recovers. Every row is the last
@@ -87,7 +87,7 @@ def layout(content: dict) -> str:
 
 
 def asked_share(row: dict, shares: Sequence[float]) -> float | None:
-    """The one of the shares that was asked for where a row of `comparison.compare` stands; None if none was.
+    """The requested share that belongs to a row of `comparison.compare`; None if there is none.
 
     A share of the masks is rounded to whole masks: 0.3 of 11 is 3 of 11.
     """
@@ -129,7 +129,7 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The flags; those not known here go to every training."""
+    """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
     parser.add_argument("--data", required=True, help="folder with train.csv and test.csv, or its name in data/csv")
@@ -137,13 +137,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
     parser.add_argument("--rows", nargs="+", help="only these rows, by their runs' names (noisy, bm_kd, sharp, clean, ...)")
-    parser.add_argument("--finished", action="store_true", help="run nothing, tabulate the runs that are finished")
-    parser.add_argument("--jobs", type=positive_int, default=1, help="commands side by side")
+    parser.add_argument("--finished", action="store_true", help="run nothing; make the tables from finished runs")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="commands that run at the same time")
     parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
-    parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, but for those that name another")
+    parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, unless a row names another")
     parser.add_argument("--folds", type=positive_int, default=3, help="of the teachers")
-    parser.add_argument("--no-flip", dest="flip", action="store_false", help="teachers see no mirrored picture beside it")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="teachers do not average over the mirror image")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of all networks")
     parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")

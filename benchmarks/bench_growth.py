@@ -2,8 +2,8 @@
 
     python benchmarks/bench_growth.py --out benchmarks/results/growth.json --figure docs/figures/cost.png
 
-Relative to the smallest size and to two classes. The figure also draws benchmarks/results/weights.json, if it is there; with
---draw nothing is measured again.
+Times are relative to the smallest size and to two classes. The figure also shows benchmarks/results/weights.json, if it exists;
+--draw draws it again and measures nothing.
 """
 
 
@@ -66,8 +66,8 @@ def draw(content, path):
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--out", default=str(RESULTS / "growth.json"), help="JSON of the results")
-    parser.add_argument("--figure", metavar="PNG", help="draw it there")
-    parser.add_argument("--draw", action="store_true", help="measure nothing: draw --out again")
+    parser.add_argument("--figure", metavar="PNG", help="draw the figure to this file")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw the figure of --out again")
     parser.add_argument("--model", default="smp_unet")
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--width", type=positive_int, default=64)

@@ -1,4 +1,4 @@
 """The lowest layer: errors of one line, types of flags, progress, files that are whole or absent, usable cores and memory.
 
-Imports nothing of this project.
+It imports no other package of this project.
 """

@@ -1,8 +1,8 @@
-"""Packages that take seconds to import: each is imported when the program first uses something in it.
+"""Packages that take seconds to import: each one is imported at its first use.
 
-`--help`, a mistyped flag and a faulty CSV answer at once, and tools that never touch a tensor never load PyTorch. Editors and
-type checkers see the packages themselves. A module that needs PyTorch while it is imported itself (one that defines a subclass
-of nn.Module, say) imports it as usual.
+So `--help` and the messages about a wrong flag or CSV come at once, and tools without tensors never load PyTorch. Editors and
+type checkers see the real packages. A module that needs PyTorch at its own import (for example to define a subclass of
+nn.Module) imports it as usual.
 
     from cli.lazy import torch
 """

@@ -29,6 +29,6 @@ def free_memory() -> int:
         return free
     if limit.strip() == "max":
         return free
-    inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # files read a while ago, forgotten when need be
+    inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # cached files, which the system drops if memory is needed
     given_back = int(inactive[1]) if inactive else 0
     return min(free, int(limit) - int(used) + given_back)

@@ -72,7 +72,7 @@ ROWS = [
      "2 columns are named `weight`"),
     ("a broken picture", lambda a: (a.folder / "1.png").write_text("x"), "row 3: 1.png: not a readable image"),
     ("a picture that is cut short", lambda a: (a.folder / "1.png").write_bytes((a.folder / "1.png").read_bytes()[:100]),
-     "row 3: 1.png: cut short or damaged"),
+     "row 3: 1.png: not a readable image"),
     ("a test label that training lacks", lambda a: a.write("6.png,2\n7.png,1\n", "test.csv"),
      "test.csv: 1 fault; mend or remove these rows\n  row 2: label '2': none of the 2 classes (0, 1)"),
     ("a picture in two splits", lambda a: a.write("0.png,0\n7.png,1\n", "test.csv"),

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch.nn import functional as F
 
+import report
 from cli.files import UserError, write_json
 from data.classification import ClassDataset, channel_statistics, is_class_csv, moved, read_class_rows, standardised
 from engine import checkpoint, loop
@@ -233,6 +234,12 @@ def test_names_of_classes_number_the_labels(tmp_path, digits, monkeypatch):
 def test_a_header_tells_the_task(tmp_path, header, labels):
     (tmp_path / "a.csv").write_text(f"{header}\n")
     assert is_class_csv(tmp_path / "a.csv") == labels and not is_class_csv(tmp_path / "missing.csv")
+
+
+def test_a_report_names_the_classes_as_the_run_does():
+    found = report.legend_of(None, {"args": {"num_classes": 2, "classes": ["cat", "dog"]}, "test": [{}]})
+    assert found.names == ["cat", "dog"]
+    assert report.legend_of(None, {"args": {"num_classes": 3}, "test": [{}]}).names == ["class 0", "class 1", "class 2"]
 
 
 # --- kept and resumed -------------------------------------------------------------------------------------------

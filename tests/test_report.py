@@ -192,7 +192,7 @@ def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypat
     assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 2  # two points of gain show no relation
     assert "<figcaption>Test scores against the share" in page and "<dt>gap recovered</dt>" in page
     assert f"<h1>{tmp_path.name}: noisy, kd</h1>" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # the page needs no other file
     numbers = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert len(numbers) == 5 and numbers[4].startswith("kd,0.6,0.9,1,0.5,")
     monkeypatch.setattr("sys.argv", ["report.py", "--json", str(tmp_path / "out" / "table.json")])
@@ -233,7 +233,7 @@ def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
                            "`pixels` brings 10.0 points: take `kd`."),
     (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
     (options(0.5, kd=0.51), "take `pixels`."),
-    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # the option alone is within chance, the other is not
+    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # only the gain of the option is within chance
     (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
     (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
     (options(0.4, mean_weight=1.0), "are 1, since no annotation stands out as noisy to the teacher: take no weights (`noisy`)"),
