@@ -36,7 +36,7 @@ from utils.metrics import named_scores, over_processes, score_table
 
 
 def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None,
-        task: Task = SEGMENTATION, objective=None, memory=None, frozen=()) -> dict:
+        task: Task = SEGMENTATION, objective=None, memory=None, frozen=(), after_epoch=None) -> dict:
     """Train, choose the best epoch, test it, and leave the run's files.
 
     Args:
@@ -53,6 +53,9 @@ def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, re
             `load_state_dict`. It is saved with the run and restored on --resume, amid an epoch as well. Of several processes
             the first one's is saved, so a memory that differs between them must be gathered (`utils.metrics.over_processes`).
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
+        after_epoch: function (fabric, state, stop) that is called when an epoch is validated, before it is logged and saved;
+            `state.epoch` is still that epoch. It gives a dict that goes into the epoch's line of the log. What it takes note of
+            must be in the memory. Where it asks `stop`, it must have changed nothing yet: after a stop it is called anew.
 
     Returns:
         the content of result.json.
@@ -70,10 +73,10 @@ def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, re
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
         task.check(args, splits)  # what is wrong with a file is found before PyTorch is loaded
-        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen)
+        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch)
 
 
-def train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen) -> dict:
+def train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch) -> dict:
     """The part of `run` that needs a device: build, train, test; the content of result.json."""
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
@@ -86,14 +89,14 @@ def train_and_test(args, folder, splits, weigh, networks, selects, task, objecti
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
-        fit(args, fabric, state, loaders, task, objective, folder, stop)
+        fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
         return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
-def fit(args, fabric, state, loaders, task, objective, folder, stop):
+def fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch=None):
     """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
     with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
         for epoch in range(state.epoch, args.epochs):
@@ -105,6 +108,7 @@ def fit(args, fabric, state, loaders, task, objective, folder, stop):
                 means = train_one_epoch(args, fabric, state, loaders["train"], task, objective, watch, stop)
                 seconds = time.perf_counter() - began
                 valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
+                more = after_epoch(fabric, state, stop) if after_epoch else {}
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
@@ -116,7 +120,7 @@ def fit(args, fabric, state, loaders, task, objective, folder, stop):
             loader = loaders["train"]
             images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part is left out
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
-                     "images_per_second": images / seconds}
+                     "images_per_second": images / seconds, **more}
             end_epoch(args, fabric, state, entry, task, folder, log)
 
 

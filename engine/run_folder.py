@@ -47,11 +47,17 @@ def _refuse_taken(args, folder):
     started = (folder / "args.json").exists()
     if args.resume and started:
         _refuse_other_flags(args, folder)
-    elif folder.exists() and not all(path.name == lock.FILE_NAME or is_temporary(path) for path in folder.iterdir()):
+    elif folder.exists() and not all(path.name == lock.FILE_NAME or is_temporary(path) or is_output(path)
+                                     for path in folder.iterdir()):
         if not started:
             raise UserError(f"{folder} exists and is not a run; choose another --name")
         if not args.overwrite:
             raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
+
+
+def is_output(path):
+    """Whether a file of a run's folder is what a shell writes a command's output to: it is there before the command begins."""
+    return path.suffix == ".log" and path.is_file()
 
 
 def _refuse_other_flags(args, folder):
@@ -63,7 +69,7 @@ def _refuse_other_flags(args, folder):
 
 
 def open_run(args, folder, splits):
-    """Make a run's folder ready and write args.json; with --overwrite, what was there goes.
+    """Make a run's folder ready and write args.json; with --overwrite, what was there goes, but for *.log files.
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
@@ -71,7 +77,7 @@ def open_run(args, folder, splits):
     if not (args.resume and (folder / "args.json").exists()):
         order = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
         for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
-            if path.name not in (lock.FILE_NAME, "args.json"):
+            if path.name not in (lock.FILE_NAME, "args.json") and not is_output(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": _counted(splits)})
     for path in folder.iterdir():

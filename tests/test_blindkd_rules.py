@@ -1,4 +1,4 @@
-"""Blind Knowledge Distillation's rules: the loss, the split of the scores and the tipping point, against results worked out by hand."""
+"""Blind Knowledge Distillation's rules: the loss, the split of the scores and the tipping point, by hand."""
 
 import numpy as np
 import pytest
