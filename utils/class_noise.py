@@ -1,0 +1,185 @@
+"""Noise on class labels: a copy of a class CSV with some labels made wrong at random, by a transition matrix.
+
+    python utils/class_noise.py --csv data/csv/digits/train_clean.csv --noise worst --out data/csv/digits/train_worst_0.csv
+
+--noise chooses the matrix, rows true, columns given:
+
+    symmetric   each label is wrong with probability --rate, all other classes alike, the last one too. The true class is never
+                drawn, unless --original-sampling asks for it (the code of Yang et al., ECCV 2020, which also never draws the
+                last class)
+    asymmetric  a class of --map is wrong with probability --rate, the others never. --map is a JSON, {"cat": "dog"} or
+                {"cat": ["dog", "fox"]}; without it CIFAR-10's: truck -> automobile, bird -> airplane, deer -> horse,
+                cat <-> dog
+    matrix      --matrix FILE, .csv (numbers alone), .json or .npy; the rows sum to 1, or to 100
+    worst       what people gave in CIFAR-10N's `worst` labels, 40.2 % wrong; 10 classes
+    rand1, aggre
+                the same pattern off the diagonal, scaled to 17.23 % and 9.01 % wrong on average over the classes, as in
+                CIFAR-10N; the matrices of these two are not known here
+
+Only labels change; every other byte of the CSV stays. Beside OUT.csv lie OUT_flips.csv (row, true, given of each wrong label;
+the header is row 1), which no training reads, and OUT_noise.json (kind, rates asked and got, matrix, counts). Names come from
+classes.json beside the CSV, else labels are numbers.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
+from cli.files import UserError, atomic_path, check_outputs, read_json, together, write_json
+from data.class_text import ClassText, class_names, class_numbers
+from data.legend import FILE_NAME
+from utils.transition import (
+    CIFAR10_PAIRS,
+    CIFAR10N_WRONG,
+    asymmetric,
+    checked_matrix,
+    cifar10n,
+    draw_labels,
+    symmetric,
+    wrong_share,
+)
+
+KINDS = ("symmetric", "asymmetric", "matrix", *CIFAR10N_WRONG)
+BELONGS = {"rate": ("symmetric", "asymmetric"), "map": ("asymmetric",), "matrix": ("matrix",),
+           "original_sampling": ("symmetric",)}  # flag -> kinds that know it
+
+
+def read_matrix(path: Path | str) -> np.ndarray:
+    """The numbers of a matrix in a .csv without a header, a .json (a list of rows, or an object with `matrix`), or a .npy.
+
+    Raises:
+        UserError: it cannot be read as a table of numbers.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix == ".json":
+            content = read_json(path)
+            return np.array(content.get("matrix") if isinstance(content, dict) else content, dtype=float)
+        if suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=float)
+        if suffix == ".csv":
+            return pd.read_csv(path, header=None, encoding="utf-8-sig").to_numpy(dtype=float)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, EOFError) as error:
+        raise UserError(f"{path}: not a matrix of numbers ({str(error).splitlines()[0]})") from None
+    raise UserError(f"{path}: a matrix is read from .csv, .json or .npy")
+
+
+def read_map(path: Path | str, names: list[str] | None, num_classes: int) -> dict[int, list[int]]:
+    """A JSON object of class -> class, or a list of several; by name or number.
+
+    Returns:
+        dict of class number -> class numbers.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f'{path}: an object of class -> class is needed, such as {{"cat": "dog"}}')
+    chosen = {}
+    for true, given in content.items():
+        words = [str(each) for each in [true, *(given if isinstance(given, list) else [given])]]
+        numbers, _ = class_numbers(path, words, names, None if names else num_classes)
+        chosen[int(numbers[0])] = numbers[1:].tolist()
+    return chosen
+
+
+def matrix_of(args: argparse.Namespace, names: list[str] | None, num_classes: int) -> np.ndarray:
+    """The transition matrix (C, C) that the flags ask for."""
+    if args.noise == "symmetric":
+        return symmetric(num_classes, args.rate, args.original_sampling)
+    if args.noise == "asymmetric":
+        return _asymmetric_of(args, names, num_classes)
+    if args.noise in CIFAR10N_WRONG:
+        if num_classes != 10:
+            raise UserError(f"--noise {args.noise}: is of 10 classes, {args.csv} has {num_classes}")
+        return cifar10n(args.noise)
+    try:
+        return checked_matrix(read_matrix(args.matrix), num_classes)
+    except ValueError as error:
+        raise UserError(f"{args.matrix}: {error}") from None
+
+
+def _asymmetric_of(args: argparse.Namespace, names: list[str] | None, num_classes: int) -> np.ndarray:
+    if args.map:
+        targets = read_map(args.map, names, num_classes)
+    elif {*CIFAR10_PAIRS, *CIFAR10_PAIRS.values()} <= set(names or ()):
+        assert names
+        targets = {names.index(true): [names.index(given)] for true, given in CIFAR10_PAIRS.items()}
+    else:
+        raise UserError("--noise asymmetric: only CIFAR-10's classes have a map of their own; pass --map FILE")
+    try:
+        return asymmetric(num_classes, args.rate, targets)
+    except ValueError as error:
+        raise UserError(f"{args.map}: {error}") from None
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError where a flag is missing, or does not belong to the kind of noise."""
+    for flag, kinds in BELONGS.items():
+        spelt, given = f"--{flag.replace('_', '-')}", getattr(args, flag) not in (None, False)
+        if given and args.noise not in kinds:
+            raise UserError(f"{spelt}: belongs to --noise {' and '.join(kinds)}, not to {args.noise}")
+        if not given and args.noise in kinds and flag in ("rate", "matrix"):
+            raise UserError(f"--noise {args.noise}: needs {spelt}")
+
+
+def record_of(args: argparse.Namespace, names: list[str] | None, true: np.ndarray, given: np.ndarray,
+              matrix: np.ndarray) -> dict[str, Any]:
+    """What OUT_noise.json says: the flags, the rates asked, expected and got, the matrix, and `counts` [true][given]."""
+    counts = np.zeros(matrix.shape, int)
+    np.add.at(counts, (true, given), 1)
+    return {"noise": args.noise, "csv": args.csv, "seed": args.seed, "original_sampling": args.original_sampling,
+            "rows": len(true), "wrong": int((true != given).sum()), "rate_asked": args.rate,
+            "rate_expected": wrong_share(matrix, true), "rate_got": float((true != given).mean()),
+            "classes": names or len(matrix), "matrix": matrix.tolist(), "counts": counts.tolist()}
+
+
+def noise_parser() -> argparse.ArgumentParser:
+    """The flags of this tool."""
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="class CSV with the true labels, headed image,label")
+    parser.add_argument("--out", required=True, help="the same CSV with the wrong labels")
+    parser.add_argument("--noise", choices=KINDS, required=True, help="kind of noise")
+    parser.add_argument("--rate", type=share, help="of symmetric and asymmetric: probability that a label is wrong")
+    parser.add_argument("--map", metavar="JSON", help="of asymmetric: class -> class, by name or number")
+    parser.add_argument("--matrix", metavar="FILE", help="of matrix: rows true, columns given")
+    parser.add_argument("--original-sampling", action="store_true", help="of symmetric: draw as the published code does")
+    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--classes", metavar="JSON", help=f"names of the classes (default: {FILE_NAME} beside the CSV, if any)")
+    parser.add_argument("--num-classes", type=positive_int, help="where no names are (default: the largest label + 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    return parser
+
+
+def main() -> None:
+    args = noise_parser().parse_args()
+    check_flags(args)
+    out = Path(args.out)
+    flips, record = out.with_name(f"{out.stem}_flips.csv"), out.with_name(f"{out.stem}_noise.json")
+    check_outputs([out, flips, record], args.overwrite, [args.csv, args.classes, args.map, args.matrix])
+    source, names = ClassText(args.csv), class_names(args.csv, args.classes)
+    true, num_classes = class_numbers(args.csv, source.labels, names, args.num_classes)
+    matrix = matrix_of(args, names, num_classes)
+    given = draw_labels(true, matrix, args.seed)
+    number_of = {name: number for number, name in enumerate(names or ())}
+    labels = [old if before == after else names[after] if names and old in number_of else str(after)
+              for old, before, after in zip(source.labels, true.tolist(), given.tolist())]
+    wrong = np.flatnonzero(true != given)
+    changes = pd.DataFrame({"row": wrong + 2, "true": [source.labels[i] for i in wrong], "given": [labels[i] for i in wrong]})
+    content = record_of(args, names, true, given, matrix)
+    with together() as written_at:
+        with atomic_path(written_at(flips)) as temporary:
+            temporary.write_bytes(changes.to_csv(index=False, lineterminator="\n").encode())
+        write_json(written_at(record), content)
+        with atomic_path(written_at(out)) as temporary:
+            temporary.write_bytes(source.with_labels(labels).encode())
+    print(f"{out}: {len(wrong)} of {len(true)} labels are wrong ({100 * content['rate_got']:.1f} %; expected "
+          f"{100 * content['rate_expected']:.1f} %); which ones: {flips}")
+
+
+if __name__ == "__main__":
+    command_line(main)
