@@ -35,6 +35,21 @@ def auprc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
     return float(sklearn_metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
 
 
+def precision_recall_f1(flags: np.ndarray, noisy: np.ndarray) -> dict[str, float | None]:
+    """How well flags ("this annotation is wrong") meet the truth.
+
+    Args:
+        flags, noisy: bool (N,).
+
+    Returns:
+        dict of `precision`, the share of the flagged that is noisy; `recall`, the share of the noisy that is flagged; `f1`,
+        2 hits / (flagged + noisy). Each in 0..1, None where it is 0/0: precision without flags, recall without noisy
+        annotations, F1 without either. So F1 is 0, not None, where there is noise and nothing is flagged.
+    """
+    values = sklearn_metrics.precision_recall_fscore_support(noisy, flags, average="binary", zero_division=np.nan)[:3]
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(("precision", "recall", "f1"), values)}
+
+
 def spearman(weights: Sequence[float] | np.ndarray, true: Sequence[float] | np.ndarray) -> float | None:
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
     alike = min(np.ptp(values) for values in (weights, true)) == 0  # then there is no order to compare
