@@ -7,7 +7,7 @@
         --test_csv data/csv/test.csv --name train_co_teaching+ --epochs 100 --batch-size 4 --learning-rate 0.1
 
 A = U-Net is the one reported, B = DeepLabv3+. Flags are those of train_co_teaching.py and --disagree-below of
-train_decoupling.py. A batch without disagreement makes no update.
+train_decoupling.py. A batch without disagreement makes no update. Class labels: see there.
 """
 
 from functools import partial
@@ -15,24 +15,26 @@ from functools import partial
 from cli.command_line import command_line
 from engine.flags import add_disagreement_flag, add_pair_flags, add_selection_flags, forget_rate_of, train_parser
 from engine.loop import run
-from utils.weighting import disagreement, keep_best, keep_share, trust
+from engine.task import SEGMENTATION
+from engine.tasks import parse_task
+from utils.weighting import keep_best, keep_share
 
 
-def weigh(args, logits, batch, epoch):
+def weigh(args, logits, batch, epoch, task=SEGMENTATION):
     """1 for what the peer trusts most where the two disagree, (B,), for A and for B."""
     share = keep_share(epoch, args.forget_rate, args.ramp_epochs)
-    differ = disagreement(*logits, args.num_classes, args.disagree_below)
-    by_a, by_b = (trust(each, batch["mask"], args.select_by, args.num_classes, args.theta) for each in logits)
+    differ = task.disagree(*logits, args)
+    by_a, by_b = (task.trust(each, batch, args) for each in logits)
     return [keep_best(by_b, share, differ), keep_best(by_a, share, differ)]
 
 
 def main():
-    parser = train_parser(__doc__, add_pair_flags)
+    parser = train_parser(__doc__, add_pair_flags, classes=True)
     add_selection_flags(parser)
     add_disagreement_flag(parser)
-    args = parser.parse_args()
+    args, task = parse_task(parser)
     args.forget_rate = forget_rate_of(args)
-    run(args, partial(weigh, args), networks=("_a", "_b"), selects=True)
+    run(args, partial(weigh, args, task=task), networks=("_a", "_b"), selects=True, task=task)
 
 
 if __name__ == "__main__":

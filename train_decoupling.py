@@ -6,7 +6,8 @@
         --test_csv data/csv/test.csv --name train_decoupling --epochs 100 --batch-size 4 --learning-rate 0.1
 
 A = U-Net is the one reported, B = DeepLabv3+. The IoU is that of the two hard predictions of a sample, the mean over its
-classes. A batch without disagreement makes no update.
+classes. A batch without disagreement makes no update. On class labels (a CSV headed `image,label`) the two disagree where
+they predict other classes, as in the method's own paper.
 """
 
 from functools import partial
@@ -14,20 +15,21 @@ from functools import partial
 from cli.command_line import command_line
 from engine.flags import add_disagreement_flag, add_pair_flags, train_parser
 from engine.loop import run
-from utils.weighting import disagreement
+from engine.task import SEGMENTATION
+from engine.tasks import parse_task
 
 
-def weigh(args, logits, batch, epoch):
+def weigh(args, logits, batch, epoch, task=SEGMENTATION):
     """1 where the two disagree, (B,), for A and for B."""
-    differ = disagreement(*logits, args.num_classes, args.disagree_below)
+    differ = task.disagree(*logits, args)
     return [differ, differ]
 
 
 def main():
-    parser = train_parser(__doc__, add_pair_flags)
+    parser = train_parser(__doc__, add_pair_flags, classes=True)
     add_disagreement_flag(parser)
-    args = parser.parse_args()
-    run(args, partial(weigh, args), networks=("_a", "_b"), selects=True)
+    args, task = parse_task(parser)
+    run(args, partial(weigh, args, task=task), networks=("_a", "_b"), selects=True, task=task)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ every row the mean: what a lower loss alone does.
 --pixels DIR goes beyond the paper: with the pseudo-labels in DIR, by which the CSV was scored, w_ip = 1 for each pixel p where
 annotation and pseudo-label agree, and w_i where they do not: a doubted annotation counts where its teacher confirms it.
 
+The rows of a CSV headed `image,label,weight` have class labels instead of masks; --pixels needs masks.
+
 Sharpened weights, or --pixels, of teachers that hardly agree with the annotations are refused, see utils/judge.py.
 """
 
@@ -23,6 +25,7 @@ from cli.files import UserError
 from cli.lazy import torch
 from engine.flags import add_weight_flags, train_parser
 from engine.loop import run
+from engine.tasks import parse_task
 from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, levelled, scaled, shuffled
 
@@ -39,21 +42,21 @@ def weigh_pixels(args, logits, batch, epoch):
 
 
 def main():
-    parser = train_parser(__doc__)
+    parser = train_parser(__doc__, classes=True)
     add_weight_flags(parser)
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
     controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
     parser.add_argument("--pixels", metavar="DIR", help="pseudo-labels: pixels that agree with them count fully; "
                         "DIR/PATTERN where they have other names, such as sam/{stem}_mask.png")
-    args = parser.parse_args()
+    args, task = parse_task(parser)
     if args.pixels and args.keep_loss_size:
         raise UserError("--keep-loss-size goes without --pixels, whose mean weight nobody knows beforehand")
     check_weights(args)
     reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
     method = weigh_pixels if args.pixels else weigh
     weigh_scaled = scaled(partial(method, args), loss_scale(args))
-    run(args, weigh_scaled, needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels)
+    run(args, weigh_scaled, needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels, task=task)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 
     python train_without_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_noweight --epochs 100 --batch-size 4 --learning-rate 0.1
+
+A training CSV headed `image,label` holds class labels instead of masks: plain cross-entropy of a classifier.
 """
 
 from functools import partial
@@ -12,6 +14,7 @@ from functools import partial
 from cli.command_line import command_line, share
 from engine.flags import train_parser
 from engine.loop import run
+from engine.tasks import parse_task
 from utils.weighting import dropped_worst, uniform
 
 
@@ -26,13 +29,14 @@ def weigh_kept(logits, batch, epoch):
 
 
 def main():
-    parser = train_parser(__doc__)
+    parser = train_parser(__doc__, classes=True)
     parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="of the rows, those of the lowest weight, dropped")
-    args = parser.parse_args()
+    args, task = parse_task(parser)
     if args.drop_worst is None:
-        run(args, weigh)
+        run(args, weigh, task=task)
     else:
-        run(args, weigh_kept, needs_weights=True, selects=True, reweigh=partial(dropped_worst, drop=args.drop_worst))
+        run(args, weigh_kept, needs_weights=True, selects=True, reweigh=partial(dropped_worst, drop=args.drop_worst),
+            task=task)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Published files are headed `img,filename,iterations`, `img,filename,weight`, or 
 """
 
 import bisect
-import csv as csv_reader
 import functools
 import hashlib
 import itertools
@@ -24,9 +23,9 @@ import pandas as pd
 
 from cli.files import UserError, progress
 from cli.machine import free_memory, usable_cores
+from data.csv_files import raise_faults, read_table, refuse_labels, resolve, weight_fault
 from data.pictures import IMAGE_SUFFIXES, check_image, kinds_of, read_checked_mask, refuse_black_and_white
 
-SHOWN_FAULTS = 10
 BYTES_PER_PIXEL = 16  # of a picture in a batch: 3 bytes, a label, the three channels as floats
 OWN_NAMES = "{stem}.png"  # as predict.py names pseudo-labels
 NAMED_COLUMNS = ("weight", "iterations")
@@ -54,14 +53,14 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
     faults = []
     rows = pd.DataFrame(index=table.index)
     for column, name in ((0, "image"), (1, "mask")):
-        rows[name] = [_resolve(path.strip(), folder) for path in table.iloc[:, column]]
+        rows[name] = [resolve(path.strip(), folder) for path in table.iloc[:, column]]
         faults += [(i, f"{name} {path!r}: no such file") for i, path in rows[name].items() if not os.path.isfile(path)]
-    for name, check in (("weight", _weight_fault), ("iterations", _iterations_fault)):
+    for name, check in (("weight", weight_fault), ("iterations", _iterations_fault)):
         if name in table.columns:
             rows[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
             faults += [(i, f"{name} {text!r}: {fault}") for (i, value), text in zip(rows[name].items(), table[name])
                        if (fault := check(value))]
-    _raise_faults(csv, faults)
+    raise_faults(csv, faults)
     if "iterations" in rows:
         rows["iterations"] = rows["iterations"].astype(int)
     return rows
@@ -69,7 +68,8 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
 
 def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None = 1) -> pd.DataFrame:
     """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
-    table = _read_table(csv, rows)
+    table = read_table(csv, rows)
+    refuse_labels(csv, table.columns)
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.shape[1] < 2:
@@ -87,20 +87,6 @@ def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None =
     return table
 
 
-def _read_table(csv: Path | str, rows: int | None) -> pd.DataFrame:
-    """The CSV as strings; a file of this machine, never fetched or unpacked."""
-    if not os.path.exists(csv):
-        raise UserError(f"{csv}: no such CSV" + ("; download it first" if "://" in str(csv) else ""))
-    if not os.path.isfile(csv):  # a folder, or a pipe, which cannot be read twice
-        raise UserError(f"{csv}: not a readable CSV (not a regular file)")
-    try:
-        with open(csv, "rb") as file:
-            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True, nrows=rows)
-    except (ValueError, OSError, csv_reader.Error) as error:  # pandas' errors are ValueErrors
-        reason = error.strerror if isinstance(error, OSError) else str(error).strip()
-        raise UserError(f"{csv}: not a readable CSV ({reason}); text in UTF-8 is read, not packed") from None
-
-
 def _known_names(csv: Path | str, columns: list[str]) -> list[str]:
     """The columns' names; those behind the second that are `weight` or `iterations` but for case and spaces become so.
 
@@ -116,26 +102,8 @@ def _known_names(csv: Path | str, columns: list[str]) -> list[str]:
     return names
 
 
-def _resolve(path: str, folder: Path) -> str:
-    beside_csv = os.path.join(folder, path)
-    return beside_csv if path and not os.path.exists(path) and os.path.exists(beside_csv) else path
-
-
-def _weight_fault(value: float) -> str | None:
-    if not np.isfinite(value):
-        return "not a finite number; score that row again or remove it"
-    return None if 0 <= value <= 1 else "weights lie in 0..1"
-
-
 def _iterations_fault(value: float) -> str | None:
     return None if 0 <= value < 2**31 and value == int(value) else "a whole number >= 0 is needed"
-
-
-def _raise_faults(csv: Path | str, faults: list) -> None:
-    if faults:
-        shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
-        more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
-        raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
 
 
 def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
@@ -176,7 +144,7 @@ def check_rows(csv: Path | str, rows: pd.DataFrame, num_classes: int) -> None:
     items = list(rows.itertuples())
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(progress(pool.map(look, items), f"checking {Path(csv).name}", len(items), "row"))
-    _raise_faults(csv, [(row.Index, message) for row, (message, _) in zip(items, found) if message])
+    raise_faults(csv, [(row.Index, message) for row, (message, _) in zip(items, found) if message])
     for kinds in zip(*(kinds for _, kinds in found)):
         refuse_black_and_white(functools.reduce(operator.or_, kinds), num_classes, csv)
 

@@ -1,6 +1,7 @@
 """The flags that scripts share. A script adds only its own."""
 
 from cli.command_line import (
+    class_count,
     none_or_str,
     nonnegative_float,
     nonnegative_int,
@@ -13,21 +14,27 @@ from cli.command_line import (
 )
 from cli.files import UserError
 from cli.flags import add_class_flag, add_score_flags
+from data.classification import is_class_csv
 from data.rows import read_rows
-from models import NAMES
+from models import CLASSIFIERS, NAMES
 from utils.agreement import METRICS
 from utils.judge import check_mixable, name_metric, read_origin
 
+CLASS_FLAGS = ("mirror", "shift", "padding")  # of `add_move_flags`
 
-def train_parser(docstring, add_networks=None):
+
+def train_parser(docstring, add_networks=None, classes=False):
     """The parser of a script that trains segmentation networks. One of another task combines the same groups itself.
 
     Args:
         add_networks: adds the flags of the networks; default: `add_model_flags`, one network.
+        classes: the script trains on class labels, too; its flags are read by `engine.tasks.parse_task`.
     """
     parser = tool_parser(docstring)
     add_run_flags(parser)
-    add_task_flags(parser, add_networks)
+    add_task_flags(parser, add_networks, (*NAMES, *CLASSIFIERS) if classes else NAMES)
+    if classes:
+        add_move_flags(parser)
     add_optimizer_flags(parser)
     add_training_device_flags(parser)
     return parser
@@ -53,17 +60,42 @@ def add_run_flags(parser):
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
 
 
-def add_task_flags(parser, add_networks=None):
+def add_task_flags(parser, add_networks=None, models=NAMES):
     """What segmentation needs: networks, --size, --num-classes, --theta, --augment, --cache.
 
     Args:
         add_networks: see `train_parser`.
+        models: names of the networks to choose from.
     """
-    (add_networks or add_model_flags)(parser)
+    (add_networks or add_model_flags)(parser, models)
     add_score_flags(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--augment", action="store_true", help="flip, scale and colour at random (off in the paper)")
     data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
+
+
+def add_class_task_flags(parser):
+    """What a script for class labels alone needs: --model, --encoder, --size, --num-classes, --mirror, --shift, --cache.
+
+    `engine.classification.complete` fills in the size and the classes that the training CSV tells; call it before `run`.
+    """
+    group = parser.add_argument_group("network")
+    _add_network(group, "", CLASSIFIERS[0], CLASSIFIERS)
+    group.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"), help="px (default: the first picture's)")
+    group.add_argument("--num-classes", type=class_count, help="(default: as classes.json or the training labels say)")
+    add_move_flags(parser).add_argument("--cache", action="store_true", help="keep decoded, resized pictures in memory")
+
+
+def add_move_flags(parser):
+    """--mirror, --shift, --padding; returns their group."""
+    group = parser.add_argument_group(
+        "class labels (a CSV headed image,label)", f"by default the network is {CLASSIFIERS[0]}, --size that of the first "
+        "training picture, and --num-classes what classes.json beside the CSV, or the labels, say")
+    group.add_argument("--mirror", action="store_true", help="mirror half of the training pictures, left to right")
+    group.add_argument("--shift", type=nonnegative_int, default=0, metavar="PX",
+                       help="move each training picture at random by up to so many pixels")
+    group.add_argument("--padding", choices=("reflect", "zero"), default="reflect", help="what comes in at the edge")
+    return group
 
 
 def add_training_device_flags(parser):
@@ -73,23 +105,24 @@ def add_training_device_flags(parser):
                                                                 "later ones less")
 
 
-def add_model_flags(parser):
+def add_model_flags(parser, models=NAMES):
     """--model, --encoder, --encoder-weights, and what all networks share."""
     group = parser.add_argument_group("network")
-    _add_network(group, "", "unet")
+    _add_network(group, "", "unet", models)
     _add_shape_flags(group)
 
 
-def add_pair_flags(parser):
+def add_pair_flags(parser, models=NAMES):
     """Two networks, --model-a, --model-b and so on (paper, section 4: A = U-Net, B = DeepLabv3+)."""
     group = parser.add_argument_group("networks: A, the one that is reported, and B")
-    _add_network(group, "-a", "unet")
-    _add_network(group, "-b", "deeplabv3plus")
+    _add_network(group, "-a", "unet", models)
+    _add_network(group, "-b", "deeplabv3plus", models)
     _add_shape_flags(group)
 
 
-def _add_network(group, suffix, model):
-    group.add_argument(f"--model{suffix}", default=model, choices=NAMES)
+def _add_network(group, suffix, model, models):
+    group.add_argument(f"--model{suffix}", default=model, choices=models,
+                       help="a network for masks, or for class labels" if {*NAMES, *CLASSIFIERS} <= {*models} else None)
     group.add_argument(f"--encoder{suffix}", default="resnet34", help="any of smp's; the classic unet has none")
     group.add_argument(f"--encoder-weights{suffix}", type=none_or_str, default="none", metavar="imagenet|none|FILE",
                        help="`imagenet` is fetched from the hub; FILE is a .safetensors or .pth of the encoder")
@@ -194,7 +227,7 @@ def forget_rate_of(args):
     """The forget rate tau: --forget-rate, else the share of noisy rows that the CSV tells, else 0.2."""
     if args.forget_rate is not None:
         return args.forget_rate
-    rows = read_rows(args.train_csv)
+    rows = [] if is_class_csv(args.train_csv) else read_rows(args.train_csv)
     rate = float((rows["iterations"] > 0).mean()) if "iterations" in rows else 0.2
     print(f"forget rate: {rate:.3f}")
     return rate

@@ -178,7 +178,7 @@ def row_facts(splits):
     if test is not None:
         files = test[path_columns(test)].to_numpy().tolist()
         names = [(*map(os.path.basename, paths), os.path.getsize(paths[-1])) for paths in files if paths]
-        facts["test_set"] = hashed(names) if names else digest(test)
+        facts["test_set"] = hashed(names) if len(path_columns(test)) > 1 else digest(test)
     return facts
 
 

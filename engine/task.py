@@ -18,12 +18,18 @@ from engine import checkpoint
 from utils.agreement import hard_labels
 from utils.losses import main_logits, training_losses
 from utils.metrics import TITLES, SplitScores
+from utils.weighting import disagreement, trust
 
 SMALL = 64  # px; below, a network may run out of pixels
 
 
 def no_check(*arguments: Any) -> None:
     """Refuse nothing."""
+
+
+def no_rule(*arguments: Any) -> Any:
+    """What a task says to a method that asks for a rule that it lacks."""
+    raise NotImplementedError("this task does not say which samples a network trusts, or on which two disagree")
 
 
 def unchanged(batch: dict) -> dict:
@@ -56,6 +62,8 @@ class Task:
         check: (args, splits), opens the files.
         check_networks: (args, networks, samples), tries the networks on the smallest batch of a process.
         cache_bytes: (rows, args) -> bytes that --cache takes.
+        trust: (logits, batch, args) -> float (B,), how much a network trusts each annotation, higher = more.
+        disagree: (logits of A, logits of B, args) -> float (B,), 1 for the samples on which two networks disagree, else 0.
     """
 
     rows: Callable[..., dict]
@@ -71,6 +79,8 @@ class Task:
     check: Callable = no_check
     check_networks: Callable = no_check
     cache_bytes: Callable[..., int] = lambda rows, args: 0
+    trust: Callable = no_rule
+    disagree: Callable = no_rule
 
     def title(self, name: str) -> str:
         """What a table calls a score."""
@@ -161,4 +171,6 @@ SEGMENTATION = Task(
     prepare=prepare_pictures,
     check=check_files,
     check_networks=check_smallest_batch,
-    cache_bytes=lambda rows, args: cache_bytes(rows, args.size))
+    cache_bytes=lambda rows, args: cache_bytes(rows, args.size),
+    trust=lambda logits, batch, args: trust(logits, batch["mask"], args.select_by, args.num_classes, args.theta),
+    disagree=lambda logits_a, logits_b, args: disagreement(logits_a, logits_b, args.num_classes, args.disagree_below))

@@ -3,6 +3,8 @@
 While training, PointRend and OCRNet give a dict: these logits and what else they learn from (see utils/losses.py).
 
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
+
+`build_classifier` gives one that maps images (B, 3, H, W) to logits of whole pictures, (B, C), C = num_classes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
+CLASSIFIERS = ("small_cnn", "preact_resnet18", "timm")
 
 
 def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | None = None, num_classes: int = 2,
@@ -51,3 +54,33 @@ def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | Non
 
         return build_smp(name, encoder, encoder_weights, channels)
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NAMES)}")
+
+
+def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str | None = None,
+                     num_classes: int = 10) -> nn.Module:
+    """Build a network for class labels by name.
+
+    Args:
+        name: `small_cnn` or `preact_resnet18`, which have no encoder; or `timm`, a pretrained encoder and a linear layer.
+        encoder: of `timm`: a name of segmentation-models-pytorch (`resnet34`, `mobilenet_v2`), else of timm.
+        encoder_weights: of `timm`, see `build_model`.
+        num_classes: >= 2.
+
+    Raises:
+        ValueError: unknown name or encoder, weights that cannot be fetched or do not fit, or for a network without encoder.
+    """
+    if name == "timm":
+        from models.encoder_classifier import build_encoder_classifier
+
+        return build_encoder_classifier(encoder, encoder_weights, num_classes)
+    if encoder_weights and name in CLASSIFIERS:
+        raise ValueError(f"{name} has no encoder to load weights into; use timm")
+    if name == "small_cnn":
+        from models.small_cnn import SmallCNN
+
+        return SmallCNN(num_classes)
+    if name == "preact_resnet18":
+        from models.preact_resnet import PreActResNet18
+
+        return PreActResNet18(num_classes)
+    raise ValueError(f"unknown network for class labels {name!r}; there are {', '.join(CLASSIFIERS)}")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cli.files import UserError, read_json
+from data.classification import is_class_csv, read_class_names, read_class_rows
 from data.rows import read_rows
 from utils.agreement import METRICS
 
@@ -114,7 +115,7 @@ def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
         return
     if origin.get("known") is not None:
         return
-    weights = np.maximum(read_rows(args.train_csv, needs_weights=True)["weight"].to_numpy(), getattr(args, "min_weight", 0))
+    weights = np.maximum(read_weights(args.train_csv), getattr(args, "min_weight", 0))
     few, weak = weakness(None, weights), weakness(origin.get("agreement"))
     fault = few or weak
     if not fault or getattr(args, "mean_weights", False):
@@ -126,12 +127,18 @@ def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
                     "--weak-judge use")
 
 
+def read_weights(csv: Path | str) -> np.ndarray:
+    """The weights of a CSV of masks or of class labels, float (rows,); a UserError if it has none."""
+    if is_class_csv(csv):
+        return read_class_rows(csv, read_class_names(csv), needs_weights=True)["weight"].to_numpy()
+    return read_rows(csv, needs_weights=True)["weight"].to_numpy()
+
+
 def loss_scale(args: argparse.Namespace) -> float:
     """Factor of all weights, 1 / their mean over the training rows with --keep-loss-size, else 1."""
     if not args.keep_loss_size:
         return 1.0
-    weights = read_rows(args.train_csv, needs_weights=True)["weight"]
-    return 1 / max(float(np.maximum(weights, args.min_weight).mean()), 1e-6)
+    return 1 / max(float(np.maximum(read_weights(args.train_csv), args.min_weight).mean()), 1e-6)
 
 
 def check_mixable(args: argparse.Namespace, origin: dict) -> None:

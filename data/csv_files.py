@@ -1,0 +1,68 @@
+"""A CSV as a table of strings: what its header says that it holds, and how faults of its rows are told."""
+
+import csv as csv_reader
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cli.files import UserError
+
+SHOWN_FAULTS = 10
+
+
+def read_table(csv: Path | str, rows: int | None) -> pd.DataFrame:
+    """The CSV as strings; a file of this machine, never fetched or unpacked.
+
+    Args:
+        rows: how many to read; None = all of them.
+
+    Raises:
+        UserError: missing, no regular file, or not readable as a CSV.
+    """
+    if not os.path.exists(csv):
+        raise UserError(f"{csv}: no such CSV" + ("; download it first" if "://" in str(csv) else ""))
+    if not os.path.isfile(csv):  # a folder, or a pipe, which cannot be read twice
+        raise UserError(f"{csv}: not a readable CSV (not a regular file)")
+    try:
+        with open(csv, "rb") as file:
+            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True, nrows=rows)
+    except (ValueError, OSError, csv_reader.Error) as error:  # pandas' errors are ValueErrors
+        reason = error.strerror if isinstance(error, OSError) else str(error).strip()
+        raise UserError(f"{csv}: not a readable CSV ({reason}); text in UTF-8 is read, not packed") from None
+
+
+def names_labels(columns: Sequence[str]) -> bool:
+    """Whether the first two columns are `image` or `img`, and `label`; capitals and spaces around a name do not matter."""
+    first, second = ([str(name).strip().lower() for name in columns] + ["", ""])[:2]
+    return first in ("image", "img") and second == "label"
+
+
+def refuse_labels(csv: Path | str, columns: Sequence[str]) -> None:
+    """Raise UserError if the header is one of class labels, where masks are read."""
+    if names_labels(columns):
+        raise UserError(f"{csv}: holds class labels (headed `{','.join(map(str, columns[:2]))}`), masks are wanted here; a CSV "
+                        "of masks is headed `img,filename`")
+
+
+def resolve(path: str, folder: Path) -> str:
+    """A path of a CSV: as it stands, or, where only that exists, beside the CSV."""
+    beside_csv = os.path.join(folder, path)
+    return beside_csv if path and not os.path.exists(path) and os.path.exists(beside_csv) else path
+
+
+def weight_fault(value: float) -> str | None:
+    """What is wrong with a weight; None if it is one."""
+    if not np.isfinite(value):
+        return "not a finite number; score that row again or remove it"
+    return None if 0 <= value <= 1 else "weights lie in 0..1"
+
+
+def raise_faults(csv: Path | str, faults: list) -> None:
+    """Raise UserError that tells the first of the faults, a list of (row, message), and how many there are; none: return."""
+    if faults:
+        shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
+        more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
+        raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
