@@ -12,12 +12,13 @@ learning.py tells the accuracy on the test set, and detection.py, which alone re
 found.
 """
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-
-from engine.classification import CLASSIFICATION, complete
+from typing import Any
 
 from cli.command_line import command_line
+from engine.classification import CLASSIFICATION, complete
 from engine.loaders import build_loaders
 from engine.lock import is_first_process
 from engine.loop import run
@@ -28,7 +29,7 @@ from related.blindkd.outputs import write_outputs
 from related.blindkd.tipping import TipRule
 
 
-def parse():
+def parse() -> Namespace:
     """The flags, with what the training CSV and the name of the data set tell."""
     args = training_parser(__doc__).parse_args()
     drop_idle(args)
@@ -43,7 +44,7 @@ def parse():
     return args
 
 
-def main():
+def main() -> None:
     args = parse()
     splits = CLASSIFICATION.rows(args)
     whole = splits["train"]
@@ -58,9 +59,9 @@ def main():
     memory = Memory(trained, len(whole), args.epochs, TipRule(args.smooth, args.min_epoch), args.fallback)
     objective = BlindDistillation(memory, [args.alpha1, args.alpha2, args.alpha3, args.alpha4], args.unmasked,
                                   args.detach_targets)
-    loaders = {}
+    loaders: dict = {}
 
-    def after_epoch(fabric, state, stop):
+    def after_epoch(fabric: Any, state: Any, stop: Any) -> dict:
         if not loaders and not memory.judged:
             loaders.update(build_loaders(args, {"whole": whole}, fabric, task))
         return memory.after_epoch(fabric, state, stop, loaders.get("whole"), task)

@@ -2,18 +2,18 @@
 
     python detection.py --dataset cifar10 --noise_type aggre --seed 42
 
-Compares detection.npy with what train_clean.csv says: a label is wrong where it differs from the true one. No other script reads
-the true labels. Leaves detection.json in the run's folder, with what stands beside the flags there: the score alone as a ranking
-(AUROC), flagging all rows below the cut of the split, and flagging every row.
+Compares detection.npy with what train_clean.csv says: a label is wrong where it differs from the true one. No other script
+reads the true labels. Leaves detection.json in the run's folder; there stand beside the flags, to compare with: the score alone
+as a ranking (AUROC), flagging all rows below the cut of the split, and flagging every row.
 """
 
 from pathlib import Path
 
 import numpy as np
-from data.classification import read_class_rows
 
 from cli.command_line import command_line
 from cli.files import UserError, check_outputs, read_json, write_json
+from data.classification import read_class_rows
 from related.blindkd.flags import RESULTS, drop_idle, reading_parser, refuse_other_run, run_name
 from related.blindkd.noisy_set import beside
 from related.blindkd.outputs import FACTS, finished
@@ -46,7 +46,7 @@ def saved(folder: Path, name: str, rows: int) -> np.ndarray:
     return values
 
 
-def main():
+def main() -> None:
     parser = reading_parser(__doc__, noise_type="worst")
     args = parser.parse_args()
     drop_idle(args)

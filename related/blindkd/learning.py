@@ -8,15 +8,17 @@ p_T p_S. Leaves learning.json in the run's folder. --noise_type is `clean` unles
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from data.classification import check_class_files, read_class_rows
-from engine.classification import CLASSIFICATION
+import pandas as pd
 
 from cli.command_line import command_line
 from cli.files import check_outputs, write_json
 from cli.lazy import torch
+from data.classification import check_class_files, read_class_rows
 from data.dataset import as_it_is
 from engine import checkpoint
+from engine.classification import CLASSIFICATION
 from engine.devices import start_fabric
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
@@ -26,7 +28,7 @@ from related.blindkd.outputs import finished
 BATCH = 256
 
 
-def accuracies(fabric, path, rows, workers):
+def accuracies(fabric: Any, path: Path, rows: pd.DataFrame, workers: int) -> dict:
     """Accuracy on rows of the pair in a checkpoint and of its two networks.
 
     Returns:
@@ -48,7 +50,7 @@ def accuracies(fabric, path, rows, workers):
     return found
 
 
-def main():
+def main() -> None:
     parser = reading_parser(__doc__, noise_type="clean")
     args = parser.parse_args()
     drop_idle(args)

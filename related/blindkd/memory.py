@@ -151,8 +151,9 @@ class Memory:
 
     def words(self, epoch: int) -> str:
         """What was found after `epoch`, in words."""
+        assert self.detected is not None  # judged
         at, why = self.judged["epoch"], self.judged["why"]
-        flags = f"{(self.detected == WRONG).sum()} of {self.rows} labels flagged"
+        flags = f"{self.detected.eq(WRONG).sum()} of {self.rows} labels flagged"
         if self.judged["detection"] is None:
             flags = "no label flagged: all scores are alike"
         if self.groups is None:

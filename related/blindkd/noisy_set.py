@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cli.files import UserError
+from data.classification import is_class_csv
 
 PROJECT = Path(__file__).resolve().parents[2]
 CSVS = Path("data", "csv")
@@ -32,7 +33,8 @@ def noisy_csv(args: argparse.Namespace) -> Path:
     for folder in folders:
         if (folder / f"train_{args.noise_type}.csv").is_file():
             return folder / f"train_{args.noise_type}.csv"
-    types = sorted({path.stem.removeprefix("train_") for folder in folders for path in folder.glob("train_*.csv")})
+    types = sorted({path.stem.removeprefix("train_") for folder in folders for path in folder.glob("train_*.csv")
+                    if is_class_csv(path)})
     if types:
         raise UserError(f"--noise_type {args.noise_type}: {folders[0]} has no train_{args.noise_type}.csv; there are "
                         f"{', '.join(types)}")

@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,7 @@ def write_outputs(folder: Path) -> None:
         write_json(written_at(folder / FACTS), {**judged, "groups": counts, "confidence": memory["confidence"].tolist()})
 
 
-def _write(path: Path, save, content) -> None:
+def _write(path: Path, save: Callable, content: Any) -> None:
     """Write by a library that takes an open file."""
     buffer = io.BytesIO()
     save(content, buffer)
@@ -49,8 +51,8 @@ def finished(folder: Path) -> dict:
         UserError: the run is missing or still goes on.
     """
     if not (folder / "args.json").exists():
-        raise UserError(f"{folder}: no run of blind_knowledge_dist_training.py; train first with the same --dataset, --noise_type "
-                        "and --seed, from the same working directory")
+        raise UserError(f"{folder}: no run of blind_knowledge_dist_training.py; train first with the same --dataset, "
+                        "--noise_type and --seed, from the same working directory")
     if not (folder / "result.json").exists() or not (folder / FACTS).exists():
         raise UserError(f"{folder}: its training has not finished; the training command with --resume goes on")
     return read_json(folder / "result.json", "best_epoch", "epochs", "args")
