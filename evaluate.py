@@ -3,20 +3,24 @@
     python evaluate.py --checkpoint runs/NAME/best.ckpt --csv data/csv/test.csv --json runs/NAME/test.json
 
 Images and masks are scored at the size the network was trained at. mIoU comes from one confusion matrix over the split;
-BF, Dice and Boundary IoU are means over its images.
+BF, Dice and Boundary IoU are means over its images. Of a classifier, on a CSV headed `image,label`: accuracy, balanced accuracy
+(the mean recall of the classes that occur) and the recall of each class.
 """
 
 from cli.command_line import command_line, positive_float, positive_int, side_length, tool_parser
-from cli.files import check_outputs, write_json
+from cli.files import UserError, check_outputs, write_json
 from cli.lazy import torch
+from data.classification import ClassDataset, check_class_files, is_class_csv, read_class_names, read_class_rows
 from data.dataset import SegmentationDataset, as_it_is
 from data.rows import check_batch, check_rows, read_rows
 from engine.checkpoint import load_network
+from engine.classification import CLASSIFICATION, ClassScorer, load_classifier, refuse_other_names
 from engine.devices import start_fabric
 from engine.flags import add_device_flags
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
-from engine.task import SegmentationScorer
+from engine.task import SEGMENTATION, SegmentationScorer
+from utils.class_scores import CLASS_TITLES, recall_table
 from utils.metrics import score_table
 
 
@@ -34,23 +38,57 @@ def main():
     add_device_flags(parser)
     args = parser.parse_args()
 
-    rows = read_rows(args.csv)
+    labels = is_class_csv(args.csv)
+    if labels and args.theta:
+        raise UserError(f"--theta: goes with masks; {args.csv} holds class labels")
+    rows = read_class_rows(args.csv, read_class_names(args.csv)) if labels else read_rows(args.csv)
     if args.json:
-        check_outputs([args.json], args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
+        check_outputs([args.json], args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows.get("mask", [])])
+    (evaluate_labels if labels else evaluate_masks)(args, rows)
+
+
+def evaluate_masks(args, rows):
+    """Scores of a segmentation network on rows of `read_rows`."""
     network, config = load_network(args.checkpoint, args.network)
     theta, size = args.theta or config["theta"], args.size or config["size"]
     check_batch(size, args.batch_size, rows)
     check_rows(args.csv, rows, config["num_classes"])
     fabric = start_fabric(args)
     dataset = SegmentationDataset(rows, size, config["num_classes"])
+    scorer = SegmentationScorer(config["num_classes"], theta, fabric.device)
+    scores = scores_of(args, fabric, network, dataset, scorer, SEGMENTATION)
+    if fabric.is_global_zero:
+        tell(args, score_table({args.csv: scores}), {"theta": theta, "size": size, **scores})
+
+
+def evaluate_labels(args, rows):
+    """Scores of a classifier on rows of `read_class_rows`."""
+    network, config = load_classifier(args.checkpoint, args.network)
+    refuse_other_names(args.csv, config["classes"])
+    size, rows = args.size or config["size"], read_class_rows(args.csv, config["classes"])
+    check_batch(size, args.batch_size, rows)
+    check_class_files(args.csv, rows)
+    fabric = start_fabric(args)
+    dataset = ClassDataset(rows, size, (config["mean"], config["std"]))
+    scores = scores_of(args, fabric, network, dataset, ClassScorer(config["num_classes"], fabric.device), CLASSIFICATION)
+    if fabric.is_global_zero:
+        text = f"{score_table({args.csv: scores}, CLASS_TITLES)}\n\n{recall_table(scores, config['classes'])}"
+        tell(args, text, {"size": size, "classes": config["classes"], **scores})
+
+
+def scores_of(args, fabric, network, dataset, scorer, task):
+    """What the scorer says of a dataset's samples, each counted once."""
     loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
-    scorer = SegmentationScorer(config["num_classes"], theta, fabric.device)
-    scores = evaluate(fabric, fabric.setup_module(network), loader, scorer, title="evaluating")
-    if fabric.is_global_zero:
-        print(score_table({args.csv: scores}))
-        if args.json:
-            write_json(args.json, {"checkpoint": args.checkpoint, "csv": args.csv, "theta": theta, "size": size, **scores})
+    return evaluate(fabric, fabric.setup_module(network), loader, scorer, task, title="evaluating")
+
+
+def tell(args, text, facts):
+    """Print the scores, and write them to --json."""
+    print(text)
+    if args.json:
+        write_json(args.json, {"checkpoint": args.checkpoint, "csv": args.csv, **facts})
+
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@
 
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
 before it where two images share a stem. They appear together, when all are made.
+
+A classifier writes one file, DIR/predictions.csv: `image`, `label` (the likeliest class), `probability` (its own), and
+`probability_NAME` of each class. --csv is then one headed `image,label`, whose labels are not looked at.
 """
 
 from pathlib import Path
@@ -13,14 +16,16 @@ from pathlib import Path
 import pandas as pd
 
 from cli.command_line import command_line, positive_int, tool_parser
-from cli.files import UserError, check_outputs
+from cli.files import UserError, atomic_path, check_outputs
+from data.classification import check_class_files, is_class_csv, read_class_rows
 from data.pictures import IMAGE_SUFFIXES, check_image
 from data.rows import pseudo_label_names, read_rows
 from engine.checkpoint import load_network
+from engine.classification import is_classifier, load_classifier
 from engine.devices import start_fabric
 from engine.flags import add_device_flags, add_flip_flag
 from engine.loaders import worker_count
-from engine.prediction import predict
+from engine.prediction import predict, predict_classes, prediction_text
 
 
 def listed_images(paths: list[str]) -> list[str]:
@@ -48,17 +53,28 @@ def main():
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--csv", help="rows whose images are predicted")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="instead of --csv: images, or folders of images")
-    parser.add_argument("--out-dir", required=True, help="folder of the PNGs")
+    parser.add_argument("--out-dir", required=True, help="folder of the PNGs, or of predictions.csv")
     parser.add_argument("--network", type=int, default=0, choices=(0, 1), help="which network of a two-network run")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
-    parser.add_argument("--overwrite", action="store_true", help="replace PNGs of an earlier call")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier call")
     add_flip_flag(parser)
     add_device_flags(parser)
     args = parser.parse_args()
     if bool(args.csv) == bool(args.images):
         raise UserError("pass either --csv or --images")
 
+    if args.csv and is_class_csv(args.csv):
+        predict_labels(args, read_class_rows(args.csv, None, needs_labels=False))
+        return
     rows = read_rows(args.csv) if args.csv else pd.DataFrame({"image": listed_images(args.images), "mask": ""})
+    if args.images and is_classifier(args.checkpoint, args.network):
+        predict_labels(args, rows)
+    else:
+        predict_masks(args, rows)
+
+
+def predict_masks(args, rows):
+    """Write the label map of each row's image."""
     names = pseudo_label_names(rows)
     outputs = {Path(args.out_dir) / name for name in names}  # rows of one image share theirs
     check_outputs(outputs, args.overwrite, [args.csv, args.checkpoint, *rows["image"], *filter(None, rows["mask"])])
@@ -66,6 +82,20 @@ def main():
     fabric = start_fabric(args)
     predict(fabric, network, config, rows, names, args.out_dir, args.batch_size, worker_count(args, fabric), args.flip)
     print(f"{len(set(names))} pseudo-labels in {args.out_dir}")
+
+
+def predict_labels(args, rows):
+    """Write DIR/predictions.csv, a line per row."""
+    out = Path(args.out_dir) / "predictions.csv"
+    check_outputs([out], args.overwrite, [args.csv, args.checkpoint, *rows["image"]])
+    network, config = load_classifier(args.checkpoint, args.network)
+    check_class_files(args.csv or "--images", rows)
+    fabric = start_fabric(args)
+    chances = predict_classes(fabric, network, config, rows, args.batch_size, worker_count(args, fabric), args.flip)
+    with atomic_path(out) as temporary:
+        temporary.write_text(prediction_text(rows["image"], chances, config["classes"]), encoding="utf-8")
+    print(f"{len(rows)} predictions in {out}")
+
 
 
 if __name__ == "__main__":

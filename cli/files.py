@@ -121,7 +121,7 @@ def csv_text(rows: pd.DataFrame, *columns: str) -> str:
         UserError: a file's name is not UTF-8.
     """
     home = os.path.join(os.getcwd(), "")
-    paths = {title: [_portable(path, home) for path in rows[column]]
+    paths = {title: [portable(path, home) for path in rows[column]]
              for title, column in (("img", "image"), ("filename", "mask"))}
     for path in paths["img"] + paths["filename"]:
         if not is_utf8(path):
@@ -137,7 +137,8 @@ def is_utf8(path: Path | str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
-def _portable(path: str, home: str) -> str:
+def portable(path: str, home: str) -> str:
+    """A path relative to `home`, the working directory with a slash behind it, if it lies there, else the whole path."""
     absolute = os.path.abspath(path)
     return (absolute[len(home):] if absolute.startswith(home) else absolute).replace(os.sep, "/")
 

@@ -55,7 +55,8 @@ def read_class_names(csv: Path | str) -> list[str] | None:
     return names
 
 
-def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: bool = False) -> pd.DataFrame:
+def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: bool = False,
+                    needs_labels: bool = True) -> pd.DataFrame:
     """Read a CSV of class labels into rows with resolved paths.
 
     Args:
@@ -64,6 +65,7 @@ def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: boo
         names: of the classes; a label is one of them, or, unless names are numbers themselves, its position. None: labels are
             whole numbers.
         needs_weights: demand a `weight` column.
+        needs_labels: False: images alone are read.
 
     Returns:
         DataFrame with columns `image` (path, str), `label` (int, 0..C-1) and, where the CSV has it, `weight` (float, 0..1); its
@@ -77,6 +79,9 @@ def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: boo
     rows = pd.DataFrame(index=table.index)
     rows["image"] = [resolve(path.strip(), folder) for path in table.iloc[:, 0]]
     faults = [(i, f"image {path!r}: no such file") for i, path in rows["image"].items() if not os.path.isfile(path)]
+    if not needs_labels:
+        raise_faults(csv, faults)
+        return rows
     numbers = None if names is None else _numbers_of(names)
     labels = [_label_of(text.strip(), numbers) for text in table.iloc[:, 1]]
     wanted = ("a whole number is needed, or names of the classes in classes.json beside the CSV" if names is None else

@@ -70,7 +70,7 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
 def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None = 1) -> pd.DataFrame:
     """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
     table = read_table(csv, rows)
-    refuse_labels(csv, table.columns)
+    refuse_labels(csv, table.columns.tolist())
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.shape[1] < 2:

@@ -78,10 +78,21 @@ def load_network(path, index=0):
     Raises:
         UserError: see `load`; or the network is one of another task.
     """
-    saved = _network_of(path, index)
-    if not CONFIG <= saved["config"].keys():
-        raise UserError(f"{path}: not a checkpoint of a segmentation network")
-    network = build_from(saved["config"])
+    return load_as(path, index, CONFIG, build_from, "a segmentation network")
+
+
+def load_as(path, index, keys, build, kind):
+    """`load_network` of any task.
+
+    Args:
+        keys: set of str that the network's config must have.
+        build: `Task.build`.
+        kind: of network, for the message.
+    """
+    saved = network_of(path, index)
+    if not keys <= saved["config"].keys():
+        raise UserError(f"{path}: not a checkpoint of {kind}")
+    network = build(saved["config"])
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
@@ -89,7 +100,8 @@ def load_network(path, index=0):
     return network.eval(), saved["config"]
 
 
-def _network_of(path, index):
+def network_of(path, index):
+    """What a checkpoint says of one network: dict of `config` and `state`; a UserError if it has no such number."""
     networks = load(path)["networks"]
     if index >= len(networks):
         raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}; there is no number {index}")
@@ -102,7 +114,7 @@ def start_from(network, path, index=0):
     Raises:
         UserError: the checkpoint's network is another one.
     """
-    saved = _network_of(path, index)
+    saved = network_of(path, index)
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:

@@ -19,12 +19,17 @@ from data.classification import (
     read_statistics,
     standardised,
 )
+from data.legend import FILE_NAME
 from data.pictures import image_size
 from data.rows import check_apart, check_batch
+from engine import checkpoint
 from engine.task import Task, check_smallest_batch
 from models import build_classifier
 from utils.class_scores import CLASS_TITLES, ClassScores
 from utils.losses import main_logits
+
+CONFIG = {"task", "name", "encoder", "num_classes", "classes", "size", "mean", "std"}  # of a classifier, see `class_config`
+MOST_CLASSES = 10_000  # that labels may imply; a mistyped one would ask for a giant confusion matrix
 
 
 def complete(args: Namespace) -> None:
@@ -40,6 +45,9 @@ def complete(args: Namespace) -> None:
     if names is None:
         rows = read_class_rows(args.train_csv, None)
         count = args.num_classes or int(rows["label"].max()) + 1
+        if count > MOST_CLASSES:
+            raise UserError(f"{args.train_csv}: row {rows['label'].idxmax()}: label {count - 1} makes {count} classes; correct "
+                            "it, or name the classes in a classes.json beside the CSV")
         names = [str(number) for number in range(count)]
     elif args.num_classes not in (None, len(names)):
         raise UserError(f"--num-classes {args.num_classes}: the classes.json beside {args.train_csv} names {len(names)} "
@@ -59,7 +67,7 @@ def read_class_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: 
     for split in ("train", "valid", "test"):
         csv = getattr(args, f"{split}_csv")
         if csv:
-            _refuse_other_names(args, csv)
+            refuse_other_names(csv, args.classes)
             splits[split] = read_class_rows(csv, args.classes, needs_weights and split == "train")
     check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
     train = splits["train"]
@@ -72,12 +80,12 @@ def read_class_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: 
     return splits
 
 
-def _refuse_other_names(args: Namespace, csv: str) -> None:
-    """Raise UserError if the classes.json beside a CSV names other classes than the run has, or in another order."""
+def refuse_other_names(csv: str, classes: list[str]) -> None:
+    """Raise UserError if the classes.json beside a CSV names other classes than a run's, or in another order."""
     names = read_class_names(csv)
-    if names not in (None, args.classes):
-        raise UserError(f"{os.path.join(os.path.dirname(csv), 'classes.json')}: names other classes, or in another order, than "
-                        f"the run has ({', '.join(args.classes[:5])}{', ...' * (len(args.classes) > 5)})")
+    if names not in (None, classes):
+        raise UserError(f"{os.path.join(os.path.dirname(csv), FILE_NAME)}: names other classes, or in another order, than the "
+                        f"run has ({', '.join(classes[:5])}{', ...' * (len(classes) > 5)})")
 
 
 def check_splits(args: Namespace, splits: dict) -> None:
@@ -107,6 +115,16 @@ def build_from_config(config: dict, encoder_weights: str | None = None) -> Any:
     from models.pair import Pair  # loads PyTorch
 
     return Pair(*networks)
+
+
+def load_classifier(path: str, index: int = 0) -> tuple[Any, dict]:
+    """A trained classifier in eval mode, and its config; index and errors as of `checkpoint.load_network`."""
+    return checkpoint.load_as(path, index, CONFIG, build_from_config, "a network for class labels")
+
+
+def is_classifier(path: str, index: int = 0) -> bool:
+    """Whether a checkpoint's network is a classifier; errors as of `checkpoint.load_network`."""
+    return CONFIG <= checkpoint.network_of(path, index)["config"].keys()
 
 
 def class_dataset(rows: Any, args: Namespace, training: bool) -> ClassDataset:

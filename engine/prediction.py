@@ -1,9 +1,16 @@
-"""Pseudo-labels from a trained network."""
+"""Pseudo-labels from a trained network, and class probabilities from a classifier."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cli.files import progress, together
+import numpy as np
+import pandas as pd
+
+from cli.files import UserError, is_utf8, portable, progress, together
 from cli.lazy import torch
+from data.classification import ClassDataset, standardised
 from data.dataset import ImageDataset, as_it_is
 from data.pictures import write_mask
 from data.transforms import normalised
@@ -45,3 +52,48 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
                 own = torch.nn.functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
                 labels = hard_labels(own)[0].byte().cpu().numpy()
                 write_mask(written_at(Path(out_dir) / names[index]), labels, config["num_classes"])
+
+
+def predict_classes(fabric, network, config, rows, batch_size=8, workers=0, flip=False) -> np.ndarray:
+    """The probability of each class for each picture, softmax of the logits: float32 (rows, C).
+
+    Args:
+        network, config: of `engine.classification.load_classifier`.
+        rows: DataFrame with a column `image`.
+        flip: average the logits with those of the mirrored pictures.
+    """
+    network = fabric.to_device(network).eval()
+    dataset: Any = ClassDataset(rows.assign(label=0), config["size"], (config["mean"], config["std"]))
+    loader: Any = torch.utils.data.DataLoader(dataset, batch_size, num_workers=workers, collate_fn=as_it_is)
+    found = []
+    for batch in progress(loader, "predicting", unit="batch"):
+        batch = fabric.to_device(batch)
+        images = standardised(batch["image"], batch["statistics"])
+        with torch.no_grad(), fabric.autocast():
+            logits = network(images).float()
+            if flip:
+                logits = (logits + network(images.flip(-1)).float()) / 2
+        found.append(logits.softmax(1).cpu())
+    return torch.cat(found).numpy()
+
+
+def prediction_text(images: Sequence[str], chances: np.ndarray, names: list[str]) -> str:
+    """Predictions as a CSV: `image,label,probability,probability_NAME,...`, with `label` the likeliest class's name.
+
+    Args:
+        images: paths; those under the working directory are written relative to it.
+        chances: float (rows, C), probabilities.
+        names: of the classes.
+
+    Raises:
+        UserError: a file's name is not UTF-8.
+    """
+    home = os.path.join(os.getcwd(), "")
+    paths = [portable(path, home) for path in images]
+    for path in paths:
+        if not is_utf8(path):
+            raise UserError(f"{path!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    table = pd.DataFrame({"image": paths, "label": [names[number] for number in chances.argmax(1)],
+                          "probability": chances.max(1)})
+    columns = pd.DataFrame(chances, columns=[f"probability_{name}" for name in names])
+    return pd.concat([table, columns], axis=1).to_csv(index=False)

@@ -10,10 +10,9 @@ from models.smp import build_with_encoder
 class EncoderClassifier(nn.Module):
     """Images (B, 3, H, W) -> logits (B, C)."""
 
-    def __init__(self, encoder: nn.Module, num_classes: int) -> None:
+    def __init__(self, encoder: nn.Module, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(encoder.out_channels[-1], num_classes)
+        self.encoder, self.head = encoder, nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.encoder(x)[-1].mean((2, 3)))
@@ -24,7 +23,7 @@ def build_encoder_classifier(encoder: str, encoder_weights: str | None, num_clas
     known = encoder in smp.encoders.get_encoder_names() or encoder.startswith("tu-")
 
     def make(weights: str | None) -> nn.Module:
-        name = encoder if known else f"tu-{encoder}"  # of timm
-        return EncoderClassifier(smp.encoders.get_encoder(name, weights=weights), num_classes)
+        network = smp.encoders.get_encoder(encoder if known else f"tu-{encoder}", weights=weights)  # `tu-`: of timm
+        return EncoderClassifier(network, network.out_channels[-1], num_classes)
 
     return build_with_encoder(make, encoder, encoder_weights)

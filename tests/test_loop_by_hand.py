@@ -186,7 +186,7 @@ def test_a_script_trains_the_same_when_task_and_objective_are_passed(drawn, tmp_
 
         args.name = "passed"
         objective = WeightedLoss(start_fabric(args), task, weigh, True) if selects else plain
-        return loop.run(args, objective=objective, task=task, **more)
+        return loop.run(args, objective=objective, **{**more, "task": task})
 
     for run in (loop.run, passed):
         monkeypatch.setattr(module, "run", run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cli.lazy import torch
-from utils.metrics import over_processes
+from utils.metrics import markdown_table, over_processes
 
 CLASS_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 
@@ -37,3 +37,9 @@ class ClassScores:
         occurring = [recall for recall in recalls if recall is not None]
         return {"accuracy": sum(hits) / sum(counts), "balanced_accuracy": sum(occurring) / len(occurring),
                 "recall_per_class": recalls, "images": sum(counts)}
+
+
+def recall_table(scores: dict, names: list[str]) -> str:
+    """A text table of the recall of each class, in percent, of `ClassScores.compute`; `-` for a class that does not occur."""
+    recalls = ["-" if recall is None else f"{100 * recall:.2f}" for recall in scores["recall_per_class"]]
+    return markdown_table(["class", "recall"], [list(line) for line in zip(names, recalls)])
