@@ -22,16 +22,26 @@ class LazyModule(ModuleType):
 
 
 if TYPE_CHECKING:
+    import joblib as joblib
+    import sklearn.linear_model as sklearn_linear_model
     import sklearn.metrics as sklearn_metrics
     import sklearn.mixture as sklearn_mixture
     import sklearn.model_selection as sklearn_model_selection
+    import sklearn.pipeline as sklearn_pipeline
+    import sklearn.preprocessing as sklearn_preprocessing
+    import threadpoolctl as threadpoolctl
     import torch as torch
     from scipy import special as scipy_special
     from scipy import stats as scipy_stats
 else:
+    joblib = LazyModule("joblib")
+    threadpoolctl = LazyModule("threadpoolctl")
     torch = LazyModule("torch")
+    sklearn_linear_model = LazyModule("sklearn.linear_model")
     sklearn_metrics = LazyModule("sklearn.metrics")
     sklearn_mixture = LazyModule("sklearn.mixture")
     sklearn_model_selection = LazyModule("sklearn.model_selection")
+    sklearn_pipeline = LazyModule("sklearn.pipeline")
+    sklearn_preprocessing = LazyModule("sklearn.preprocessing")
     scipy_special = LazyModule("scipy.special")
     scipy_stats = LazyModule("scipy.stats")

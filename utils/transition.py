@@ -109,7 +109,8 @@ def checked_matrix(matrix: np.ndarray, num_classes: int | None = None) -> np.nda
     """
     matrix = np.asarray(matrix, dtype=float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
-        raise ValueError(f"its shape is {' x '.join(map(str, matrix.shape)) or 'one number'}; a row and a column per class are needed")
+        shape = " x ".join(map(str, matrix.shape)) or "one number"
+        raise ValueError(f"its shape is {shape}; a row and a column per class are needed")
     if num_classes is not None and len(matrix) != num_classes:
         raise ValueError(f"the matrix is of {len(matrix)} classes, there are {num_classes}")
     if not np.isfinite(matrix).all() or (matrix < 0).any():
