@@ -6,7 +6,6 @@ Of the epoch that noisy validation rows chose, and of the last one; of the teach
 p_T p_S. Leaves learning.json in the run's folder. --noise_type is `clean` unless it is given, as published.
 """
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import pandas as pd
 from cli.command_line import command_line
 from cli.files import check_outputs, write_json
 from cli.lazy import torch
-from data.classification import check_class_files, read_class_rows
+from data.classification import ClassDataset, check_class_files, read_class_rows
 from data.dataset import as_it_is
 from engine import checkpoint
-from engine.classification import CLASSIFICATION
+from engine.classification import CLASSIFICATION, ClassScorer, load_classifier
 from engine.devices import start_fabric
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
@@ -34,17 +33,13 @@ def accuracies(fabric: Any, path: Path, rows: pd.DataFrame, workers: int) -> dic
     Returns:
         dict of `epoch`, from 1; `teacher`, `student` and `both`, in 0..1.
     """
-    content = checkpoint.load(path)
-    saved = content["networks"][0]
-    config = Namespace(**saved["config"], mirror=False, shift=0, padding="reflect", cache=False, seed=0)
-    pair = CLASSIFICATION.build(saved["config"])
-    pair.load_state_dict(saved["state"])
-    dataset = CLASSIFICATION.dataset(rows, config, False)
+    pair, config = load_classifier(str(path))
+    dataset = ClassDataset(rows, config["size"], (config["mean"], config["std"]))
     loader = torch.utils.data.DataLoader(dataset, BATCH, num_workers=workers, collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
-    found = {"epoch": content["epoch"] + (path.name == "best.ckpt")}  # last.ckpt names the next epoch
+    found = {"epoch": checkpoint.load(path)["epoch"] + (path.name == "best.ckpt")}  # last.ckpt names the next epoch
     for name, network in (("teacher", pair.teacher), ("student", pair.student), ("both", pair)):
-        scorer = CLASSIFICATION.scorer(config, fabric.device)
+        scorer = ClassScorer(config["num_classes"], fabric.device)
         scores = evaluate(fabric, fabric.setup_module(network), loader, scorer, CLASSIFICATION, f"{path.name}: {name}")
         found[name] = scores["accuracy"]
     return found
