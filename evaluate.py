@@ -28,7 +28,7 @@ def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--csv", required=True, help="rows to score")
-    parser.add_argument("--json", metavar="FILE", help="write the scores there too")
+    parser.add_argument("--json", metavar="FILE", help="write the scores to this file too")
     parser.add_argument("--theta", type=positive_float,
                         help="boundary tolerance: px from 1 on, below 1 a share of the diagonal (default: the run's)")
     parser.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"), help="px (default: the run's)")

@@ -1,8 +1,8 @@
-"""The fast tests on other Pythons, and with the oldest packages that requirements.txt allows; each in a .nox/ of its own.
+"""Run the fast tests on other Pythons, and with the oldest packages that requirements.txt allows; environments lie in .nox/.
 
     pip install nox
-    nox                       every Python that is there: 3.10, 3.12, 3.13; and the oldest packages
-    nox -s oldest -- -x       one of them, with flags for pytest
+    nox                       every installed Python of 3.10, 3.12, 3.13; then the oldest packages
+    nox -s oldest -- -x       one session, with flags for pytest
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@
     python predict.py --checkpoint runs/NAME/best.ckpt --images photos more/one.jpg --out-dir labels
 
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
-before it where two images share a stem. They appear together, when all are made.
+before it where two images share a stem. They appear together, when all of them are finished.
 
 A classifier writes one file, DIR/predictions.csv: `image`, `label` (the likeliest class), `probability` (its own), and
 `probability_NAME` of each class. --csv is then one headed `image,label`, whose labels are not looked at.
@@ -29,7 +29,7 @@ from engine.prediction import predict, predict_classes, prediction_text
 
 
 def listed_images(paths: list[str]) -> list[str]:
-    """The images among files and folders, in their order; those of a folder sorted by name, without its subfolders.
+    """Paths of all images that files and folders name, in their order; a folder's images sorted by name, no subfolders.
 
     Raises:
         UserError: a path is missing, a folder holds no image, or a file is none.

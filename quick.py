@@ -1,8 +1,8 @@
-"""The main job on a folder of photographs and masks: what coarse masks cost, and what weights win back.
+"""The main job on a folder of photographs and masks: how much coarse masks cost, and how much weights recover.
 
     python quick.py my_photos --model smp_unet --encoder-weights none --epochs 12
 
-split -> noise on --ratio of the masks of train and valid -> out-of-fold teachers -> weights -> second teachers, who learn by
+split -> noise on --ratio of the masks of train and valid -> out-of-fold teachers -> weights -> second teachers, trained with
 them -> sharper weights -> trainings: `noisy` without weights, `kd_bm` the paper's NLKD, `pixels` the recommended option (see
 train_with_Teacher_weight.py --pixels), `clean` on clean masks -> a table, a sentence that says what weights bring here, and
 figures in runs/NAME/report.
@@ -32,14 +32,14 @@ RECOMMENDED = "pixels"
 
 
 def parse():
-    """The flags; those not known here go to every training."""
+    """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("folder", help="images/ and masks/, or train.csv, valid.csv and test.csv")
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
     parser.add_argument("--out-dir", default="runs", help="where runs are kept")
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers")
     parser.add_argument("--ratio", type=share, help="share of the masks that are made noisy (default: 0.6)")
-    parser.add_argument("--limit", type=positive_int, help="take so many pairs only, at random")
+    parser.add_argument("--limit", type=positive_int, help="use only this many pairs, chosen at random")
     parser.add_argument("--seed", type=seed_number, default=0, help="of the split, the noise, the folds and the trainings")
     parser.add_argument("--model", default="smp_unet", choices=NAMES, help="of teachers and students")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of teachers and students")
@@ -59,7 +59,7 @@ def parse():
 
 
 def splitting_job(args):
-    """The job that splits the folder's pairs; None where its CSVs are there.
+    """The job that splits the folder's pairs; None if the folder holds CSVs.
 
     Raises:
         UserError: the folder holds neither, or a flag has no meaning for what it holds.
@@ -100,7 +100,7 @@ def plan(args):
     by_both, sharp = cell.weights(args.model, "bm"), cell.weights(args.model, "bf", rounds=2, sharpen=True)
     students = [cell.student("noisy", PLAIN, cell.noisy, model=args.model),
                 cell.student("kd_bm", KD, by_both, "--lambda-warmup", args.lambda_warmup, "--weak-judge", "use",
-                             model=args.model),  # with a weak teacher, too, the job ends in a report, which says so
+                             model=args.model),  # so a weak teacher stops no job; the report says it
                 cell.student(RECOMMENDED, TEACHER, sharp, "--pixels", sharp.pseudo, model=args.model),
                 cell.student("clean", PLAIN, cell.clean, model=args.model)]
     weights, legend = [by_both, sharp], args.splits / LEGEND

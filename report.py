@@ -1,17 +1,19 @@
-"""Tables and pictures of finished runs, any set of them.
+"""Tables and pictures of any set of finished runs.
 
     python report.py runs/photos/noisy runs/photos/kd_bm runs/photos/pixels runs/photos/clean --out runs/photos/report \\
         --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo --recommended pixels
 
-Runs that differ in nothing but their seed are one line: mean and standard deviation. Differences (Δ) to the first run's
+Runs that differ only in their seed share one line: mean and standard deviation. Differences (Δ) to the first run's
 method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) /
 (clean - baseline), where `clean` is the run of that name, or --clean. Runs of different test rows are not put into one table.
+Each result.json names its scores, so runs of any task can be tabulated, but not of two tasks together.
 
 writes to --out: table.md, table.csv and table.json (everything, in 0..1), learning_curves.png, noise.png (scores against the
-share of noisy masks), gain.png (BF won against how well the weights find the noisy masks), and, from weight CSVs, weights.png
-(how the weights spread) and examples.png (annotations with the lowest and the highest weights; the paper's Figure 3);
-report.html holds all of it in one file, with a legend in words. The files of the 20 lowest weights stand in table.md. With
---recommended NAME a sentence says whether those runs beat the baseline, and which option to take.
+share of noisy annotations), gain.png (the score won against the AUROC of the weights), and, from weight CSVs, weights.png (how
+many annotations have which weight) and examples.png (the lowest and the highest weights; the paper's Figure 3); report.html
+holds all of it in one file and explains the scores. The files of the 20 lowest weights stand in table.md. With
+--recommended NAME a sentence says whether those runs beat the baseline, and which option to take; it goes by the last of the
+compared scores (of segmentation, BF).
 
     python report.py --json docs/results/people.json      prints the tables of a table.json again
 """
@@ -22,9 +24,10 @@ from pathlib import Path
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
 from cli.flags import add_legend_flag
-from data.legend import read_legend
+from data.legend import Legend, read_legend
 from reports.comparison import read_runs
 from reports.report_files import FILES, packed, read_weights, report_text, weight_summaries, write_report
+from reports.scores import class_count
 
 
 def main():
@@ -32,7 +35,7 @@ def main():
     parser.add_argument("runs", nargs="*", help="folders of finished runs; the first is tabulated first")
     parser.add_argument("--out", help="folder of the tables and pictures; its files are replaced")
     parser.add_argument("--baseline", metavar="NAME", help="runs that differences are taken to (default: the first run's name)")
-    parser.add_argument("--clean", metavar="NAME", help="runs on clean masks, the upper end of the gap (default: clean)")
+    parser.add_argument("--clean", metavar="NAME", help="runs on clean annotations, the upper end of the gap (default: clean)")
     parser.add_argument("--recommended", metavar="NAME", help="runs of which a sentence says whether they beat the baseline")
     parser.add_argument("--weights", nargs="*", default=[], metavar="CSV", help="weight CSVs; the last one gives the examples")
     parser.add_argument("--noisy-csv", metavar="CSV", help="the same rows, in any order, with `iterations`, "
@@ -54,7 +57,7 @@ def main():
 
     results, out = read_runs(args.runs), Path(args.out)
     check_names(args, results)
-    legend = read_legend(args.classes, next(iter(results.values()))["args"]["num_classes"])
+    legend = legend_of(args.classes, next(iter(results.values())))
     content = {"classes": legend.names, "baseline": args.baseline, "clean": args.clean or "clean",
                "recommended": args.recommended, **packed(results)}
     tables = read_weights(args.weights, args.noisy_csv)
@@ -65,6 +68,23 @@ def main():
     write_report(out, title_of(results), content, text, tables, args.pred_dir, legend, args.examples)
     print(text)
     print(f"tables and pictures: {out}")
+
+
+def legend_of(path: str | None, result: dict) -> Legend:
+    """Names and colours of the classes of a run; of no classes where the run does not know their number.
+
+    Args:
+        path: --classes.
+        result: content of result.json.
+
+    Raises:
+        UserError: --classes is given but the run does not know the number of classes.
+    """
+    classes = class_count(result)
+    if classes is None and path:
+        raise UserError(f"--classes {path}: these runs have no scores of classes; leave the flag out")
+    names = result["args"].get("classes")  # of class labels; a run on masks does not know the names
+    return Legend(classes, names) if classes and names and not path else read_legend(path, classes or 0)
 
 
 def title_of(results):
@@ -107,8 +127,7 @@ def check_out(args, out, tables):
 
 
 def print_tables(args):
-    """Print the tables of --json again, measured against --baseline and --clean, or with --recommended,
-    if they are given."""
+    """Print the tables of --json again; --baseline, --clean and --recommended replace its own names, where they are given."""
     content = read_json(args.json, "classes", "runs")
     try:
         check_names(args, content["runs"])

@@ -9,8 +9,8 @@ all      everything above                               alternatives  weightings
 
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
-pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped, broken
-ones go on, and what was made with other flags or from other files is refused: pass another --name. A table ends in
+pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped,
+interrupted ones continue, and runs with other flags or files are refused: pass another --name. A table ends in
 --out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out like the paper's (its
 figures beside ours where the data set is the paper's, from prepare_supervisely.py or prepare_cityscapes.py), then each row's
 difference to the baseline of its own network and the share of the gap to clean masks that it recovers. Every row is the last
@@ -36,7 +36,7 @@ from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
 from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
-from reports.rows import PAPERS, TABLES
+from reports.rows import PAPERS, TABLES, Role
 from utils.metrics import markdown_table
 
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -67,15 +67,16 @@ def layout(content: dict) -> str:
     rows = [row for row in comparison.compare(unpacked(content), "test_last", "noisy") if not row["network"]]
     row_of = {row.name: row for row in TABLES[content["table"]][1]}
     found = {(row["name"], asked_share(row, content["shares"])): row for row in rows}
-    bounds = {row["name"]: row for row in rows if row_of[row["name"]].role == "upper"}  # they stand at any share
-    spread = comparison.spread_title("", rows)
-    titles, lines = [f"mIoU{spread} / BF{spread}, %"], [[title] for _, title in content["rows"]]
+    bounds = {row["name"]: row for row in rows if row_of[row["name"]].role is Role.UPPER_BOUND}  # they stand at any share
+    spread, compared = comparison.spread_title("", rows), comparison.compared_in(rows)
+    titles = [" / ".join(title + spread for title in compared.values()) + ", %"]
+    lines = [[title] for _, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
             own = bounds.get((its_share == 0 and row_of[name].upper) or name) or found.get((name, its_share))
             paper = published(content["table"], name, its_share, content.get("data_set"))
-            ours.append(" / ".join(comparison.with_spread(own[score], 1) for score in comparison.COMPARED) if own else "-")
+            ours.append(" / ".join(comparison.with_spread(own["scores"][score], 1) for score in compared) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
         heading = {0: "clean masks", 1: "coarse as drawn"}.get(its_share, f"{100 * its_share:.0f} % noisy")
         for title, cells in ((heading, ours), ("paper", papers)):
@@ -86,14 +87,14 @@ def layout(content: dict) -> str:
 
 
 def asked_share(row: dict, shares: Sequence[float]) -> float | None:
-    """The one of the shares that was asked for where a row of `comparison.compare` stands; None if none was.
+    """The requested share that belongs to a row of `comparison.compare`; None if there is none.
 
     A share of the masks is rounded to whole masks: 0.3 of 11 is 3 of 11.
     """
     if row["noise_share"] is None:
         return None
     nearest = min(shares, key=lambda share: abs(share - row["noise_share"]))
-    return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["masks"] or 100) + 1e-9 else None
+    return nearest if abs(nearest - row["noise_share"]) <= 0.5 / (row["rows"] or 100) + 1e-9 else None
 
 
 def table_text(content: dict) -> str:
@@ -128,7 +129,7 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The flags; those not known here go to every training."""
+    """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
     parser.add_argument("--data", required=True, help="folder with train.csv and test.csv, or its name in data/csv")
@@ -136,13 +137,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shares", type=share, nargs="+", default=PAPERS_SHARES, help="of noisy masks, table 2")
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
     parser.add_argument("--rows", nargs="+", help="only these rows, by their runs' names (noisy, bm_kd, sharp, clean, ...)")
-    parser.add_argument("--finished", action="store_true", help="run nothing, tabulate the runs that are finished")
-    parser.add_argument("--jobs", type=positive_int, default=1, help="commands side by side")
+    parser.add_argument("--finished", action="store_true", help="run nothing; make the tables from finished runs")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="commands that run at the same time")
     parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
-    parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, but for those that name another")
+    parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, unless a row names another")
     parser.add_argument("--folds", type=positive_int, default=3, help="of the teachers")
-    parser.add_argument("--no-flip", dest="flip", action="store_false", help="teachers see no mirrored picture beside it")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="teachers do not average over the mirror image")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of all networks")
     parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")

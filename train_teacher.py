@@ -1,22 +1,22 @@
 """Teachers whose pseudo-labels judge the annotations, out-of-fold: no teacher judges a mask it was fitted on.
 
 The rows are split at random into K folds; teacher k trains on all folds but the k-th and then predicts the k-th. A teacher
-that is asked about its own training masks has learnt their noise by heart and finds them fine.
+that judges its own training masks has learnt their noise by heart, so it agrees with them.
 
     python train_teacher.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv --name teacher \\
         --model pointrend --encoder resnet34 --encoder-weights imagenet --folds 3 --rounds 2
 
-In the first round every annotation counts 1, or, with --weighted, its `weight` in the CSV, which an earlier call's teachers may
-have given it. In a later one, with the same folds, each counts as much as it agrees, by --metric, with the pseudo-label that
-the round before gave it.
+In the first round every annotation has the weight 1, or with --weighted its `weight` in the CSV, which may come from teachers
+of an earlier call. Later rounds use the same folds; an annotation's weight is its agreement, by --metric, with its
+pseudo-label of the round before.
 
-What leaks: a mask of fold k is not among the training masks of the teacher that judges it, but in a second round the weights of
-those were given by first teachers that had learnt fold k, and so are CSV weights by an earlier call's. --nested closes that
-way: for each two folds a first teacher trains on the others and judges both, K (K - 1) / 2 trainings on K - 2 folds, and second
-teacher k learns by those that never saw fold k. On people the leak is lost in the chance of seeds (docs/results/leak.md).
+A leak: the teacher that judges fold k never trains on it, but in a second round its training weights come from first teachers
+that trained on fold k (as CSV weights of an earlier call do). --nested closes this leak: for each two folds a first teacher
+trains on the others and judges both, K (K - 1) / 2 trainings on K - 2 folds, and second teacher k takes its weights from those
+that never saw fold k. On people the leak is smaller than the spread over seeds (docs/results/leak.md).
 
-Leaves one run per fold, runs/teacher/fold0 ..., the pseudo-labels of all rows in runs/teacher/pseudo, and
-runs/teacher/teacher.json, which says who judged what and what each was trained on; earlier rounds stand in round1/ ... With
+Outputs: one run per fold, runs/teacher/fold0 ..., the pseudo-labels of all rows in runs/teacher/pseudo, and
+runs/teacher/teacher.json, with the training and the judged rows of each teacher; earlier rounds lie in round1/ ... With
 --folds 1 one teacher trains on all of --train_csv and predicts --predict_csv (default: the same rows, which only suits a
 teacher trained on other data).
 """
@@ -34,11 +34,11 @@ from utils.judge import check_weights
 def main():
     parser = train_parser(__doc__)
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers; each judges the rows it never saw")
-    parser.add_argument("--rounds", type=positive_int, default=1, help="each weighs its annotations by the round before")
-    parser.add_argument("--nested", action="store_true", help="with --rounds 2: no weight comes from a teacher that learnt the "
-                                                              "fold which is judged in the end")
-    parser.add_argument("--metric", choices=METRICS, default="bf", help="of the weights between two rounds")
-    parser.add_argument("--weighted", action="store_true", help="the first round, too, weighs by the CSV's `weight`")
+    parser.add_argument("--rounds", type=positive_int, default=1, help="rounds; each takes its weights from the round before")
+    parser.add_argument("--nested", action="store_true", help="with --rounds 2: no weight of a training comes from a teacher "
+                                                              "that trained on the fold judged at the end")
+    parser.add_argument("--metric", choices=METRICS, default="bf", help="metric of the weights between two rounds")
+    parser.add_argument("--weighted", action="store_true", help="use the CSV's column `weight` in the first round")
     parser.add_argument("--predict_csv", "--predict-csv", metavar="CSV", help="with --folds 1: rows to predict")
     add_flip_flag(parser)
     add_judge_flag(parser)

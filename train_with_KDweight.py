@@ -1,17 +1,17 @@
-"""NLKD: teacher and student, together, say how much each annotation counts.
+"""NLKD: teacher and student together decide how much each annotation counts.
 
     W = lambda * w_student + (1 - lambda) * w_teacher                    (paper, eq. 6; Table 2, "reweight + KD")
 
-w_teacher stands in the CSV. w_student is scored at every step, on the student's current prediction of the batch, by the
-metric that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grows to --lambda-max in the last one.
+w_teacher is the weight in the CSV. w_student is the score of the student's current prediction at every step, by the metric
+that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grows to --lambda-max in the last one.
 
     python train_with_KDweight.py --train_csv data/csv/train_noisy_60_PointRend_weight_bmscore.csv \\
         --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
         --name train_noisy_60_bmweight_KD --epochs 100 --batch-size 4 --learning-rate 0.1
 
-The metric, --theta and --size of the CSV stand in the JSON that utils/get_weight.py left beside it; a published CSV has none,
-and its name tells the metric (miou, bf, bm), or --metric does. Validation does not weigh its masks. The loss shrinks with the
-weights, as in the paper; with --keep-loss-size it does not.
+The JSON that utils/get_weight.py writes beside the CSV holds its metric, --theta and --size. A published CSV has no JSON: its
+name shows the metric (miou, bf, bm), or pass --metric. Validation uses no weights. The loss shrinks with the weights, as in
+the paper; with --keep-loss-size it does not.
 """
 
 from functools import partial
@@ -37,12 +37,12 @@ def weigh(args, logits, batch, epoch):
 
 def main():
     parser = train_parser(__doc__)
-    parser.add_argument("--metric", choices=METRICS, help="that scored the CSV (default: read from its JSON or its name)")
+    parser.add_argument("--metric", choices=METRICS, help="metric that scored the CSV (default: from its JSON or its name)")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")
     parser.add_argument("--lambda-max", type=share, default=0.5, help="the student's share in the last epoch")
     add_weight_flags(parser)
     args = parser.parse_args()
-    read_header(args.train_csv, needs_weights=True)  # a CSV without weights is refused before its metric is asked for
+    read_header(args.train_csv, needs_weights=True)  # refuse a CSV without weights before metric_of asks for its metric
     args.metric = metric_of(args)
     print(f"the student is scored by {args.metric}, as {args.train_csv} was")
     check_weights(args)

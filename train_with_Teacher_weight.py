@@ -6,12 +6,12 @@
         --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
         --name train_noisy_60_bmweight_noKD --epochs 100 --batch-size 4 --learning-rate 0.1
 
-The training CSV needs a third column `weight`; validation does not weigh its masks. --shuffle-weights gives each row the
-weight of another one, at random by --seed: a control that must not help, or the gain was not the weights'. --mean-weights gives
-every row the mean: what a lower loss alone does.
+The training CSV needs a third column `weight`; validation uses no weights. There are two controls. --shuffle-weights gives each
+row the weight of another one, at random by --seed: if it helps as much, the gain is not due to the weights. --mean-weights
+gives every row the mean weight: it shows the effect of a smaller loss alone.
 
 --pixels DIR goes beyond the paper: with the pseudo-labels in DIR, by which the CSV was scored, w_ip = 1 for each pixel p where
-annotation and pseudo-label agree, and w_i where they do not: a doubted annotation counts where its teacher confirms it.
+annotation and pseudo-label agree, and w_i elsewhere: a doubted annotation counts fully where its teacher confirms it.
 
 The rows of a CSV headed `image,label,weight` have class labels instead of masks; --pixels needs masks.
 
@@ -51,7 +51,7 @@ def main():
                         "DIR/PATTERN where they have other names, such as sam/{stem}_mask.png")
     args, task = parse_task(parser)
     if args.pixels and args.keep_loss_size:
-        raise UserError("--keep-loss-size goes without --pixels, whose mean weight nobody knows beforehand")
+        raise UserError("--keep-loss-size goes without --pixels: the mean weight of pixels is not known before training")
     check_weights(args)
     reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
     method = weigh_pixels if args.pixels else weigh

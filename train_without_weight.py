@@ -24,13 +24,13 @@ def weigh(logits, batch, epoch):
 
 
 def weigh_kept(logits, batch, epoch):
-    """w_i = 1 for the rows that are kept, else 0, (B,); `dropped_worst` has made the weights so."""
+    """w_i = 1 for the rows that are kept, else 0, (B,): the weights that `dropped_worst` made."""
     return [batch["weight"]]
 
 
 def main():
     parser = train_parser(__doc__, classes=True)
-    parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="of the rows, those of the lowest weight, dropped")
+    parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="drop this share of rows, the lowest weights first")
     args, task = parse_task(parser)
     if args.drop_worst is None:
         run(args, weigh, task=task)

@@ -1,4 +1,4 @@
-"""Weightings that were tried beside those of the paper, as a train script; `tables.py alternatives` runs them all.
+"""A train script for weightings beyond the paper; `tables.py alternatives` runs them all.
 
     python benchmarks/alternatives.py --way band --pred-dir runs/teacher/pseudo --train_csv train_noisy_sharp_bfscore.csv \\
         --test_csv test.csv --name band
@@ -6,7 +6,7 @@
 The CSV holds the trust t_i in each mask; y_i is the mask and f(x_i) its out-of-fold pseudo-label in --pred-dir.
 
     cubed      w_i = t_i^3
-    band       w_ip = t_i within --band px of the outline of y_i, else 1: a doubted mask counts inside and far outside
+    band       w_ip = t_i within --band px of the outline of y_i, else 1: a doubted mask counts fully away from its outline
     relabel    w_i = 1, and masks with t_i < 0.5 are replaced by f(x_i)
 """
 
@@ -44,7 +44,7 @@ def main():
     parser = train_parser(__doc__)
     parser.add_argument("--way", required=True, choices=("cubed", "band", "relabel"))
     parser.add_argument("--pred-dir", help="out-of-fold pseudo-labels of the training rows, for relabel")
-    parser.add_argument("--band", type=positive_int, default=5, help="px to either side of an outline")
+    parser.add_argument("--band", type=positive_int, default=5, help="px on both sides of an outline")
     args = parser.parse_args()
     if args.way == "relabel" and not args.pred_dir:
         raise UserError("--way relabel needs --pred-dir")

@@ -1,12 +1,13 @@
-"""How well scores find noisy masks: ours (BF, mIoU, BFmIoU) and cleanlab's, out-of-fold and in-sample, by the same teachers.
+"""How well scores find noisy masks: ours (BF, mIoU, BFmIoU) and cleanlab's, with the same teachers, out-of-fold and in-sample.
 
     python benchmarks/bench_detectors.py --teacher runs/tables/people/noise60/seed0/teacher_pointrend --size 160 96 \\
         --csv runs/tables/people/noise60/seed0/csv/train_noisy.csv --truth data/csv/people/train.csv \\
         --out docs/results/detectors_people.json
 
---teacher is what train_teacher.py left. Out-of-fold, a mask is judged by the network that never saw it; in-sample, by the next
-fold's, which was trained on it. AUROC and AUPRC tell noisy masks from untouched ones; Spearman compares the order with that of
-the true agreement (BFmIoU with --truth's masks). cleanlab is measured where it is installed (benchmarks/requirements.txt).
+--teacher is the folder that train_teacher.py wrote. Out-of-fold, a network judges a mask that it never saw; in-sample, the next
+fold's network does, which was trained on it. AUROC and AUPRC show how well a score separates noisy from untouched masks;
+Spearman is its correlation with the true agreement (BFmIoU with --truth's masks).
+cleanlab is measured where it is installed (benchmarks/requirements.txt).
 """
 
 import sys
@@ -61,7 +62,7 @@ def probabilities(dataset, checkpoints, fold_of, flip):
 
 
 def our_scores(probs, masks, args):
-    """dict of score -> float (N,); the last one is BF with the tolerance of sharp weights."""
+    """dict of score -> float (N,); `bf, strict` has the smaller tolerance of sharpened weights."""
     classes = torch.from_numpy(probs.argmax(1))  # (N, H, W)
     scores = {metric: agreement(classes, masks, args.num_classes, metric, args.theta) for metric in METRICS}
     scores["bf, strict"] = agreement(classes, masks, args.num_classes, "bf", args.theta * SHARP_THETA)
@@ -75,7 +76,7 @@ def cleanlab_scores(probs, masks):
     except ImportError:
         print("cleanlab is not installed, its scores are left out", file=sys.stderr)
         return {}
-    labels = np.minimum(masks.numpy(), probs.shape[1] - 1)  # it knows no ignored pixels
+    labels = np.minimum(masks.numpy(), probs.shape[1] - 1)  # cleanlab has no ignored pixels
     return {f"cleanlab {method}": get_label_quality_scores(labels, probs.astype(np.float32), method=method, verbose=False,
                                                            n_jobs=1)[0] for method in ("softmin", "num_pixel_issues")}
 
@@ -86,7 +87,7 @@ def main():
     parser.add_argument("--csv", required=True, help="the annotations that it judged, with `iterations`")
     parser.add_argument("--truth", required=True, help="CSV of the same images with their untouched masks")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"))
-    parser.add_argument("--out", required=True, help="JSON of what was measured")
+    parser.add_argument("--out", required=True, help="JSON of the results")
     add_flip_flag(parser)
     add_class_flag(parser)
     add_score_flags(parser)
@@ -95,7 +96,7 @@ def main():
     rows = read_rows(args.csv, needs_levels=True)
     truth = rows.assign(mask=truth_masks(args, rows))
     checkpoints, fold_of = judged_folds(rows, args.teacher)
-    dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)  # it is gone through three times
+    dataset = SegmentationDataset(rows, args.size, args.num_classes, cache=True)  # it is read three times
     true_masks = SegmentationDataset(truth, args.size, args.num_classes)
     masks, clean = (each.__getitems__(range(len(rows)))["mask"].long() for each in (dataset, true_masks))  # (N, H, W)
     noisy = (rows["iterations"] > 0).to_numpy()

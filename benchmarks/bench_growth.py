@@ -2,8 +2,8 @@
 
     python benchmarks/bench_growth.py --out benchmarks/results/growth.json --figure docs/figures/cost.png
 
-Relative to the smallest size and to two classes. The figure also draws benchmarks/results/weights.json, if it is there; with
---draw nothing is measured again.
+Times are relative to the smallest size and to two classes. The figure also shows benchmarks/results/weights.json, if it exists;
+--draw draws it again and measures nothing.
 """
 
 
@@ -11,12 +11,10 @@ from benchmarks.measure import RESULTS, in_turn, keep, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import read_json
-from cli.lazy import LazyModule
+from cli.lazy import plt
 from engine import building, devices, loop
 from engine.task import SegmentationScorer
 from reports.figures import save_figure
-
-plt = LazyModule("matplotlib.pyplot")
 
 
 def prepare(args, side, classes):
@@ -68,8 +66,8 @@ def draw(content, path):
 def main():
     parser = tool_parser(__doc__)
     parser.add_argument("--out", default=str(RESULTS / "growth.json"), help="JSON of the results")
-    parser.add_argument("--figure", metavar="PNG", help="draw it there")
-    parser.add_argument("--draw", action="store_true", help="measure nothing: draw --out again")
+    parser.add_argument("--figure", metavar="PNG", help="draw the figure to this file")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw the figure of --out again")
     parser.add_argument("--model", default="smp_unet")
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--width", type=positive_int, default=64)

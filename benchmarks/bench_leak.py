@@ -1,4 +1,4 @@
-"""What leaks into teachers of a second round: how well they find noisy masks, with weights that know their fold and without.
+"""The leak into second teachers: how well they find noisy masks if the first ones saw the judged fold, and if not.
 
     python benchmarks/bench_leak.py --csv data/csv/people/train.csv --runs runs/leak --encoder-weights imagenet \\
         --out docs/results/leak_people.json
@@ -8,10 +8,10 @@ training rows come from first teachers
 
 - plain: trained on the two folds that they do not judge, fold k among them (train_teacher.py --rounds 2);
 - nested: trained on the one fold that is neither judged nor k (--nested);
-- leaking: trained on fold k alone, so as many rows as nested, and all of them leak.
+- leaking: trained on fold k alone: as many rows as nested, but every row leaks.
 
-AUROC and AUPRC of BF between the pseudo-labels and the annotations tell noisy masks from untouched ones. Trainings in --runs go
-on where they were stopped. Flags that are not listed go to every training.
+The figures are AUROC and AUPRC of finding noisy masks by BF between pseudo-labels and annotations. Interrupted trainings in
+--runs continue. Flags that are not listed go to every training.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ TITLES = {"first": "first round", "plain": "second round", "nested": "second rou
 
 
 def python(*command):
-    """Run a script of the project from its root, its output in the terminal only where it fails."""
+    """Run a script of the project from its root, and show its output only if it fails."""
     done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
     if done.returncode:
         raise UserError(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{done.stderr}")
@@ -58,15 +58,15 @@ def teachers_of(args, home, seed, csv):
 
 
 def leaking_csvs(args, home, rows, fold):
-    """CSVs for the second teacher of a fold: what it learns, weighed by the teacher of that fold alone, and what it judges."""
+    """CSVs for the second teacher of a fold: rows to learn, weighted by the teacher of that fold alone, and to judge."""
     record, names = read_json(home / "nested" / "teacher.json"), np.array(pseudo_label_names(rows))
     judged = np.isin(names, record["folds"][fold]["judges"])
-    label = "-".join(str(other) for other in range(3) if other != fold)  # the pair that this teacher did not learn
+    label = "-".join(str(other) for other in range(3) if other != fold)  # the two folds that this teacher did not train on
     files = [str(home / "nested" / "round1" / f"pseudo{label}" / name) for name in names[~judged]]
     taught = rows[~judged]
     weights = score_pairs(taught["mask"].tolist(), files, args.num_classes, "bf", args.theta, args.size)
     paths = [home / "csv" / f"{kind}{fold}.csv" for kind in ("leaking", "judged")]
-    weights = weights if weights.any() else 1.0  # a judge that found no outline: learn without weights, as train_teacher does
+    weights = weights if weights.any() else 1.0  # the judge found no outline: train without weights, as train_teacher does
     write_rows(paths[0], taught.assign(weight=weights), "weight")
     write_rows(paths[1], rows[judged])
     return paths

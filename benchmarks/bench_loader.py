@@ -1,9 +1,9 @@
-"""The loader against what training consumes: files decoded, resized and normalised, from the disk or from --cache.
+"""How fast the loader is, compared with training: it decodes, resizes and normalises files, from the disk or with --cache.
 
     python benchmarks/bench_loader.py --photos data/generated/people --out benchmarks/results/loader.json
 
 Images/s of the loader alone (decode, resize, batch, to the device, normalise) with 0, 1, 2 ... loader processes and cached;
-images/s of training alone, on batches that are in memory; and the whole epoch, by the engine's loop, as a share of that.
+images/s of training alone, on batches in memory; and images/s of the engine's whole epoch, as a share of training alone.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""How soon a script answers: --help, and a CSV of many rows one of whose files is missing; against importing PyTorch alone.
+"""Time until a script answers --help, or finds a missing file in a CSV of many rows; compared with importing PyTorch alone.
 
     python benchmarks/bench_start.py --out benchmarks/results/start.json
 """
@@ -32,7 +32,7 @@ def faulty_csv(folder, rows):
 
     lines = ["img,filename,weight"]
     for row in range(rows):
-        if row % 10_000 == 0:  # a file has so many names at most
+        if row % 10_000 == 0:  # a file system limits the links to one file
             write_mask(folder / "one.png", np.zeros((8, 8), np.uint8))
         os.link(folder / "one.png", folder / f"i{row}.png")
         if row < rows - 1:

@@ -1,10 +1,10 @@
-"""One training step: plain, with the Teacher's weight, with KD weight (BF + mIoU of the student at every step).
+"""Cost of a training step: plain, with the Teacher's weight, with KD weight (BF + mIoU of the student at every step).
 
     python benchmarks/bench_step.py --width 64 --batch-size 4 --out benchmarks/results/step.json
 
 The loop is the engine's own, the weights are those of the three scripts, the network is the classic U-Net at 321x321, the
-optimizer is Ranger. Time is taken step by step in turn; peak memory in a process of its own for each method; and one step of
-each is traced for operations that make the host wait for the device.
+optimizer is Ranger. The methods take turns, step by step; peak memory is measured in a separate process per method; and a trace
+of one step counts the operations that make the host wait for the device.
 """
 
 import functools
@@ -17,7 +17,7 @@ from cli.lazy import torch
 from engine import building, devices, loaders
 
 METHODS = ("plain", "Teacher", "KD")
-# a device's value that the host asks for makes it wait; the first four show on a CPU too
+# reading a value from the device makes the host wait; the first four can be counted on a CPU too
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "cudaStreamSynchronize",
          "cudaDeviceSynchronize", "cudaMemcpyAsync: device to host")
 
@@ -63,7 +63,7 @@ def measured(args, classes):
 
 
 def count_waits(step):
-    """How often one step makes the host wait, by operation: dict of name -> int. Reading the epoch's mean loss is not in it."""
+    """How often one step makes the host wait, by operation: dict of name -> int. The epoch's mean loss is not counted."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
@@ -75,7 +75,7 @@ def count_waits(step):
 
 
 def peak_mib(args, method, classes):
-    """Peak memory of two steps: allocated on a GPU, else resident, in a process of its own."""
+    """Peak memory of two steps, MiB: allocated on a GPU; on a CPU resident, in a separate process."""
     if torch.cuda.is_available():
         step = build_step(args, method, classes)
         torch.cuda.reset_peak_memory_stats()

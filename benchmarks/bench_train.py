@@ -1,10 +1,10 @@
-"""Images/s of train_with_KDweight.py: fp32 against bf16, channels last, compiled; and what share of the device's rate that is.
+"""Images/s of train_with_KDweight.py in fp32, bf16, channels last and compiled; and the share of the device's peak rate.
 
     python benchmarks/bench_train.py --batch-size 32 --out benchmarks/results/train_gpu.json        (on a GPU)
     python benchmarks/bench_train.py --width 16 --batch-size 4 --out benchmarks/results/train.json  (on a CPU)
 
-Batches are in memory, so that the loader plays no part. The rate of the device is that of multiplying two square matrices of
-bf16, measured in the same run; the operations of a step are counted by PyTorch, multiplication and addition as two.
+Batches are in memory, so the loader costs nothing. The device's peak rate is that of multiplying two square bf16 matrices,
+measured in the same run. PyTorch counts the operations of a step; a multiplication and an addition are two.
 """
 
 
@@ -36,7 +36,7 @@ def prepare(args, precision, channels_last, compiled):
     def run():
         return epoch_seconds(flags, fabric, state, batches, "KD")
 
-    run()  # warm; compiles
+    run()  # warms up and compiles
     return run
 
 
@@ -71,10 +71,10 @@ def main():
     parser.add_argument("--side", type=positive_int, default=321, help="px")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=32)
     parser.add_argument("--classes", type=positive_int, default=2)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="to train")
-    parser.add_argument("--steps", type=positive_int, default=4, help="in a round")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="variants to measure")
+    parser.add_argument("--steps", type=positive_int, default=4, help="training steps per round")
     parser.add_argument("--rounds", type=positive_int, default=3)
-    parser.add_argument("--matrix", type=positive_int, default=4096, help="side of the matrices that the rate is taken with")
+    parser.add_argument("--matrix", type=positive_int, default=4096, help="side of the matrices that measure the peak rate")
     args = parser.parse_args()
     seconds = in_turn({name: prepare(args, *WAYS[name]) for name in args.ways}, args.rounds)
     rate, work = matmul_rate(args.matrix), operations(args) * args.steps

@@ -1,14 +1,13 @@
-"""utils/get_weight.py from the shell, against only decoding the same files, and its scores against other ways to them.
+"""Time of utils/get_weight.py, compared with only decoding the same files; and of its BF, compared with other implementations.
 
     python benchmarks/bench_weights.py --photos data/generated/people
 
-Pairs of 321x321 binary masks (those of DIR/masks, or drawn people, against noisy ones) and of 2048x1024 label maps of 19
-classes (smooth random regions, against noisy ones). Peers: MONAI's compute_surface_dice (pip install -r
+A pair is a label map and a noisy copy: binary masks of 321x321 (from DIR/masks, or drawn people) and maps of 2048x1024 with 19
+classes (smooth random regions). Peers: MONAI's compute_surface_dice (pip install -r
 benchmarks/requirements.txt), distances of all pairs of boundary points (scipy's cdist, as exact scorers do it), and
 max-pooling in a 5x5 window, pair by pair.
 """
 
-import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,62 +18,14 @@ import cv2
 import numpy as np
 
 from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, ratio, run_command, seconds_of, table
+from benchmarks.pairs import draw_person, draw_regions, pair_files, write_pairs
 from cli.command_line import command_line, positive_int, tool_parser
-from cli.files import progress, write_rows
-from data.make_sample import draw_portrait
-from data.pictures import read_checked_mask, read_mask, resize_labels, write_mask
+from cli.files import write_rows
+from data.pictures import read_checked_mask
 from data.rows import pseudo_label_names, read_rows
-from data.splits import pair_folder
-from utils.add_noise import add_noise
 from utils.agreement_cpu import agreement
 
 THETA = 3.0
-
-
-# --- the pairs --------------------------------------------------------------------------------------------------
-
-
-def draw_person(rng, photos=None):
-    """A person's mask, drawn or from DIR/masks, and a noisy one of it, uint8 (321, 321)."""
-    if photos:
-        mask = resize_labels(read_mask(rng.choice(pair_folder(photos)["mask"])), (321, 321))
-    else:
-        mask = draw_portrait(rng, (321, 321))[1]
-    return mask, add_noise(mask, int(rng.integers(0, 5)), rng)
-
-
-def draw_regions(rng, height=1024, width=2048, classes=19, cells=7, level=None):
-    """A map of smooth random regions and one with noise of a level (default: 0 to 4 px), uint8 (H, W)."""
-    fields = rng.standard_normal((classes, cells, cells * width // height)).astype(np.float32)
-    labels = np.argmax([cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC) for field in fields], axis=0)
-    labels = labels.astype(np.uint8)
-    return labels, add_noise(labels, int(rng.integers(0, 5)) if level is None else level, rng, background=None)
-
-
-def write_pairs(folder, draw, distinct, rows, num_classes):
-    """Files of `distinct` pairs, linked to as many names as there are rows, and their CSV.
-
-    Returns:
-        (the CSV, the folder of pseudo-labels)
-    """
-    rng = np.random.default_rng(0)
-    for number in progress(range(distinct), "drawing"):
-        for kind, labels in zip(("mask", "pseudo"), draw(rng)):
-            write_mask(folder / "drawn" / f"{kind}{number}.png", labels, num_classes)
-    lines = ["img,filename"]
-    for kind in ("mask", "pseudo"):
-        (folder / kind).mkdir()
-        for row in range(rows):
-            os.link(folder / "drawn" / f"{kind}{row % distinct}.png", folder / kind / f"{row:06d}.png")
-    lines += [f"{folder}/mask/{row:06d}.png,{folder}/mask/{row:06d}.png" for row in range(rows)]
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-    return folder / "rows.csv", folder / "pseudo"
-
-
-def pair_files(csv, pseudo, count):
-    """The first pairs of files that `write_pairs` left."""
-    masks = sorted((csv.parent / "mask").iterdir())[:count]
-    return [(str(mask), str(pseudo / mask.name)) for mask in masks]
 
 
 # --- whole commands ---------------------------------------------------------------------------------------------
@@ -120,7 +71,7 @@ def by_window(a, b):
 
 
 def by_monai(a, b):
-    """Surface Dice of the foreground; its distances are counted up to the tolerance and include it."""
+    """Surface Dice of the foreground; it counts distances up to the tolerance, and equal to it."""
     import torch
     from monai.metrics import compute_surface_dice
 
@@ -164,7 +115,7 @@ def peer_seconds(csv, pseudo, pairs, rounds):
 
 
 def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
-    """Seconds per pair of what get_weight.py does one after the other with --workers 1: dict of name -> list."""
+    """Seconds per pair of each stage of get_weight.py with --workers 1: dict of name -> list."""
     cv2.setNumThreads(1)
     files = pair_files(csv, pseudo, pairs)
     maps = [[read_checked_mask(path, num_classes) for path in pair] for pair in files]
@@ -174,7 +125,7 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
         pseudo_label_names(table)
         write_rows(csv.with_name("copy.csv"), table.assign(weight=0.5), "weight")
 
-    def each(read):  # one after the other, none kept
+    def each(read):  # one at a time, to keep memory small
         for pair in files:
             for path in pair:
                 read(path)
@@ -188,7 +139,7 @@ def stage_seconds(csv, pseudo, num_classes, pairs, rounds):
 
 
 def two_at_once(command):
-    """Seconds of two processes that run the same: how far two cores are from being twice one."""
+    """Seconds of two equal processes side by side; shows how much of twice the speed two cores give."""
     with ThreadPoolExecutor(2) as both:
         return max(seconds for seconds, _ in both.map(lambda _: run_command(command, **ONE_THREAD), range(2)))
 
@@ -226,54 +177,88 @@ def _milliseconds(pair, classes, rounds):
     return 1000 * min(seconds_of(agreement, *pair, classes, "bm", THETA) for _ in range(3 * rounds))
 
 
-def main():
+# --- tables of all of it ----------------------------------------------------------------------------------------
+
+
+def measure_commands(args, folder):
+    """Time get_weight.py and its stages on both kinds of pairs.
+
+    Returns:
+        (what was measured, JSON-ready dict; dict of title -> table; the CSV and the pseudo-labels of the binary pairs)
+    """
+    sets = {"321x321, binary": (partial(draw_person, photos=args.photos), min(200, args.rows), args.rows, 2),
+            "2048x1024, 19 classes": (draw_regions, 10, max(10, args.rows // 100), 19)}
+    content, lines, profile, stages, drawn = {}, [], [], {}, []
+    for number, (name, (draw, distinct, rows, classes)) in enumerate(sets.items()):
+        print(name, file=sys.stderr)
+        (folder / f"set{number}").mkdir()
+        drawn.append(write_pairs(folder / f"set{number}", draw, distinct, rows, classes))
+        content[name] = command_seconds(*drawn[-1], classes, args.rounds)
+        lines.append([name, rows, *command_cells(content[name], rows)])
+        stages = content[f"{name}, stages"] = stage_seconds(*drawn[-1], classes, min(200, rows), args.rounds)
+        profile.append([name, *(f"{ratio(stages, stage, 'decode'):.2f}" for stage in stages)])
+    titles = ("pairs", "rows", "decoding, a pair", *(f"--workers {n} / decoding" for n in (0, 1, 2)),
+              "--workers 0 / decoding by Pillow", "--workers 1 / --workers 2", "two decoders / one")
+    return content, {"get_weight.py, whole command": table(titles, lines),
+                     "Where the time goes": table(("pairs, relative to decoding", *stages), profile)}, drawn[0]
+
+
+def command_cells(seconds, rows):
+    """Cells of a line of the table of whole commands; `seconds` as of `command_seconds`."""
+    return (f"{1000 * min(seconds['decode, OpenCV']) / rows:.2f} ms",
+            *(f"{ratio(seconds, f'--workers {n}', 'decode, OpenCV'):.2f}" for n in (0, 1, 2)),
+            f"{ratio(seconds, '--workers 0', 'decode, Pillow'):.2f}",
+            f"{ratio(seconds, '--workers 1', '--workers 2'):.2f}",
+            f"{2 / ratio(seconds, 'two decoders at once', 'decode, OpenCV'):.2f}")
+
+
+def measure_peers(args, csv, pseudo):
+    """Time our BF and other ways to it on pairs that `write_pairs` left; (JSON-ready dict, dict of title -> table)."""
+    seconds, alone, scores = peer_seconds(csv, pseudo, min(args.pairs, args.rows), args.rounds)
+    lines = [(way, f"{100 * score:.2f}", *(f"{ratio(each, way, 'OpenCV, ours'):.1f}" for each in (seconds, alone)))
+             for way, score in scores.items()]
+    titles = ("way", "mean score", "reading and scoring", "scoring alone")
+    return {"peers": seconds, "peers, scoring alone": alone, "peers' BF": scores}, {
+        "BF of one pair, 321x321, relative to ours": table(titles, lines)}
+
+
+def measure_growth(args, folder):
+    """Memory by rows, and time by size and by classes; (JSON-ready dict, dict of title -> table)."""
+    peaks = peak_memory(folder, [n for n in (1000, 10_000, 100_000) if n <= args.memory_rows])
+    by_size, by_classes = growth(args.sides, args.rounds)
+    return {"peak MiB by rows": peaks, "ms by size": by_size, "ms by classes": by_classes}, {
+        "Peak memory of get_weight.py": table(("rows", "MiB"), [(rows, f"{mib:.0f}") for rows, mib in peaks.items()]),
+        "Scoring a pair in memory": table(("size", "ms", "ns a pixel"), [
+            (name, f"{ms:.2f}", f"{1e6 * ms / int(name.split('x')[0]) ** 2:.1f}") for name, ms in by_size.items()]),
+        "Scoring a pair in memory, by classes": table(("classes", "ms"), [
+            (classes, f"{ms:.1f}") for classes, ms in by_classes.items()])}
+
+
+def parse():
+    """The flags."""
     parser = tool_parser(__doc__)
     parser.add_argument("--out", default=str(RESULTS / "weights.json"), help="JSON of the results")
     parser.add_argument("--photos", metavar="DIR", help="take the binary masks from DIR/masks (paired with DIR/images)")
-    parser.add_argument("--rows", type=positive_int, default=30_000, help="pairs of 321x321; the larger maps are a 100th of it")
-    parser.add_argument("--memory-rows", type=positive_int, default=100_000, help="of the largest CSV whose memory is taken")
+    parser.add_argument("--rows", type=positive_int, default=30_000,
+                        help="rows of the CSV of 321x321 pairs; that of the larger maps has a hundredth of them")
+    parser.add_argument("--memory-rows", type=positive_int, default=100_000,
+                        help="rows of the largest CSV with which peak memory is measured")
     parser.add_argument("--pairs", type=positive_int, default=100, help="pairs that the peers score")
-    parser.add_argument("--sides", type=positive_int, nargs="+", default=[128, 256, 512, 1024, 2048], help="px, for the growth")
-    parser.add_argument("--rounds", type=positive_int, default=3)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        folder, content, tables = Path(folder), {}, {}
-        sets = {"321x321, binary": (partial(draw_person, photos=args.photos), min(200, args.rows), args.rows, 2),
-                "2048x1024, 19 classes": (draw_regions, 10, max(10, args.rows // 100), 19)}
-        lines, profile = [], []
-        for number, (name, (draw, distinct, rows, classes)) in enumerate(sets.items()):
-            print(name, file=sys.stderr)
-            (folder / f"set{number}").mkdir()
-            csv, pseudo = write_pairs(folder / f"set{number}", draw, distinct, rows, classes)
-            seconds = content[name] = command_seconds(csv, pseudo, classes, args.rounds)
-            lines.append([name, rows, f"{1000 * min(seconds['decode, OpenCV']) / rows:.2f} ms",
-                          *(f"{ratio(seconds, f'--workers {n}', 'decode, OpenCV'):.2f}" for n in (0, 1, 2)),
-                          f"{ratio(seconds, '--workers 0', 'decode, Pillow'):.2f}",
-                          f"{ratio(seconds, '--workers 1', '--workers 2'):.2f}",
-                          f"{2 / ratio(seconds, 'two decoders at once', 'decode, OpenCV'):.2f}"])
-            stages = content[f"{name}, stages"] = stage_seconds(csv, pseudo, classes, min(200, rows), args.rounds)
-            profile.append([name, *(f"{ratio(stages, stage, 'decode'):.2f}" for stage in stages)])
-            if classes == 2:
-                seconds, alone, scores = peer_seconds(csv, pseudo, min(args.pairs, rows), args.rounds)
-                content["peers"], content["peers, scoring alone"], content["peers' BF"] = seconds, alone, scores
-                tables["BF of one pair, 321x321, relative to ours"] = table(
-                    ("way", "mean score", "reading and scoring", "scoring alone"),
-                    [(way, f"{100 * score:.2f}", *(f"{ratio(each, way, 'OpenCV, ours'):.1f}" for each in (seconds, alone)))
-                     for way, score in scores.items()])
-        tables = {"get_weight.py, whole command": table(
-            ("pairs", "rows", "decoding, a pair", *(f"--workers {n} / decoding" for n in (0, 1, 2)),
-             "--workers 0 / decoding by Pillow", "--workers 1 / --workers 2", "two decoders / one"), lines),
-            "Where the time goes": table(("pairs, relative to decoding", *stages), profile),
-            **tables}
-        content["peak MiB by rows"] = peaks = peak_memory(folder, [n for n in (1000, 10_000, 100_000) if n <= args.memory_rows])
-        tables["Peak memory of get_weight.py"] = table(("rows", "MiB"), [(rows, f"{mib:.0f}") for rows, mib in peaks.items()])
-        content["ms by size"], content["ms by classes"] = growth(args.sides, args.rounds)
-        tables["Scoring a pair in memory"] = table(
-            ("size", "ms", "ns a pixel"), [(name, f"{ms:.2f}", f"{1e6 * ms / int(name.split('x')[0]) ** 2:.1f}")
-                                           for name, ms in content["ms by size"].items()])
-        tables["Scoring a pair in memory, by classes"] = table(
-            ("classes", "ms"), [(classes, f"{ms:.1f}") for classes, ms in content["ms by classes"].items()])
-        keep(args.out, content, tables, ("scipy", "monai") if "MONAI surface Dice" in scores else ("scipy",))
+    parser.add_argument("--sides", type=positive_int, nargs="+", default=[128, 256, 512, 1024, 2048],
+                        help="sides of the square maps that show how time grows with size, px")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="how often each time is measured")
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        content, tables, binary_pairs = measure_commands(args, folder)
+        for more, more_tables in (measure_peers(args, *binary_pairs), measure_growth(args, folder)):
+            content.update(more)
+            tables.update(more_tables)
+    keep(args.out, content, tables, ("scipy", "monai") if "MONAI surface Dice" in content["peers"] else ("scipy",))
 
 
 if __name__ == "__main__":

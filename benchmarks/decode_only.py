@@ -1,4 +1,4 @@
-"""The limit of utils/get_weight.py: read its CSV and decode the same two files of each row, and nothing else.
+"""The lower limit of utils/get_weight.py's time: only read its CSV and decode both files of each row.
 
     python benchmarks/decode_only.py weights.csv pseudo [--pillow]
 """

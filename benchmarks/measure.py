@@ -1,7 +1,7 @@
 """Timing of commands and functions, and the files that results are kept in.
 
-Ratios are what counts: two things are measured in turn, again and again, and the ratio is taken within each round, so that a
-machine that is slow for a while is slow for both.
+Ratios are what counts: each round measures all things in turn, and ratios are computed within a round, since a machine that is
+slow for a while is slow for all of them.
 """
 
 import datetime
@@ -19,7 +19,7 @@ from utils.metrics import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-# a small process between: a child's peak memory counts that of the process it was forked from
+# a small process in between, since a child's peak memory includes that of the process that forked it
 LAUNCHER = """
 import resource, subprocess, sys, time
 began = time.perf_counter()
@@ -74,7 +74,7 @@ def ratio(seconds, name, base):
 
 
 def machine(*packages):
-    """What a figure must be quoted with."""
+    """GPU, CPU, cores, date and versions, which every published figure must name."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -93,11 +93,11 @@ def table(titles, rows):
 
 
 def keep(path, content, tables, packages=()):
-    """Print the tables and write them, with what was measured, as JSON.
+    """Print the tables and write them, with the measurements, as JSON.
 
     Args:
         path: of the JSON.
-        content: what was measured.
+        content: the measurements, JSON-ready.
         tables: dict of title -> lines of a table.
     """
     for title, lines in tables.items():

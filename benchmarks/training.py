@@ -1,4 +1,4 @@
-"""Runs as the train scripts would have them, in pieces that can be timed."""
+"""Parts of a training, as the train scripts run it, that benchmarks can time."""
 
 import functools
 
@@ -15,7 +15,7 @@ from engine.task import SEGMENTATION
 
 
 def flags_of(*words):
-    """The flags of a run, defaults where `words` do not say otherwise; KD's student counts from the first epoch."""
+    """The flags of a run, `words` and else the defaults; KD's student counts from the first epoch."""
     args = train_parser("").parse_args(["--train_csv", "-", "--name", "-", *map(str, words)])
     vars(args).update(min_weight=0.0, metric="bm", lambda_warmup=0, lambda_max=0.5)
     return args
@@ -38,7 +38,7 @@ def batch_of(size, side, classes):
 
 
 def epoch_seconds(flags, fabric, state, loader, method="plain"):
-    """Seconds of one epoch of the engine's loop; the mean loss that it ends with waits for the device."""
+    """Seconds of one epoch of the engine's loop; it ends by reading the mean loss, which waits for the device."""
     state.epoch, state.begun = 1, None
     state.begin_epoch(fabric.device)
     watch, stop = LossWatch(None, 1, flags.learning_rate, flags, "-"), StopRequest(active=False)

@@ -1,4 +1,4 @@
-"""The ground: errors of one line, types of flags, progress, files that are whole or absent, what of the machine may be used.
+"""The lowest layer: errors of one line, types of flags, progress, files that are whole or absent, usable cores and memory.
 
-Imports nothing of this project.
+It imports no other package of this project.
 """

@@ -25,19 +25,19 @@ LONGEST_SIDE = 32_767  # px; OpenCV resizes and warps no larger pictures
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a scheduler sends before it takes the machine away; to be treated like Ctrl-C."""
+    """SIGTERM: the signal that a scheduler sends before it takes the machine away. Scripts treat it like Ctrl-C."""
 
 
 def command_line(main: Callable[[], None]) -> None:
     """Run a script's `main()`.
 
-    A UserError, or what the machine refuses, becomes one message on stderr and exit code 2; Ctrl-C and SIGTERM end with 130
-    and 143, without a word where nobody reads the output any more (`| head`) with 141.
+    A UserError, a system error or lack of memory becomes one message on stderr and exit code 2. Ctrl-C ends with 130, SIGTERM
+    with 143. If the reader of the output has gone (`| head`), the script ends with 141 and no message.
     """
-    if "WORLD_SIZE" not in os.environ:  # torchrun's processes wait for one another, so that they must die at once
+    if "WORLD_SIZE" not in os.environ:  # torchrun's processes wait for one another: SIGTERM must end all at once
         signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a terminal's encoding lacks is shown as \xb1, never an error
+        if hasattr(stream, "reconfigure"):  # show a character that the terminal cannot encode as \xb1, no error
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
@@ -60,7 +60,7 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def cv2_error() -> type[Exception]:
-    """OpenCV's error, of a command that has loaded OpenCV."""
+    """OpenCV's exception class; MemoryError if OpenCV is not loaded."""
     return sys.modules["cv2"].error if "cv2" in sys.modules else MemoryError
 
 
@@ -89,7 +89,7 @@ def _nobody_reads() -> bool:
 
 
 def _leave_quietly() -> int:
-    """The exit code of a program that SIGPIPE ends; what is still to be written goes nowhere."""
+    """Discard all further output; returns the exit code of a program that SIGPIPE ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -98,7 +98,7 @@ def _leave_quietly() -> int:
 
 
 def _words_of(error: OSError) -> str:
-    """What the system says, and of which file, where it says that."""
+    """The message of the system and, if it names any, the files that it is about."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     what = error.strerror or str(error) or type(error).__name__
     return f"{' -> '.join(names)}: {what}" if names else f"{what} (the system names no file)"
@@ -115,7 +115,7 @@ def _print_error(message: object, code: int) -> int:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """The docstring as it stands, and the default of every flag that has one."""
+    """Shows the docstring unchanged, and the default of every flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         unset = action.default is None or action.default is False or action.default is argparse.SUPPRESS
@@ -128,7 +128,7 @@ def tool_parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
 
 
-# --- types: a bad value is named with its flag by argparse, exit code 2 -------------------------------------------
+# --- flag types: argparse names a bad value and its flag, exit code 2 --------------------------------------------
 
 
 def _checked(convert: Callable[[str], Number], accept: Callable[[Number], bool], wanted: str) -> Callable[[str], Number]:

@@ -1,8 +1,8 @@
-"""Writing files whole or not at all, reading JSON and CSV, and the error for faults that a user can mend.
+"""Write files whole or not at all, read JSON, write CSV; and the error for faults that a user can mend.
 
-Everything that touches the disk on a user's behalf goes through here or through `data.pictures`, so that one rule holds
-everywhere: a fault that the user can mend is a `UserError` (one clear message, exit code 2, no traceback), and an output file
-appears under its name only once it is complete; the outputs of a tool appear together.
+All reading and writing of user files goes through this module or `data.pictures`, so two rules hold everywhere. A fault that
+the user can mend is a `UserError` (one clear message, exit code 2, no traceback). An output file gets its name only when it is
+complete, and all outputs of a tool appear together.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class UserError(Exception):
     """Something the user can mend: the message names the file, row or flag and says what to do."""
 
     def __init__(self, message: str) -> None:
-        # a loader process wraps what it raises in the text of its traceback
+        # a loader process puts its whole traceback into the message; keep the message alone
         super().__init__(message.rpartition("UserError: ")[2].strip() if message.startswith("Caught UserError") else message)
 
 
 def progress(items: Any, title: str, total: int | None = None, unit: str = "it", shown: bool = True) -> tqdm:
-    """A progress bar with a rate, gone when it is done; in a log file (no terminal) it is drawn once a minute at most.
+    """A progress bar with a rate that disappears when the work is done; in a log file it is drawn at most once a minute.
 
     Work that ends within a second shows none.
     """
@@ -66,7 +66,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def is_temporary(path: Path | str) -> bool:
-    """Whether a file is what a killed `atomic_path` left."""
+    """Whether a file is a temporary file that a killed process left, see `atomic_path`."""
     return re.fullmatch(r"\..+\.\d+(\.\w+)?", Path(path).name) is not None
 
 
@@ -80,7 +80,7 @@ def read_json(path: Path | str, *keys: str) -> Any:
     """The content of a JSON file.
 
     Args:
-        keys: that its object must have.
+        keys: keys that the JSON object must have.
 
     Raises:
         UserError: the file is missing, is not JSON, or has no such object.
@@ -113,7 +113,7 @@ def csv_text(rows: pd.DataFrame, *columns: str) -> str:
 
     Args:
         rows: DataFrame with columns `image`, `mask` and those asked for.
-        columns: names of the columns behind the first two.
+        columns: names of the columns after the first two.
 
     Paths under the working directory are written relative to it, others absolute.
 
@@ -133,7 +133,7 @@ def csv_text(rows: pd.DataFrame, *columns: str) -> str:
 
 
 def is_utf8(path: Path | str) -> bool:
-    """Whether a file's name can be written as text; Python stands in for bytes that cannot by lone surrogates."""
+    """Whether a file name is valid UTF-8. Python marks bytes that are not by lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
@@ -149,7 +149,7 @@ def refuse_existing(path: Path | str, overwrite: bool) -> None:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another name")
 
 
-# --- what a tool leaves: all of it, or nothing ------------------------------------------------------------------
+# --- outputs of a tool: all of them, or none --------------------------------------------------------------------
 
 
 def check_outputs(outputs: Iterable[Path | str], overwrite: bool, inputs: Iterable[Path | str | None] = ()) -> None:
@@ -158,7 +158,7 @@ def check_outputs(outputs: Iterable[Path | str], overwrite: bool, inputs: Iterab
     Args:
         outputs: paths of the files that it will write.
         overwrite: replace those that exist.
-        inputs: paths that it reads (None is passed over); they are never replaced, whatever `overwrite` says.
+        inputs: paths that it reads (None is skipped); they are never replaced, even with `overwrite`.
     """
     spelt = list(map(str, outputs))
     names = {os.path.abspath(path): path for path in spelt}  # whole path -> as the user spells it
@@ -178,7 +178,7 @@ def check_outputs(outputs: Iterable[Path | str], overwrite: bool, inputs: Iterab
 
 
 def _identity(path: Path | str) -> tuple[int, int]:
-    """Device and number of a file, the same for all its names; of a broken link its own."""
+    """Device and inode of a file, the same for all its names; of a broken link, the link's own."""
     found = os.stat(path) if os.path.exists(path) else os.lstat(path)
     return found.st_dev, found.st_ino
 
@@ -205,8 +205,8 @@ def together() -> Iterator[Callable[[Path | str], Path]]:
     """Outputs that appear all at once when the block succeeds, or not at all.
 
     Yields:
-        function of an output's path that gives the path to write it to meanwhile: of the same name, in a hidden folder beside
-        its place. Outputs appear in the order in which they were asked for; those that were not written do not appear.
+        function of an output's path that returns a temporary path to write to: the same name, in a hidden folder beside it.
+        Outputs appear in the order of these calls; an output that was not written does not appear.
 
     Raises:
         UserError: a folder cannot be made, or an output cannot be put in its place.
@@ -241,7 +241,7 @@ def together() -> Iterator[Callable[[Path | str], Path]]:
 
 
 def _remove_parts(parts: Iterable[Path], made: Iterable[Path]) -> None:
-    """Remove the hidden folders, and of the folders made above them those that hold no output."""
+    """Remove the hidden folders, and the new folders above them that hold no output."""
     for folder in parts:
         shutil.rmtree(folder, ignore_errors=True)
     for folder in sorted(made, key=lambda each: -len(each.parts)):
@@ -259,7 +259,7 @@ def _make_part(folder: Path, output: Path) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path | str) -> Iterator[None]:
-    """Make an OSError one that names the output."""
+    """Turn an OSError into a UserError that names the output."""
     try:
         yield
     except OSError as error:
@@ -267,7 +267,7 @@ def _named(path: Path | str) -> Iterator[None]:
 
 
 def _remove_stale_parts(own: Path) -> None:
-    """Remove what killed processes of this machine left of `together` beside this process's hidden folder, and in its place."""
+    """Remove hidden folders that killed processes of this machine left beside `own`, and `own` itself if it exists."""
     import psutil  # seldom needed
 
     for path in own.parent.iterdir():

@@ -1,11 +1,11 @@
-"""The flags that scripts and offline tools share; those of a training stand in engine/flags.py."""
+"""Flags that scripts and offline tools share; engine/flags.py holds the flags of a training."""
 
 import argparse
 
 from cli.command_line import class_count, class_or_none, positive_float
 
 
-def add_class_flag(parser: argparse.ArgumentParser) -> None:
+def add_class_flag(parser: argparse._ActionsContainer) -> None:
     """--num-classes."""
     parser.add_argument("--num-classes", type=class_count, default=2, help="background included; 2 = binary masks (0/255)")
 
@@ -18,9 +18,9 @@ def add_legend_flag(parser: argparse.ArgumentParser) -> None:
 def add_noise_flags(parser: argparse.ArgumentParser) -> None:
     """--noise, --background."""
     parser.add_argument("--noise", choices=("morphology", "polygon", "markov"), default="morphology",
-                        help="how outlines go wrong, see utils/add_noise.py")
+                        help="kind of error in the outlines, see utils/add_noise.py")
     parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none",
-                        help="what takes the place of shrunken regions; none where every class is a thing (street scenes)")
+                        help="class that fills the gap beside a shrunken region; none = the regions beside it (street scenes)")
 
 
 def add_score_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""Packages that take seconds to import: each is imported when the program first uses something in it.
+"""Packages that take seconds to import: each one is imported at its first use.
 
-`--help`, a mistyped flag and a faulty CSV answer at once, and tools that never touch a tensor never load PyTorch. Editors and
-type checkers see the packages themselves. A module that needs PyTorch while it is imported itself (one that defines a subclass
-of nn.Module, say) imports it as usual.
+So `--help` and the messages about a wrong flag or CSV come at once, and tools without tensors never load PyTorch. Editors and
+type checkers see the real packages. A module that needs PyTorch at its own import (for example to define a subclass of
+nn.Module) imports it as usual.
 
     from cli.lazy import torch
 """
@@ -24,6 +24,8 @@ class LazyModule(ModuleType):
 if TYPE_CHECKING:
     import joblib as joblib
     import sklearn.linear_model as sklearn_linear_model
+    import jinja2 as jinja2
+    import lightning_fabric as lightning_fabric
     import sklearn.metrics as sklearn_metrics
     import sklearn.mixture as sklearn_mixture
     import sklearn.model_selection as sklearn_model_selection
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import sklearn.preprocessing as sklearn_preprocessing
     import threadpoolctl as threadpoolctl
     import torch as torch
+    from matplotlib import pyplot as plt
     from scipy import special as scipy_special
     from scipy import stats as scipy_stats
 else:
@@ -38,6 +41,9 @@ else:
     threadpoolctl = LazyModule("threadpoolctl")
     torch = LazyModule("torch")
     sklearn_linear_model = LazyModule("sklearn.linear_model")
+    lightning_fabric = LazyModule("lightning_fabric")
+    jinja2 = LazyModule("jinja2")
+    plt = LazyModule("matplotlib.pyplot")
     sklearn_metrics = LazyModule("sklearn.metrics")
     sklearn_mixture = LazyModule("sklearn.mixture")
     sklearn_model_selection = LazyModule("sklearn.model_selection")

@@ -1,4 +1,4 @@
-"""What of the machine this process may use: cores and memory, of the container where that allows less (cgroup v2)."""
+"""Cores and memory that this process may use, within the limits of its container (cgroup v2)."""
 
 import math
 import re
@@ -10,9 +10,9 @@ CGROUP = "/sys/fs/cgroup"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, 1 or more: those it is bound to, or as many as the container's CPU time comes to."""
+    """Number of cores that this process may use, 1 or more: those it is bound to, or the container's share if that is less."""
     process = psutil.Process()
-    bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # macOS binds nobody
+    bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # not on macOS
     try:
         quota, period = Path(CGROUP, "cpu.max").read_text().split()
     except OSError:
@@ -21,7 +21,7 @@ def usable_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that may still be taken."""
+    """Free memory in bytes, within the limit of the container."""
     free = psutil.virtual_memory().available
     try:
         limit, used, stat = (Path(CGROUP, f"memory.{name}").read_text() for name in ("max", "current", "stat"))
@@ -29,6 +29,6 @@ def free_memory() -> int:
         return free
     if limit.strip() == "max":
         return free
-    inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # files read a while ago, forgotten when need be
+    inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # cached files, which the system drops if memory is needed
     given_back = int(inactive[1]) if inactive else 0
     return min(free, int(limit) - int(used) + given_back)

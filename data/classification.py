@@ -103,7 +103,7 @@ def _checked_table(csv: Path | str, needs_weights: bool) -> pd.DataFrame:
     if not names_labels(table.columns.tolist()):
         raise UserError(f"{csv}: not a CSV of class labels, which is headed `image,label`; found "
                         f"`{','.join(map(str, table.columns[:2]))}`")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes the extra fields an index
         raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.empty:
         raise UserError(f"{csv}: has a header but no rows")

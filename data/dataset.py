@@ -1,6 +1,6 @@
 """Rows -> batches: the datasets of every script.
 
-A batch is made in one go (`__getitems__`), so a DataLoader must leave it as it is: `collate_fn=as_it_is`. Images stay bytes
+`__getitems__` makes a whole batch, so a DataLoader must not collate it again: `collate_fn=as_it_is`. Images stay bytes
 until they are on the device, see `data.transforms.normalised`.
 
 Legend: B samples, N rows, H x W pixels of the training size.
@@ -31,7 +31,7 @@ def cache_bytes(rows: pd.DataFrame, size: Sequence[int]) -> int:
 
 
 def sample_seed(*numbers: int) -> int:
-    """A seed for torch, 0..2**32-1, from numbers each in 0..2**32-1: near or large ones give unrelated streams."""
+    """A seed for torch, 0..2**32-1, from numbers in 0..2**32-1; similar numbers give unrelated random streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -68,7 +68,7 @@ class SegmentationDataset:
         num_classes: C; 2 = binary.
         augment: flip, scale and colour at random (training only).
         cache: keep the decoded, resized samples in memory, see `cache_bytes`.
-        seed: of the augmentation; `epoch` counts in too, and is set before each one.
+        seed: of the augmentation, together with `epoch`, which the loop sets before each epoch.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
     float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows; and, where the rows have them,
@@ -103,7 +103,7 @@ class SegmentationDataset:
         return torch.from_numpy(image), torch.from_numpy(np.stack(labels))
 
     def _augmented(self, image: torch.Tensor, labels: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sample of this epoch, the same whichever process and batch it comes in."""
+        """The augmented sample of this epoch; it does not depend on the process or the batch."""
         assert self.augment
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(sample_seed(self.seed, self.epoch, index))

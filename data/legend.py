@@ -73,6 +73,6 @@ def write_legend(folder: Path, names: Iterable[str], colours: Iterable[Sequence[
 
 
 def _distinct_colours(count: int) -> list[list[int]]:
-    """The background dark, then hues a golden angle apart, every other one darker."""
+    """Dark grey for the background, then hues a golden angle apart, every second one darker."""
     hues = [colorsys.hsv_to_rgb((0.46 + 0.618034 * c) % 1, 0.85, 1.0 if c % 2 else 0.75) for c in range(count)]
     return [[40, 40, 40]] + [[round(255 * part) for part in hue] for hue in hues[1:]]

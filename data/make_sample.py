@@ -3,9 +3,9 @@
     python data/make_sample.py --out data/generated/sample --count 300
 
 writes images/ and masks/ (0/255), paired by stem, as data/prepare_folder.py reads them. Figures with hair, ears, shoulders,
-hats and raised hands stand before cluttered backgrounds that are somewhat out of focus, as in a portrait. A small network
-learns them in a few epochs, so that the masks decide how exact its outlines become. Drawn from --seed: the same seed gives the
-same files. No claim about the method rests on this set.
+hats and raised hands stand before cluttered backgrounds that are a little out of focus, as in a portrait. A small network
+learns them in a few epochs, so the masks decide how exact its outlines become. The same --seed gives the same files. No claim
+about the method rests on this set.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def draw_portrait(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.nda
     height, width = (OVERSAMPLING * side for side in size)
     canvas = draw_background(rng, height, width)
     parts = draw_figure(rng, canvas, height, width)
-    canvas *= _texture(rng, height, width, 2, 0.25)[..., None] + 1  # light falls unevenly on all alike
+    canvas *= _texture(rng, height, width, 2, 0.25)[..., None] + 1  # uneven light over person and background
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.8, 1.6))
     image: np.ndarray = cv2.resize(canvas, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     image += rng.normal(0, rng.uniform(2, 6), image.shape)

@@ -1,4 +1,4 @@
-"""Mask file -> its values: what each sample format means, and which ones are refused since they would be cut to something.
+"""Mask file -> its values: what each sample format means, and which ones are refused since labels would be lost.
 
 Legend: H, W are pixels, C classes; 2 = binary.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 
 from cli.files import UserError
 
-LARGEST_PICTURE = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit; a few kB can claim more, and would fill the memory
+LARGEST_PICTURE = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit; a small file can claim more and fill the memory
 ORIENTATION = 0x0112  # EXIF tag
 ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes with an alpha channel
 GREY_SPREAD = 8  # a palette entry whose channels differ by no more is grey
@@ -43,7 +43,7 @@ def decode_mask(path: Path | str, num_classes: int) -> Decoded:
         if values is not None and values.ndim == 2:
             return Decoded(values, False)
         with Image.open(io.BytesIO(content.data)) as file:
-            layout = str(file.tile)  # tells the bits of a sample until the file is loaded
+            layout = str(file.tile)  # holds the bits per sample only until the file is loaded
             _refuse_unfit(file, layout, num_classes)
             return _decode(file, layout, num_classes)
     except FileNotFoundError:
@@ -52,17 +52,17 @@ def decode_mask(path: Path | str, num_classes: int) -> Decoded:
         raise UserError(f"{path}: {error}") from None
     except MemoryError:
         raise
-    except Exception as error:  # Pillow raises whatever its format plugins raise
+    except Exception as error:  # each of Pillow's format plugins raises its own exceptions
         raise UserError(f"{path}: cannot be decoded as a mask ({error})") from None
 
 
 class UnfitError(Exception):
-    """The file is a whole picture, but of a format that is no mask; the message says which and what to do."""
+    """The file is a readable picture in a format that cannot be a mask; the message names it and says what to do."""
 
 
 def _is_grey_png(content: np.ndarray) -> bool:
-    """Whether OpenCV, a quarter faster than Pillow, reads the file's values as they are: a grey PNG, 8 bits a pixel, of a
-    size that Pillow would not refuse, without transparency or rotation."""
+    """Whether OpenCV, which is a quarter faster than Pillow, reads the file's values unchanged: a grey PNG, 8 bits a pixel, no
+    larger than Pillow allows, without transparency or rotation."""
     head = content[:1024].tobytes()
     pixels = int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big")
     return (head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] == b"\x08\x00" and pixels <= LARGEST_PICTURE
@@ -102,13 +102,13 @@ def _decode(file: Image.Image, layout: str, num_classes: int) -> Decoded:
 
 
 def _decode_palette(file: Image.Image, num_classes: int) -> Decoded:
-    """Indices are labels; but a binary mask whose palette is black, white and grey shows its foreground white, whatever index
-    that has."""
+    """The indices as labels; but for a binary mask with a palette of greys, the grey level of each index, since its foreground
+    is white and may have any index."""
     indices = np.array(file)
     if num_classes > 2:
         return Decoded(indices, True)
     palette = np.array(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    if indices.max(initial=0) >= len(palette):  # of no colour: some tools leave the palette out
+    if indices.max(initial=0) >= len(palette):  # an index without a colour: some tools write no full palette
         return Decoded(indices, False)
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=2)[:len(palette)])
     shown = palette[sorted({*range(min(2, len(palette))), *used.tolist()})].astype(int)  # those used, and the first two
@@ -123,8 +123,8 @@ def _decode_palette(file: Image.Image, num_classes: int) -> Decoded:
 
 
 def _without_alpha(file: Image.Image, num_classes: int) -> np.ndarray:
-    """Grey levels of a picture with an alpha channel: of its colours where the transparent pixels are background in them too;
-    of the alpha channel where the colour is the same everywhere, so that the shape lies there (binary only)."""
+    """Grey levels of a picture with an alpha channel: those of its colours, if its transparent pixels are background there too;
+    or the alpha channel, if the colour is the same everywhere, so that the alpha channel holds the shape (binary only)."""
     bands = np.array(file.convert("RGBA"))
     colours, alpha = bands[:, :, :3], bands[:, :, 3]
     if (alpha == 255).all():
@@ -138,8 +138,7 @@ def _without_alpha(file: Image.Image, num_classes: int) -> np.ndarray:
 
 
 def _unscaled(values: np.ndarray, layout: str) -> np.ndarray:
-    """Grey levels; class numbers that a PNG of 2 or 4 bits a pixel holds are given back as they were, since Pillow spreads
-    them over 0..255."""
+    """Grey levels; for a PNG of 2 or 4 bits a pixel, the class numbers in the file, which Pillow scales up to 0..255."""
     bits = next((bits for bits in (2, 4) if f"L;{bits}'" in layout), 8)
     return values // np.uint8(255 // (2**bits - 1))
 
@@ -154,7 +153,7 @@ def _whole_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _grey(bands: np.ndarray, num_classes: int) -> np.ndarray:
-    """One channel (H, W) of RGB (H, W, 3), for masks that a viewer saved so."""
+    """One channel (H, W) of RGB (H, W, 3), for masks that a program saved as RGB."""
     if (bands == bands[:, :, :1]).all():
         return np.ascontiguousarray(bands[:, :, 0])
     if num_classes > 2:

@@ -18,22 +18,22 @@ from data import IGNORE_INDEX
 from data.mask_files import ALPHA, LARGEST_PICTURE, ORIENTATION, Decoded, decode_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-GREY_SHARE = 0.25  # of a binary mask's pixels; more is no mask
+GREY_SHARE = 0.25  # largest share of grey pixels in a binary mask
 TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
-DARKEST = 1 << 14  # a picture of 16 bits a sample that is all darker holds fewer bits: 12, 14
+DARKEST = 1 << 14  # a 16-bit picture with no brighter value uses fewer bits: 12 or 14
 IGNORED_COLOUR = (224, 224, 192)  # of index 255 in a palette, as PASCAL VOC has it
 BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # bits of `kinds_of`
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Decode a photograph to RGB: EXIF rotation is applied, samples of 16 bits lose the lower 8, an alpha channel goes.
+    """Decode a photograph to RGB: EXIF rotation is applied, 16-bit samples keep the upper 8 bits, alpha is dropped.
 
     Returns:
         uint8 array (H, W, 3).
 
     Raises:
-        UserError: the file is missing, cut short, too large, not an image, or of samples that are no picture in 8 bits.
+        UserError: the file is missing, cut short, too large, not an image, or its samples cannot be turned into 8 bits.
     """
     _refuse_missing(path)
     content = _read_bytes(path)
@@ -41,7 +41,7 @@ def read_image(path: Path | str) -> np.ndarray:
     if kind == "16 bits":
         return _read_16_bits(content, path)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if kind == "plain" else None
-    if image is None:  # a format that not all builds of OpenCV read, or read alike, or no image
+    if image is None:  # not an image, or a format that builds of OpenCV read differently
         try:
             with Image.open(io.BytesIO(content.data)) as file:
                 return _read_by_pillow(file, path)
@@ -70,7 +70,7 @@ def _read_16_bits(content: np.ndarray, path: Path | str) -> np.ndarray:
 
 
 def _read_by_pillow(file: Image.Image, path: Path | str) -> np.ndarray:
-    file.load()  # a TIFF is turned here already, and then has no orientation any more
+    file.load()  # Pillow turns a TIFF here and removes its orientation
     if file.mode in ("I", "F") or file.mode.startswith("I;"):
         raise UserError(f"{path}: {'32-bit floats' if file.mode == 'F' else '32-bit or 16-bit integers'} (mode {file.mode}), "
                         "whose white is unknown; save it with 8 bits")
@@ -88,8 +88,8 @@ def read_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
 
     Binary (`num_classes` 2), by what the file holds:
         1 bit per pixel: 0, 1.
-        grey levels, also as RGB or as a palette of greys: foreground is > 127. A file that holds the value 1 and nothing but
-            0, 1 and 255 is taken as a label map instead (255 = ignore), since > 127 would lose it.
+        grey levels, also as RGB or as a palette of greys: foreground is > 127. But a file that holds the value 1 and no others
+            than 0, 1 and 255 is a label map (255 = ignore), since > 127 would lose its foreground.
         a palette with colours: its indices, 0, 1 and 255 = ignore; so `write_mask` marks ignored pixels where no 1 occurs.
         an alpha channel: the colours' grey levels, or the alpha channel where there is one colour only.
     Multi-class: values are class numbers, 255 = ignore; palette PNGs give their indices.
@@ -109,7 +109,7 @@ def _labels_of(decoded: Decoded, num_classes: int) -> np.ndarray:
     if num_classes > 2 or decoded.are_labels:
         return values
     if not _holds(values, 1, 254):
-        return values & 1  # nothing but 0 and 255
+        return values & 1  # all values are 0 or 255: give 0 and 1
     return values if _is_label_map(values) else (values > 127).astype(np.uint8)
 
 
@@ -161,7 +161,7 @@ def refuse_black_and_white(kinds: int, num_classes: int, source: object) -> None
 
 
 def _refuse_grey(values: np.ndarray, path: Path | str) -> None:
-    """A binary mask has blurred edges at most: not class numbers, which are all below 127, and not a photograph."""
+    """Raise UserError for class numbers (all below 128) or a photograph; blurred edges may be grey."""
     if not _holds(values, 128, 255):
         raise UserError(f"mask {path} holds values up to {values.max()}, which are all background in a binary mask (> 127 is "
                         "foreground); are they class numbers? See --num-classes")
@@ -173,11 +173,11 @@ def _refuse_grey(values: np.ndarray, path: Path | str) -> None:
 def write_mask(path: Path | str, labels: np.ndarray, num_classes: int = 2) -> None:
     """Write a label map so that `read_mask` gives it back, whatever labels occur in it.
 
-    Class numbers are written as they are. Binary: 0/255 if no pixel is ignored, else 0, 1 and 255; where no pixel is 1, which
-    would look like 0/255, as a palette PNG (black, white, 255 in a colour), which is read by its indices.
+    Class numbers are written unchanged. Binary: 0/255 if no pixel is ignored, else 0, 1 and 255. If no pixel is 1 then, it
+    would look like 0/255, so it becomes a palette PNG (black, white, 255 in a colour), which `read_mask` reads by its indices.
 
     Raises:
-        UserError: the suffix is that of no format, or of one that changes values.
+        UserError: the suffix names no picture format, or one that changes values.
     """
     labels = labels.astype(np.uint8)
     if Path(path).suffix.lower() in (".jpg", ".jpeg", ".webp"):
@@ -217,7 +217,7 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
 
 def _write_bytes(path: Path | str, content: bytes) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)  # OpenCV's own writing does not say when the disk is full
+        temporary.write_bytes(content)  # cv2.imwrite does not report a full disk
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -257,21 +257,21 @@ def _facts_of(source: Path | str | io.BytesIO, path: Path | str) -> tuple[tuple[
         raise UserError(f"{path}: more than {LARGEST_PICTURE} px; cut it into smaller pictures") from None
     except PermissionError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except Exception as error:  # PIL raises whatever its format plugins raise
+    except Exception as error:  # each of Pillow's format plugins raises its own exceptions
         raise UserError(f"{path}: not a readable image ({type(error).__name__})") from None
 
 
 def check_image(path: Path | str) -> tuple[int, int]:
-    """`image_size`, and a UserError if the file is cut short; a whole JPEG or PNG need not be decoded for that."""
+    """`image_size`, and a UserError if the file is cut short; a JPEG or PNG with a proper end is not decoded."""
     _refuse_missing(path)
     size, kind = _facts_of(path, path)
-    if kind != "plain":  # its samples have to be looked at
+    if kind != "plain":  # only decoding shows whether its samples can be read
         read_image(path)
         return size
     with open(path, "rb") as file:
         beginning = file.read(2)
         file.seek(-min(64, os.path.getsize(path)), os.SEEK_END)
-        ending = file.read().rstrip(b"\0")  # some cameras fill up with zeros
+        ending = file.read().rstrip(b"\0")  # some cameras append zeros
     if beginning not in ENDINGS or not ending.endswith(ENDINGS[beginning]):
         try:
             with Image.open(path) as file:

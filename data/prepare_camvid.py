@@ -3,7 +3,7 @@
     python data/prepare_camvid.py CamVid --out data/csv/camvid
 
 reads train/, val/, test/ with their label maps in trainannot/, valannot/, testannot/ (the layout most tutorials share, 11 =
-void), or train/images/ and train/labels/ and so on; 11 becomes 255. Every pixel of a street is something: make noise with
+void), or train/images/ and train/labels/ and so on; 11 becomes 255. Street scenes have no background class: make noise with
 utils/generate_noisy_label.py --num-classes 11 --background none.
 """
 

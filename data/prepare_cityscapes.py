@@ -5,7 +5,7 @@
 reads leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and gtFine or gtCoarse/{train,val}/CITY/*_labelIds.png as the data set's
 site packs them. train is split into train and valid, with the annotations asked for; val, fine, is the test set. With coarse
 ones and gtFine/train at hand, train_truth.csv and valid_truth.csv hold the same rows with fine masks. Label ids become the 19
-train ids, all others 255. Every pixel of a street is something: make noise with utils/generate_noisy_label.py
+train ids, all others 255. Street scenes have no background class: make noise with utils/generate_noisy_label.py
 --num-classes 19 --background none.
 """
 

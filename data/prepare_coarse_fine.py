@@ -6,8 +6,8 @@ reads faces/images and the two mask folders, paired by stem, and writes
 
     train.csv, valid.csv              coarse masks
     test.csv                          fine masks
-    train_truth.csv, valid_truth.csv  the rows of train.csv and valid.csv with their fine masks: the upper bound, and the truth
-                                      for utils/get_weight.py --truth
+    train_truth.csv, valid_truth.csv  the rows of train.csv and valid.csv with their fine masks: for trainings on clean masks,
+                                      and for utils/get_weight.py --truth
 
 Test rows are those whose stem fits --test-names, else a random share --test. The files stay where they are.
 """
@@ -21,7 +21,7 @@ from data.splits import divide, open_output, pair_folder, prepare_parser, write_
 
 
 def main() -> None:
-    parser = prepare_parser(__doc__, "holds images/ and the two mask folders", valid_of="what is not for test", valid=0.15)
+    parser = prepare_parser(__doc__, "holds images/ and the two mask folders", valid_of="the other rows", valid=0.15)
     parser.add_argument("--coarse", default="coarse", help="folder of the coarse masks, in `folder`")
     parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")
     parser.add_argument("--test-names", metavar="PATTERN", help="stems of the test images, e.g. 'test_*'")

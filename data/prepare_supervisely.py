@@ -27,7 +27,7 @@ from data.pictures import read_image, resize_image, resize_labels, write_image, 
 from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
-LARGEST = 1 << 26  # bytes and pixels of one bitmap; more is a fault, or a trap
+LARGEST = 1 << 26  # most bytes and pixels of one bitmap; protects against files made to fill the memory
 
 
 def find(root: Path) -> pd.DataFrame:
@@ -85,7 +85,7 @@ def draw_annotation(path: Path | str, foreground: Sequence[str], ignored: Sequen
 
 
 def _draw_bitmap(labels: np.ndarray, bitmap: dict, value: int) -> None:
-    """Paint a bitmap object; what lies outside the picture is cut off."""
+    """Paint a bitmap object; pixels outside the picture are cut off."""
     unpacker = zlib.decompressobj()
     png = unpacker.decompress(base64.b64decode(bitmap["data"]), LARGEST)
     if unpacker.unconsumed_tail:
@@ -95,7 +95,7 @@ def _draw_bitmap(labels: np.ndarray, bitmap: dict, value: int) -> None:
     drawn = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if drawn is None:
         raise ValueError("a bitmap that is no PNG")
-    if drawn.ndim == 3:  # with an alpha channel that is the object's shape, else any colour but black
+    if drawn.ndim == 3:  # the shape is the alpha channel, or without one every pixel that is not black
         drawn = drawn[:, :, 3] if drawn.shape[2] == 4 else drawn.max(axis=2)
     x, y = (int(v) for v in bitmap["origin"])
     left, top = max(0, -x), max(0, -y)
@@ -104,7 +104,7 @@ def _draw_bitmap(labels: np.ndarray, bitmap: dict, value: int) -> None:
 
 
 def _draw_polygon(labels: np.ndarray, points: dict, value: int) -> None:
-    """Paint a polygon object; its interiors keep what they were."""
+    """Paint a polygon object; pixels in its interiors (holes) keep their labels."""
     inside = np.zeros_like(labels)
     for outlines, fill in (([points["exterior"]], 1), (points.get("interior", []), 0)):
         for outline in outlines:

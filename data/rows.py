@@ -49,7 +49,7 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
     """
     table = read_header(csv, needs_weights, rows=None)
     if needs_levels and "iterations" not in table.columns:
-        raise UserError(f"{csv}: has no column `iterations`, so nobody knows which masks are noisy")
+        raise UserError(f"{csv}: has no column `iterations`, which marks the noisy masks")
     folder = Path(csv).resolve().parent
     faults = []
     rows = pd.DataFrame(index=table.index)
@@ -71,7 +71,7 @@ def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None =
     """The first rows of a CSV as strings (None: all of them), its shape and header checked; see `read_rows`."""
     table = read_table(csv, rows)
     refuse_labels(csv, table.columns.tolist())
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for an index
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes the extra fields an index
         raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
     if table.shape[1] < 2:
         raise UserError(f"{csv}: needs two columns at least, image path and mask path; found {list(table.columns)}")
@@ -89,7 +89,7 @@ def read_header(csv: Path | str, needs_weights: bool = False, rows: int | None =
 
 
 def _known_names(csv: Path | str, columns: list[str]) -> list[str]:
-    """The columns' names; those behind the second that are `weight` or `iterations` but for case and spaces become so.
+    """The columns' names; from the third on, `weight` and `iterations` are matched without case and outer spaces.
 
     Raises:
         UserError: two columns have one of these names.
@@ -108,7 +108,7 @@ def _iterations_fault(value: float) -> str | None:
 
 
 def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
-    """Raise UserError if two splits hold the same picture: scores on what was trained on, or chosen by, would say nothing.
+    """Raise UserError if two splits share a picture: scores on it would be too good.
 
     Args:
         splits: list of (CSV, rows).
@@ -179,10 +179,10 @@ def check_shape(size: Sequence[int], mask_size: Sequence[int], path: Path | str,
 
 
 def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
-    """One file name per row for its pseudo-label, the same for whoever writes and whoever reads it.
+    """One file name per row for its pseudo-label, for writing and for reading it.
 
     The image's stem + `.png`; where two rows share a stem, as many parent folders are put before it
-    (`folder__stem.png`) as tell all images apart. Images that differ in their suffix alone keep it (`stem.jpg.png`).
+    (`folder__stem.png`) as make all names different. Images that differ only in their suffix keep it (`stem.jpg.png`).
     Rows of one and the same image share their pseudo-label.
 
     Args:
@@ -195,12 +195,12 @@ def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
     stems = {path: os.path.splitext(path)[0] for path in paths}
     times = Counter(stems.values())
     shared = {path: stem if times[stem] == 1 else path for path, stem in stems.items()}
-    for name_of in (shared, dict(zip(stems, stems))):  # the second: each keeps its suffix
+    for name_of in (shared, dict(zip(stems, stems))):  # first try: drop suffixes that are not needed; second try: keep all
         for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
             names = {path: _last_parts(name, depth) for path, name in name_of.items()}
             if len(set(names.values())) == len(names):
                 return [names[path] + ".png" for path in paths]
-    # folders with `__` in their names: a digest of the path tells them apart
+    # folders with `__` in their names: a digest of the path makes the names different
     return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]
 
 
@@ -209,7 +209,7 @@ def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = sli
     """Paths of the rows' pseudo-labels in a folder.
 
     Args:
-        part: of these rows alone. The others are needed all the same: by their images, pseudo-labels are named.
+        part: return only the paths of these rows. The names depend on all rows, so pass them all.
         pattern: of the file names; `{stem}` stands for the name that `pseudo_label_names` gives, without its suffix. `*` and
             `?` stand for other characters, as in a shell; then exactly one picture must match. A folder may end in a pattern
             too: `masks/{stem}_mask.png`.
@@ -251,7 +251,7 @@ def _matching_files(folder: Path | str, stems: list[str], pattern: str) -> list[
         parts = [re.split(r"([*?])", text) for text in pattern.split("{stem}")]
         regex = re.escape(stem).join("".join({"*": ".*", "?": "."}.get(word, re.escape(word)) for word in part)
                                      for part in parts)
-        start = parts[0][0] + (stem if len(parts[0]) == 1 else "")  # sorted names that begin so stand side by side
+        start = parts[0][0] + (stem if len(parts[0]) == 1 else "")  # these names stand together in the sorted list
         from_start = itertools.islice(names, bisect.bisect_left(names, start), None)
         near = itertools.takewhile(functools.partial(_begins, start), from_start)
         found.append([name for name in near if re.fullmatch(regex, name)])

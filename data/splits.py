@@ -1,4 +1,4 @@
-"""What the prepare scripts share: pairing files, splitting rows, and outputs that a second call leaves as they are."""
+"""Functions that the prepare scripts share: pair files, split rows, write outputs that a second call does not change."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ RECORD = "prepared.json"
 
 
 def files_by_stem(folder: Path) -> dict[str, Path]:
-    """dict of stem -> path of the images in a folder; what else lies there is told on stderr.
+    """dict of stem -> path of the images in a folder; other files are named on stderr.
 
     Raises:
         UserError: no such folder, no images, two files of one stem, or a name that is not UTF-8.
@@ -61,7 +61,7 @@ def pair_folder(folder: Path | str, masks_in: str = "masks") -> pd.DataFrame:
 
 
 def pair_by_stem(image_folder: Path, mask_folder: Path) -> pd.DataFrame:
-    """Rows (`image`, `mask`) of all images that have a mask of the same stem, sorted by it; the rest is told on stderr.
+    """Rows (`image`, `mask`) of all images that have a mask of the same stem, sorted by it; a line on stderr counts the others.
 
     Raises:
         UserError: nothing pairs.
@@ -120,8 +120,8 @@ def prepare_parser(docstring: str | None, folder: str, valid_of: str | None = No
     """
     parser = tool_parser(docstring)
     parser.add_argument("folder", help=folder)
-    parser.add_argument("--out", required=True, help="folder of the CSVs and of what else is made")
-    parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
+    parser.add_argument("--out", required=True, help="folder for the CSVs and the other outputs")
+    parser.add_argument("--overwrite", action="store_true", help="make existing files again")
     if valid_of:
         parser.add_argument("--valid", type=share, default=valid, help=f"share of {valid_of} for validation")
         parser.add_argument("--seed", type=seed_number, default=0, help="of the split")
@@ -129,7 +129,7 @@ def prepare_parser(docstring: str | None, folder: str, valid_of: str | None = No
 
 
 def require(*paths: Path | str, layout: str) -> None:
-    """Raise a UserError that names what is missing and the layout that was looked for."""
+    """Raise a UserError that names the missing path and the expected layout."""
     for path in paths:
         if not Path(path).exists():
             raise UserError(f"{path}: not found; this is the layout that is read: {layout}")
@@ -139,7 +139,7 @@ def listed_names(path: Path | str) -> list[str]:
     """The names that a list of a data set holds, the first word of each line; files are read and written under them.
 
     Raises:
-        UserError: a name leaves its folder.
+        UserError: the file is not UTF-8, or a name holds a folder (such as ../x).
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -162,13 +162,13 @@ def download(name: str, folder: Path | str, **choice: str) -> None:
 
     try:
         getattr(datasets, name)(folder, download=True, **choice)
-    except Exception as error:  # whatever the network, the archive or the disk raise
+    except Exception as error:  # network, archive and disk raise many kinds
         raise UserError(f"--download: {name} could not be fetched into {folder} ({type(error).__name__}: {error}); fetch it by "
                         "hand and pass its folder") from None
 
 
 def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
-    """Make --out; refuse it if it holds what other flags made. A second call with the same flags goes on where one broke off.
+    """Make --out; refuse one that was made with other flags. A second call with the same flags continues an interrupted one.
 
     Args:
         data_set: name of one of the paper's data sets, noted for `prepared_data_set`.
@@ -184,7 +184,7 @@ def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
 
 
 def prepared_data_set(folder: Path | str) -> str | None:
-    """Which of the paper's data sets a prepared folder holds; None: another one, or nobody knows."""
+    """Which of the paper's data sets a prepared folder holds; None if it holds another one or does not say."""
     record = Path(folder) / RECORD
     return read_json(record).get("data_set") if record.exists() else None
 

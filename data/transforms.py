@@ -1,8 +1,7 @@
 """Augmentation and normalisation of images and masks that have been resized to the training size.
 
-torchvision's v2 transforms move a `tv_tensors.Mask` with its image. They sample the image as they are told, here bilinearly,
-and a mask always by the nearest pixel, so labels are never blurred. Pixels that a transform brings in from outside the
-picture are labelled 255 (ignored).
+torchvision's v2 transforms move a `tv_tensors.Mask` with its image. They sample the image bilinearly here, and a mask always
+by the nearest pixel, so labels are never blurred. Pixels that come from outside the picture get the label 255 (ignored).
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Augmentation:
-    """Change an image and its label maps at random, both alike: horizontal flip, scale in 0.75..1.25, colour jitter. Off in the
-    paper (section 4).
+    """Change an image and its label maps at random, in the same way: horizontal flip, scale in 0.75..1.25, colour jitter. The
+    paper trains without it (section 4).
 
-    A class and no closure, so that loader processes can be started afresh with it (spawn, forkserver) and not only by a fork.
+    It is a class, not a closure, so that it can be pickled for loader processes that start by spawn or forkserver.
     """
 
     def __init__(self) -> None:
@@ -41,9 +40,9 @@ class Augmentation:
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """Images as an encoder of ImageNet wants them.
+    """Images normalised by ImageNet's mean and standard deviation, as pretrained encoders expect.
 
-    On the device, after the copy: bytes are a quarter of the size of floats, and a GPU normalises quickly.
+    Call it on the device, after the copy: bytes are a quarter of the size of floats, and a GPU normalises quickly.
 
     Args:
         images: uint8 (B, 3, H, W).
@@ -57,5 +56,5 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache
 def _statistics(device: torch.device) -> list[torch.Tensor]:
-    """Mean and standard deviation of ImageNet's bytes, (3, 1, 1), kept on the device: copying them would stop it."""
+    """Mean and standard deviation of ImageNet's bytes, (3, 1, 1), kept on the device: a copy per batch would make it wait."""
     return [255 * torch.tensor(each, device=device).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD)]

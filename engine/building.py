@@ -1,13 +1,20 @@
 """The networks of a run: built, tried on its smallest batch, set up with their optimizers."""
 
-from cli.lazy import torch
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cli.lazy import lightning_fabric, torch
 from engine import checkpoint
 from engine.loaders import steps_per_epoch
 from engine.optimizers import build_optimizer
 from engine.task import SEGMENTATION, Task
 
 
-def build_networks(args, configs, suffixes=("",), build=checkpoint.build_from):
+def build_networks(args: Namespace, configs: Sequence[dict], suffixes: Sequence[str] = ("",),
+                   build: Callable[..., torch.nn.Module] = checkpoint.build_from) -> list[torch.nn.Module]:
     """The networks of a run, from --encoder-weights or --load.
 
     Args:
@@ -16,7 +23,7 @@ def build_networks(args, configs, suffixes=("",), build=checkpoint.build_from):
         build: `Task.build`.
     """
     networks = [build(config, getattr(args, "encoder_weights" + suffix, None)).to(memory_format=torch.channels_last)
-                for config, suffix in zip(configs, suffixes)]  # that memory format is the faster one, on CPU and GPU
+                for config, suffix in zip(configs, suffixes)]  # channels_last is the faster format, on CPU and GPU
     if args.load:
         for index, network in enumerate(networks):
             checkpoint.start_from(network, args.load, index)
@@ -26,11 +33,13 @@ def build_networks(args, configs, suffixes=("",), build=checkpoint.build_from):
     return networks
 
 
-def build_state(args, fabric, suffixes=("",), rows=0, task: Task = SEGMENTATION, frozen=(), memory=None):
+def build_state(args: Namespace, fabric: lightning_fabric.Fabric, suffixes: Sequence[str] = ("",), rows: int = 0,
+                task: Task = SEGMENTATION, frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence] = (),
+                memory: Any = None) -> checkpoint.TrainingState:
     """The networks of a run, made from --seed, with their optimizers, set up to train.
 
     Args:
-        rows: of the training set; 0 = many.
+        rows: number of training rows; 0 = enough for a full batch.
         task, frozen, memory: see `engine.loop.run`.
     """
     fabric.seed_everything(args.seed, verbose=False)
@@ -40,11 +49,11 @@ def build_state(args, fabric, suffixes=("",), rows=0, task: Task = SEGMENTATION,
     task.check_networks(args, networks, max(1, together // fabric.world_size))
     steps = steps_per_epoch(args, rows or args.batch_size, fabric.world_size)
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters(), steps) for network in networks))
-    networks, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
+    wrapped, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
     fixed = [freeze(fabric, network) for network in (frozen(args) if callable(frozen) else frozen)]
-    return checkpoint.TrainingState(configs, networks, optimizers, schedulers, fabric.strategy.precision, fixed, memory)
+    return checkpoint.TrainingState(configs, wrapped, optimizers, schedulers, fabric.strategy.precision, fixed, memory)
 
 
-def freeze(fabric, network):
+def freeze(fabric: lightning_fabric.Fabric, network: torch.nn.Module) -> torch.nn.Module:
     """A network on the device, in eval mode, without gradients; it gets no optimizer and DDP does not wrap it."""
     return fabric.to_device(network).eval().requires_grad_(False)

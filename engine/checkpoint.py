@@ -4,8 +4,13 @@ A checkpoint is a dict of plain values and tensors, so it loads with `weights_on
 refused. `networks` holds one entry per network: its `config` (see `engine.task.Task`) and `state`.
 """
 
+from __future__ import annotations
+
 import io
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cli.files import UserError, atomic_path
 from cli.lazy import torch
@@ -15,40 +20,41 @@ FORMAT = "nlkd-1"
 CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # of a segmentation network, see `model_config`
 
 
-def save(path, content):
+def save(path: Path | str, content: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all; equal contents give equal bytes."""
-    buffer = io.BytesIO()  # torch's own writing puts the file's name into it, and a full disk ends it in many words
+    buffer = io.BytesIO()  # given a path, torch.save stores its name in the file, and a full disk gives an unclear error
     torch.save({"format": FORMAT, **content}, buffer)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())  # not getbuffer: in an exception's frames that crashes Python 3.12 at its end
+        temporary.write_bytes(buffer.getvalue())  # not getbuffer: kept by an exception, it crashes Python 3.12 on exit
 
 
-def load(path):
+def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        UserError: missing, cut short, not ours, or holding anything but tensors and plain values.
+        UserError: the file is missing, damaged, not a checkpoint of this software, or holds anything but tensors and plain
+            values.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever zipfile, pickle or the OS raise
+    except Exception as error:  # torch passes on any error of zipfile, pickle or the OS
         raise UserError(f"{path}: not a checkpoint of this software or damaged ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not _holds_networks(content):
         raise UserError(f"{path}: not a checkpoint of this software (format {FORMAT} expected)")
     return content
 
 
-def _holds_networks(content):
+def _holds_networks(content: dict) -> bool:
     networks = content.get("networks")
     return isinstance(networks, list) and all(
         isinstance(each, dict) and isinstance(each.get("state"), dict) and isinstance(each.get("config"), dict)
         for each in networks)
 
 
-def model_config(args, suffix=""):
-    """What a checkpoint must know to rebuild and use its network.
+def model_config(args: Namespace, suffix: str = "") -> dict[str, Any]:
+    """The config of a segmentation network: what is needed to build it again and to use it.
 
     Args:
         suffix: of the network's own flags, --model and --encoder.
@@ -57,11 +63,14 @@ def model_config(args, suffix=""):
             "num_classes": args.num_classes, "width": args.width, "size": list(args.size), "theta": args.theta}
 
 
-def build_from(config, encoder_weights=None):
-    """The network of a config.
+def build_from(config: dict[str, Any], encoder_weights: str | None = None) -> torch.nn.Module:
+    """Build the network of a config.
+
+    Args:
+        encoder_weights: see `build_model`.
 
     Raises:
-        UserError: `build_model` refuses it.
+        UserError: `build_model` refuses the config.
     """
     try:
         return build_model(config["name"], config["encoder"], encoder_weights, config["num_classes"], config["width"])
@@ -69,23 +78,23 @@ def build_from(config, encoder_weights=None):
         raise UserError(str(error)) from None
 
 
-def load_network(path, index=0):
-    """A trained segmentation network in eval mode, and its config.
+def load_network(path: Path | str, index: int = 0) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Load a trained segmentation network in eval mode, and its config.
 
     Args:
         index: which network of the run (methods with two networks have 0 and 1).
 
     Raises:
-        UserError: see `load`; or the network is one of another task.
+        UserError: see `load`; or the network belongs to another task.
     """
     return load_as(path, index, CONFIG, build_from, "a segmentation network")
 
 
-def load_as(path, index, keys, build, kind):
+def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     """`load_network` of any task.
 
     Args:
-        keys: set of str that the network's config must have.
+        keys: that the network's config must have.
         build: `Task.build`.
         kind: of network, for the message.
     """
@@ -100,7 +109,7 @@ def load_as(path, index, keys, build, kind):
     return network.eval(), saved["config"]
 
 
-def network_of(path, index):
+def network_of(path: Path | str, index: int) -> dict[str, Any]:
     """What a checkpoint says of one network: dict of `config` and `state`; a UserError if it has no such number."""
     networks = load(path)["networks"]
     if index >= len(networks):
@@ -108,11 +117,11 @@ def network_of(path, index):
     return networks[index]
 
 
-def start_from(network, path, index=0):
+def start_from(network: torch.nn.Module, path: Path | str, index: int = 0) -> None:
     """Copy the weights of a checkpoint into `network` (--load).
 
     Raises:
-        UserError: the checkpoint's network is another one.
+        UserError: the checkpoint's weights do not fit `network`.
     """
     saved = network_of(path, index)
     try:
@@ -130,24 +139,33 @@ class TrainingState:
     Random numbers need no saving between epochs: order and augmentation are seeded anew by (seed, epoch).
 
     Args:
-        networks: those that are trained, in the order of their optimizers.
+        configs: of the trained networks, see `Task.config`.
+        networks: the trained ones, in the order of their optimizers.
         precision: Lightning's plugin; in half precision (16-mixed) its gradient scaler has a state too.
         frozen: networks that only give outputs; they are not saved, since nothing changes them.
         memory: what a method remembers from step to step: an object with `state_dict` (tensors and plain values) and
             `load_state_dict`; None = nothing.
     """
 
-    def __init__(self, configs, networks, optimizers, schedulers, precision, frozen=(), memory=None):
+    def __init__(self, configs: Sequence[dict], networks: Sequence[torch.nn.Module],
+                 optimizers: Sequence[torch.optim.Optimizer], schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler],
+                 precision: Any, frozen: Sequence[torch.nn.Module] = (), memory: Any = None) -> None:
         self.configs, self.networks = configs, networks
         self.frozen, self.memory = frozen, memory
         self.optimizers, self.schedulers, self.precision = optimizers, schedulers, precision
         self.epoch = 0  # the next one to train
-        self.begun = None  # of an epoch that was left in the middle: see `engine.train_one_epoch`
+        self.begun: Any = None  # progress within the epoch, see `begin_epoch`; None between epochs
         self.best_score, self.best_epoch = -1.0, -1
 
-    def begin_epoch(self, device):
-        """Set `begun`, unless a checkpoint has: how far the epoch is, in steps, sums of losses and weights (2, networks),
-        empty batches per network and seconds, and its first learning rate. Returns the seconds."""
+    def begin_epoch(self, device: torch.device) -> float:
+        """Set `begun`, the progress within the epoch, unless a checkpoint of an interrupted epoch has set it.
+
+        `begun` is a dict of `step` (steps done), `sums` (2, networks) of losses and weights, `empty` (batches without an
+        update, per network), `seconds`, `random` (see `random_state`) and `learning_rate` (at the epoch's first step).
+
+        Returns:
+            seconds that the epoch has taken so far.
+        """
         if self.begun is None:
             count = len(self.networks)
             self.begun = {"step": 0, "sums": torch.zeros(2, count), "empty": [0] * count, "seconds": 0.0, "random": None,
@@ -155,40 +173,40 @@ class TrainingState:
         self.begun["sums"] = self.begun["sums"].to(device)  # stays there until the epoch ends
         return self.begun["seconds"]
 
-    def leave_epoch(self, seconds):
-        """Note what else the rest of the epoch needs."""
+    def leave_epoch(self, seconds: float) -> None:
+        """Put into `begun` what a later process needs to train the rest of the epoch: time taken and random numbers."""
         self.begun["seconds"], self.begun["random"] = seconds, random_state()
 
-    def weights(self):
-        """The networks alone, as a checkpoint holds them."""
+    def weights(self) -> list[dict[str, Any]]:
+        """The `networks` of a checkpoint: a dict of `config` and `state` for each network."""
         return [{"config": config, "state": network.state_dict()}
                 for config, network in zip(self.configs, self.networks)]
 
-    def load_weights(self, saved_networks):
-        """Take over what `weights` gave."""
+    def load_weights(self, saved_networks: Sequence[dict[str, Any]]) -> None:
+        """Load what `weights` returned."""
         for network, saved in zip(self.networks, saved_networks, strict=True):
             network.load_state_dict(saved["state"])
 
-    def content(self):
-        """Everything, as a checkpoint holds it."""
+    def content(self) -> dict[str, Any]:
+        """The whole state, for `save`."""
         return {"networks": self.weights(), "optimizers": [o.state_dict() for o in self.optimizers],
                 "schedulers": [s.state_dict() for s in self.schedulers], "precision": self.precision.state_dict(),
                 "epoch": self.epoch,
                 "begun": self.begun, "best_score": self.best_score, "best_epoch": self.best_epoch,
                 **({} if self.memory is None else {"memory": self.memory.state_dict()})}
 
-    def restore(self, content):
-        """Take over a checkpoint's content.
+    def restore(self, content: dict[str, Any]) -> None:
+        """Load what `content` returned.
 
         Raises:
-            UserError: it is no state of a training, or of another one.
+            UserError: the content holds no training state, or one of other networks or optimizers.
         """
         try:
             self.load_weights(content["networks"])
             for part in ("optimizers", "schedulers"):
                 for target, saved in zip(getattr(self, part), content[part], strict=True):
                     target.load_state_dict(saved)
-            if content.get("precision"):  # empty without a scaler; a checkpoint may be older than this, too
+            if content.get("precision"):  # empty without a scaler, missing in older checkpoints
                 self.precision.load_state_dict(content["precision"])
             if self.memory is not None:
                 self.memory.load_state_dict(content["memory"])
@@ -196,16 +214,16 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"last.ckpt is not of this run ({type(error).__name__}: {str(error).splitlines()[0]}); pass "
                             "--overwrite to begin anew") from None
-        self.begun = content.get("begun")  # a checkpoint may be older than this
+        self.begun = content.get("begun")  # missing in older checkpoints
 
 
-def random_state():
+def random_state() -> dict[str, Any]:
     """The state of PyTorch's random numbers, of the CPU and of each GPU."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
-def restore_random_state(state):
-    """Go on with the random numbers where `random_state` was."""
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set PyTorch's random numbers to what `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     for device, saved in enumerate(state["cuda"][:torch.cuda.device_count()]):
         torch.cuda.set_rng_state(saved, device)

@@ -3,6 +3,8 @@
 Legend: B samples, C classes.
 """
 
+from __future__ import annotations
+
 import os
 from argparse import Namespace
 from typing import Any
@@ -69,15 +71,20 @@ def read_class_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: 
         if csv:
             refuse_other_names(csv, args.classes)
             splits[split] = read_class_rows(csv, args.classes, needs_weights and split == "train")
+        if split == "train":
+            refuse_one_class(csv, splits[split], args.classes)
     check_apart([(getattr(args, f"{split}_csv"), rows) for split, rows in splits.items()])
-    train = splits["train"]
-    if train["label"].nunique() < 2:
-        raise UserError(f"{args.train_csv}: all rows have the label {args.classes[train['label'].iloc[0]]}, there is nothing "
-                        "to tell apart; two classes or more are needed")
-    if needs_weights and not train["weight"].any():
+    if needs_weights and not splits["train"]["weight"].any():
         raise UserError(f"{args.train_csv}: all weights are 0, there is nothing to learn from")
-    check_batch(args.size, args.batch_size, train)
+    check_batch(args.size, args.batch_size, splits["train"])
     return splits
+
+
+def refuse_one_class(csv: str, rows: Any, classes: list[str]) -> None:
+    """Raise UserError if all training rows have one label."""
+    if rows["label"].nunique() < 2:
+        raise UserError(f"{csv}: all rows have the label {classes[rows['label'].iloc[0]]}, there is nothing to tell apart; two "
+                        "classes or more are needed")
 
 
 def refuse_other_names(csv: str, classes: list[str]) -> None:
@@ -133,7 +140,7 @@ def class_dataset(rows: Any, args: Namespace, training: bool) -> ClassDataset:
                         args.padding, args.cache, args.seed)
 
 
-def class_losses(output: Any, batch: dict) -> "torch.Tensor":
+def class_losses(output: Any, batch: dict) -> torch.Tensor:
     """Cross-entropy of each sample, float32 (B,).
 
     Args:
@@ -143,7 +150,7 @@ def class_losses(output: Any, batch: dict) -> "torch.Tensor":
     return torch.nn.functional.cross_entropy(main_logits(output).float(), batch["label"], reduction="none")
 
 
-def class_disagreement(logits_a: "torch.Tensor", logits_b: "torch.Tensor", args: Namespace) -> "torch.Tensor":
+def class_disagreement(logits_a: torch.Tensor, logits_b: torch.Tensor, args: Namespace) -> torch.Tensor:
     """1 for the samples on which two networks predict other classes, else 0: float32 (B,) (Malach & Shalev-Shwartz 2017).
 
     Args:
@@ -155,7 +162,7 @@ def class_disagreement(logits_a: "torch.Tensor", logits_b: "torch.Tensor", args:
 class ClassScorer:
     """`ClassScores` of logits (B, C) against the labels of their batches."""
 
-    def __init__(self, num_classes: int, device: Any = "cpu"):
+    def __init__(self, num_classes: int, device: Any = "cpu") -> None:
         self.scores = ClassScores(num_classes, device)
         self.reduce, self.compute = self.scores.reduce, self.scores.compute
 

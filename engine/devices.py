@@ -1,15 +1,20 @@
 """The device, the precision and the processes of a command, by Lightning Fabric."""
 
+from __future__ import annotations
+
 import os
+from argparse import Namespace
 
 from cli.files import UserError
-from cli.lazy import LazyModule, torch
-
-lightning_fabric = LazyModule("lightning_fabric")
+from cli.lazy import lightning_fabric, torch
 
 
-def start_fabric(args):
-    """Device, precision and processes, by Lightning Fabric."""
+def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
+    """Start Lightning Fabric with the device, the precision and the processes that the flags or torchrun ask for.
+
+    Raises:
+        UserError: the machine has no such device, or not as many.
+    """
     torchrun = "LOCAL_WORLD_SIZE" in os.environ
     devices, nodes, strategy = args.devices, 1, args.strategy
     if torchrun:
@@ -28,7 +33,7 @@ def start_fabric(args):
     return fabric
 
 
-def _visible_gpus(args):
+def _visible_gpus(args: Namespace) -> int:
     if args.accelerator not in ("auto", "cuda", "gpu") or not torch.cuda.is_available():
         return 0
     if args.devices in ("auto", "-1"):

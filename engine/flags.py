@@ -1,5 +1,8 @@
 """The flags that scripts share. A script adds only its own."""
 
+import argparse
+from collections.abc import Callable, Sequence
+
 from cli.command_line import (
     class_count,
     none_or_str,
@@ -23,7 +26,8 @@ from utils.judge import check_mixable, name_metric, read_origin
 CLASS_FLAGS = ("mirror", "shift", "padding")  # of `add_move_flags`
 
 
-def train_parser(docstring, add_networks=None, classes=False):
+def train_parser(docstring: str, add_networks: Callable[..., None] | None = None,
+                 classes: bool = False) -> argparse.ArgumentParser:
     """The parser of a script that trains segmentation networks. One of another task combines the same groups itself.
 
     Args:
@@ -40,7 +44,7 @@ def train_parser(docstring, add_networks=None, classes=False):
     return parser
 
 
-def add_run_flags(parser):
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """The published flags of any training, and --seed, --out-dir, --resume, --overwrite."""
     published = parser.add_argument_group("published flags")
     published.add_argument("-e", "--epochs", type=positive_int, default=100, help="passes over the training set")
@@ -60,8 +64,9 @@ def add_run_flags(parser):
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
 
 
-def add_task_flags(parser, add_networks=None, models=NAMES):
-    """What segmentation needs: networks, --size, --num-classes, --theta, --augment, --cache.
+def add_task_flags(parser: argparse.ArgumentParser, add_networks: Callable[..., None] | None = None,
+                   models: Sequence[str] = NAMES) -> None:
+    """The flags of segmentation: those of the networks, --size, --num-classes, --theta, --augment, --cache.
 
     Args:
         add_networks: see `train_parser`.
@@ -74,7 +79,7 @@ def add_task_flags(parser, add_networks=None, models=NAMES):
     data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
 
 
-def add_class_task_flags(parser):
+def add_class_task_flags(parser: argparse.ArgumentParser) -> None:
     """What a script for class labels alone needs: --model, --encoder, --size, --num-classes, --mirror, --shift, --cache.
 
     `engine.classification.complete` fills in the size and the classes that the training CSV tells; call it before `run`.
@@ -86,7 +91,7 @@ def add_class_task_flags(parser):
     add_move_flags(parser).add_argument("--cache", action="store_true", help="keep decoded, resized pictures in memory")
 
 
-def add_move_flags(parser):
+def add_move_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--mirror, --shift, --padding; returns their group."""
     group = parser.add_argument_group(
         "class labels (a CSV headed image,label)", f"by default the network is {CLASSIFIERS[0]}, --size that of the first "
@@ -98,21 +103,21 @@ def add_move_flags(parser):
     return group
 
 
-def add_training_device_flags(parser):
+def add_training_device_flags(parser: argparse.ArgumentParser) -> None:
     """`add_device_flags` and --compile."""
     machine = add_device_flags(parser)
     machine.add_argument("--compile", action="store_true", help="compile the networks: the first step takes minutes, "
                                                                 "later ones less")
 
 
-def add_model_flags(parser, models=NAMES):
+def add_model_flags(parser: argparse.ArgumentParser, models: Sequence[str] = NAMES) -> None:
     """--model, --encoder, --encoder-weights, and what all networks share."""
     group = parser.add_argument_group("network")
     _add_network(group, "", "unet", models)
     _add_shape_flags(group)
 
 
-def add_pair_flags(parser, models=NAMES):
+def add_pair_flags(parser: argparse.ArgumentParser, models: Sequence[str] = NAMES) -> None:
     """Two networks, --model-a, --model-b and so on (paper, section 4: A = U-Net, B = DeepLabv3+)."""
     group = parser.add_argument_group("networks: A, the one that is reported, and B")
     _add_network(group, "-a", "unet", models)
@@ -120,7 +125,7 @@ def add_pair_flags(parser, models=NAMES):
     _add_shape_flags(group)
 
 
-def _add_network(group, suffix, model, models):
+def _add_network(group: argparse._ArgumentGroup, suffix: str, model: str, models: Sequence[str]) -> None:
     group.add_argument(f"--model{suffix}", default=model, choices=models,
                        help="a network for masks, or for class labels" if {*NAMES, *CLASSIFIERS} <= {*models} else None)
     group.add_argument(f"--encoder{suffix}", default="resnet34", help="any of smp's; the classic unet has none")
@@ -128,14 +133,14 @@ def _add_network(group, suffix, model, models):
                        help="`imagenet` is fetched from the hub; FILE is a .safetensors or .pth of the encoder")
 
 
-def _add_shape_flags(group):
+def _add_shape_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--width", type=positive_int, default=64, help="first-level channels of the classic unet")
     group.add_argument("--size", type=side_length, nargs=2, default=[321, 321], metavar=("H", "W"),
                        help="training size, px")
     add_class_flag(group)
 
 
-def add_selection_flags(parser):
+def add_selection_flags(parser: argparse.ArgumentParser) -> None:
     """--select-by, --forget-rate, --ramp-epochs: which samples Co-teaching keeps."""
     group = parser.add_argument_group("selection")
     group.add_argument("--select-by", choices=("loss", *METRICS), default="loss",
@@ -146,13 +151,13 @@ def add_selection_flags(parser):
     group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs until that much is dropped")
 
 
-def add_disagreement_flag(parser):
+def add_disagreement_flag(parser: argparse.ArgumentParser) -> None:
     """--disagree-below."""
     parser.add_argument("--disagree-below", type=share, default=0.9,
                         help="two networks disagree on a sample where the mIoU of their predictions is below this")
 
 
-def add_optimizer_flags(parser):
+def add_optimizer_flags(parser: argparse.ArgumentParser) -> None:
     """--optimizer and the schedule of its learning rate; the defaults are the paper's (section 4)."""
     group = parser.add_argument_group("optimizer")
     group.add_argument("--optimizer", default="ranger", choices=("ranger", "adamw", "sgd"))
@@ -169,7 +174,7 @@ def add_optimizer_flags(parser):
                        help="clip gradient values to this before the step; 0 = off")
 
 
-def add_weight_flags(parser):
+def add_weight_flags(parser: argparse.ArgumentParser) -> None:
     """--min-weight, --keep-loss-size, --weak-judge."""
     parser.add_argument("--min-weight", type=share, default=0.0, help="floor of the weights")
     parser.add_argument("--keep-loss-size", action="store_true", help="divide the weights by their mean over the training "
@@ -177,19 +182,19 @@ def add_weight_flags(parser):
     add_judge_flag(parser)
 
 
-def add_judge_flag(parser):
+def add_judge_flag(parser: argparse.ArgumentParser) -> None:
     """--weak-judge."""
     parser.add_argument("--weak-judge", choices=("refuse", "use"), default="refuse",
                         help="sharpened weights, or --pixels, by teachers that hardly agree with the annotations")
 
 
-def add_flip_flag(parser):
+def add_flip_flag(parser: argparse.ArgumentParser) -> None:
     """--flip."""
     parser.add_argument("--flip", action="store_true", help="average each prediction with that of the mirrored picture; not "
                                                             "where left and right are classes of their own")
 
 
-def add_device_flags(parser):
+def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--workers, --accelerator, --devices, --strategy, --precision; returns their group."""
     group = parser.add_argument_group("machine")
     group.add_argument("--workers", type=nonnegative_int,
@@ -202,13 +207,13 @@ def add_device_flags(parser):
     return group
 
 
-def metric_of(args):
-    """The metric that scored the CSV: of the JSON beside it, else --metric, else read from its name (`..._bmscore.csv`).
+def metric_of(args: argparse.Namespace) -> str:
+    """The metric that scored the CSV: from the JSON beside it, else --metric, else from its name (`..._bmscore.csv`).
 
-    The student must be scored as its teacher was, so a guess is not good enough.
+    The student's scores must be of the same metric as the teacher's, so there is no default.
 
     Raises:
-        UserError: nothing says it, the flag contradicts the JSON, or the CSV's weights are not scores that eq. 6 can mix.
+        UserError: the metric is unknown, the flag contradicts the JSON, or the CSV's weights are not scores that eq. 6 can mix.
     """
     origin = read_origin(args.train_csv)
     check_mixable(args, origin)
@@ -223,11 +228,11 @@ def metric_of(args):
     return found
 
 
-def forget_rate_of(args):
-    """The forget rate tau: --forget-rate, else the share of noisy rows that the CSV tells, else 0.2."""
+def forget_rate_of(args: argparse.Namespace) -> float:
+    """The forget rate tau: --forget-rate, else the share of noisy rows if the CSV has `iterations`, else 0.2."""
     if args.forget_rate is not None:
         return args.forget_rate
-    rows = [] if is_class_csv(args.train_csv) else read_rows(args.train_csv)
-    rate = float((rows["iterations"] > 0).mean()) if "iterations" in rows else 0.2
+    rows = None if is_class_csv(args.train_csv) else read_rows(args.train_csv)
+    rate = float((rows["iterations"] > 0).mean()) if rows is not None and "iterations" in rows else 0.2
     print(f"forget rate: {rate:.3f}")
     return rate

@@ -1,14 +1,18 @@
 """Out-of-fold teachers: rows are split into folds, and each fold is judged by a network that never saw its masks."""
 
+from __future__ import annotations
+
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cli.files import write_json, write_rows
-from cli.lazy import sklearn_model_selection
+from cli.lazy import lightning_fabric, sklearn_model_selection, torch
 from data.pictures import check_image
 from data.rows import pseudo_label_names
 from engine import run_folder
@@ -26,7 +30,7 @@ from utils.weighting import uniform
 
 
 def assign_folds(images: pd.Series, folds: int, seed: int) -> np.ndarray:
-    """Assign each row to the fold that judges it. The rows of one image get one fold: no teacher judges a picture that it saw.
+    """Assign each row to the fold that judges it. The rows of one image share a fold, so no teacher judges an image it knows.
 
     Args:
         images: path of each row's image.
@@ -43,22 +47,26 @@ def assign_folds(images: pd.Series, folds: int, seed: int) -> np.ndarray:
     return fold_of
 
 
-def weigh_alike(logits, batch, epoch):
-    """w_i = 1, (B,): a first teacher learns from the annotations as they are."""
+def weigh_alike(logits: list[torch.Tensor], batch: dict, epoch: int) -> list[torch.Tensor]:
+    """w_i = 1, (B,): the teachers of the first round learn every annotation alike."""
     return [uniform(batch["weight"])]
 
 
-def weigh_by_csv(logits, batch, epoch):
-    """w_i of the CSV, (B,): a later teacher trusts them as far as the one before did."""
+def weigh_by_csv(logits: list[torch.Tensor], batch: dict, epoch: int) -> list[torch.Tensor]:
+    """w_i of the CSV, (B,): the teachers of a later round use the weights from the round before."""
     return [batch["weight"]]
 
 
-def check_teachers(args, fabric, rows, fold_of, judged):
-    """Raise UserError for what the first teacher's run, or the prediction, would refuse: before a folder is made.
+def check_teachers(args: argparse.Namespace, fabric: lightning_fabric.Fabric, rows: pd.DataFrame, fold_of: np.ndarray,
+                   judged: pd.DataFrame) -> None:
+    """Check, before a folder is made, everything that the first teacher's run and the prediction check.
 
     Args:
         rows, judged: DataFrames of `read_rows`, to train on and to predict.
         fold_of: see `train_round`.
+
+    Raises:
+        UserError: a file, a flag or a network is refused.
     """
     splits = read_splits(args, args.weighted)
     check_files(args, splits)
@@ -72,10 +80,11 @@ def check_teachers(args, fabric, rows, fold_of, judged):
     build_loaders(argparse.Namespace(**{**vars(args), "cache": False}), splits, fabric)
 
 
-def train_and_judge(args, home, rows, judged):
-    """All rounds and folds, and teacher.json.
+def train_and_judge(args: argparse.Namespace, home: Path, rows: pd.DataFrame, judged: pd.DataFrame) -> None:
+    """Train the teachers of all rounds and folds, write their pseudo-labels and teacher.json.
 
     Args:
+        home: folder of the run.
         rows, judged: DataFrames of `read_rows`, to train on and to predict.
     """
     names = pseudo_label_names(judged)
@@ -88,17 +97,17 @@ def train_and_judge(args, home, rows, judged):
     fabric.barrier()
 
     columns = ["image", "mask", *["weight"] * args.weighted]
-    rows = rows[columns] if args.folds > 1 else None  # one teacher is trained on the CSV as it is
+    taught: Any = rows[columns] if args.folds > 1 else None  # one teacher is trained on the CSV as it is
     rounds, weights = [], None
     for number in range(1, args.rounds + 1):
         folder = home if number == args.rounds else home / f"round{number}"
         if args.nested and number == 1:
-            record, weights = nested_round(args, fabric, folder, rows, fold_of, names)
+            record, weights = nested_round(args, fabric, folder, taught, fold_of, names)
             weights = learnable(weights, fold_of)
         else:
-            record = train_round(args, fabric, folder, rows, fold_of, judged, names, weights)
+            record = train_round(args, fabric, folder, taught, fold_of, judged, names, weights)
             if number < args.rounds:
-                scores = score_rows(rows, folder / "pseudo", args.num_classes, "all", args.theta, args.size)  # (rows, 3)
+                scores = score_rows(taught, folder / "pseudo", args.num_classes, "all", args.theta, args.size)  # (rows, 3)
                 weights = learnable(np.tile(scores[:, METRICS.index(args.metric)], (args.folds, 1)), fold_of)
                 fault = weakness(dict(zip(METRICS, scores.mean(0))))
                 if fault and fabric.is_global_zero:
@@ -112,8 +121,18 @@ def train_and_judge(args, home, rows, judged):
     fabric.barrier()
 
 
-def learnable(weights, fold_of):
-    """Weights (folds, rows), all 1 for a teacher whose training rows would all weigh 0: judges that found no outline."""
+def learnable(weights: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Replace the weights of a teacher whose training rows all weigh 0 by 1; it could learn nothing.
+
+    That happens where no pseudo-label finds an outline.
+
+    Args:
+        weights: float (folds, rows).
+        fold_of: int (rows,).
+
+    Returns:
+        float (folds, rows).
+    """
     nothing = [not row[fold_of != fold].any() for fold, row in enumerate(weights)]
     if any(nothing):
         print(f"all weights of {sum(nothing)} of {len(weights)} teachers are 0, since no pseudo-label finds an outline; "
@@ -121,35 +140,39 @@ def learnable(weights, fold_of):
     return np.where(np.array(nothing)[:, None], 1.0, weights)
 
 
-def train_round(args, fabric, home, rows, fold_of, judged, names, weights=None):
+def train_round(args: argparse.Namespace, fabric: lightning_fabric.Fabric, home: Path, rows: pd.DataFrame | None,
+                fold_of: np.ndarray, judged: pd.DataFrame, names: Sequence[str],
+                weights: np.ndarray | None = None) -> list[dict[str, Any]]:
     """Train one teacher per fold on the other folds' rows, and write the pseudo-labels of all judged rows.
 
     Args:
-        args: flags of `train_parser`; they stand for each teacher.
+        args: flags of `train_parser`, the same for each teacher.
         home: folder of the round, inside --out-dir; gets fold0/, fold1/, ..., folds/ (their CSVs) and pseudo/.
         rows: training rows, DataFrame of `read_rows`; their `weight`, if any, counts. None: one teacher, trained on
             --train_csv as it is.
         fold_of: int (judged rows,).
         judged: rows to predict; with several folds, the training rows.
         names: file name of each judged row's pseudo-label.
-        weights: float (folds, rows), of the rows for each fold's teacher; None: as they are.
+        weights: float (folds, rows), of the rows for each fold's teacher; None: those of `rows`, if any.
 
     Returns:
-        list, a dict per fold: checkpoint, what it was trained on, its validation scores, what it judges.
+        list, a dict per fold: the teacher's checkpoint, its training CSV, its validation scores, the names of the
+        pseudo-labels that it writes.
     """
     record = []
     for fold in range(fold_of.max() + 1):
-        taught = rows if weights is None else rows.assign(weight=weights[fold])
+        taught = rows if rows is None or weights is None else rows.assign(weight=weights[fold])
         record.append(train_one(args, fabric, home, str(fold), taught, fold_of == fold, judged, names, home / "pseudo"))
     fabric.barrier()
     return record
 
 
-def train_one(args, fabric, home, label, rows, held_out, judged, names, pseudo_dir):
-    """Train a teacher on the rows that are not held out and write its pseudo-labels of those that are; see `train_round`.
+def train_one(args: argparse.Namespace, fabric: lightning_fabric.Fabric, home: Path, label: str, rows: pd.DataFrame | None,
+              held_out: np.ndarray, judged: pd.DataFrame, names: Sequence[str], pseudo_dir: Path) -> dict[str, Any]:
+    """Train a teacher on the rows that are not held out, and write its pseudo-labels of the held-out ones; see `train_round`.
 
     Args:
-        label: of the teacher among those of its round.
+        label: of the teacher within its round; part of its folder's name.
         held_out: bool (judged rows,).
     """
     csv, weighted = Path(args.train_csv), args.weighted if rows is None else "weight" in rows
@@ -170,8 +193,9 @@ def train_one(args, fabric, home, label, rows, held_out, judged, names, pseudo_d
             "training_rows": result["rows"]["train"], "valid": result["valid"], "judges": judges}
 
 
-def nested_round(args, fabric, home, rows, fold_of, names):
-    """The first of two rounds, nested: weights for second teachers that know nothing of the fold they will judge.
+def nested_round(args: argparse.Namespace, fabric: lightning_fabric.Fabric, home: Path, rows: pd.DataFrame, fold_of: np.ndarray,
+                 names: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The first of two rounds, nested: no weight of a second teacher depends on the fold that this teacher will judge.
 
     For each two folds j and k a teacher trains on the others. Its pseudo-labels of fold j give the weights with which second
     teacher k learns fold j, and those of fold k the weights with which second teacher j learns fold k. Arguments as of

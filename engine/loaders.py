@@ -1,22 +1,33 @@
-"""Rows -> batches of a run: one loader per split, the same samples in the same order whatever ran before."""
+"""Rows -> batches of a run: one loader per split. The order of the samples depends on the seed and the epoch alone."""
+
+from __future__ import annotations
 
 import itertools
 import math
 import os
 import signal
+from argparse import Namespace
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import pandas as pd
 
 from cli.files import UserError
-from cli.lazy import torch
+from cli.lazy import lightning_fabric, torch
 from cli.machine import free_memory, usable_cores
 from data.dataset import as_it_is
 from engine.checkpoint import restore_random_state
 from engine.task import SEGMENTATION, Task
 
 
-def build_loaders(args, splits, fabric, task: Task = SEGMENTATION):
+def build_loaders(args: Namespace, splits: dict[str, pd.DataFrame], fabric: lightning_fabric.Fabric,
+                  task: Task = SEGMENTATION) -> dict[str, torch.utils.data.DataLoader]:
     """DataLoader of each split. --batch-size counts over all processes.
 
-    Training shuffles by seed and epoch; elsewhere see `each_row_once`.
+    The training split is shuffled by seed and epoch; for the others see `each_row_once`.
+
+    Raises:
+        UserError: fewer samples in a batch than processes; or see `check_cache`.
     """
     ranks = fabric.world_size
     batch = args.batch_size // ranks
@@ -37,36 +48,42 @@ def build_loaders(args, splits, fabric, task: Task = SEGMENTATION):
     return loaders
 
 
-def drops_last(args, rows: int) -> bool:
-    """Whether a last batch that is not full is left out of training: a batch of 1 has no batch statistics."""
+def drops_last(args: Namespace, rows: int) -> bool:
+    """Whether training drops the last batch if it is not full: batch normalisation cannot learn from a batch of 1."""
     return rows >= args.batch_size
 
 
-def steps_per_epoch(args, rows: int, processes: int) -> int:
+def steps_per_epoch(args: Namespace, rows: int, processes: int) -> int:
     """Training steps of an epoch, 1 or more.
 
     Args:
-        rows: of the training set.
-        processes: that share them.
+        rows: number of training rows.
+        processes: number of processes that share them.
     """
     share, batch = math.ceil(rows / processes), max(1, args.batch_size // processes)
     return max(1, share // batch if drops_last(args, rows) else math.ceil(share / batch))
 
 
-def local_processes():
-    """Training processes on this machine, as torchrun says; else one."""
+def local_processes() -> int:
+    """Number of training processes on this machine: from torchrun's environment, without torchrun 1."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def worker_count(args, fabric):
-    """Loader processes of each training process: --workers, else none where the CPU trains too, which has better to do."""
+def worker_count(args: Namespace, fabric: lightning_fabric.Fabric) -> int:
+    """Loader processes of each training process: --workers; else 0 on a CPU, since they would slow the training there, and
+    beside a GPU this process's share of the cores, at most 8."""
     if args.workers is not None:
         return args.workers
     return 0 if fabric.device.type == "cpu" else min(8, usable_cores() // local_processes())
 
 
-def check_cache(args, fabric, splits, task: Task = SEGMENTATION):
-    """Say what --cache takes; a UserError if that is more than there is. Each process of a machine has a cache of its own."""
+def check_cache(args: Namespace, fabric: lightning_fabric.Fabric, splits: dict[str, pd.DataFrame],
+                task: Task = SEGMENTATION) -> None:
+    """Print how much memory --cache takes. Each process of a machine has a cache of its own.
+
+    Raises:
+        UserError: that is more than the free memory.
+    """
     samples = sum(map(len, splits.values()))
     needed = sum(task.cache_bytes(rows, args) for rows in splits.values()) * local_processes() / 2**30
     free = free_memory() / 2**30
@@ -78,43 +95,50 @@ def check_cache(args, fabric, splits, task: Task = SEGMENTATION):
 
 
 class ShuffledRows:
-    """Sampler for training: an epoch's order, cut into as many shares as there are processes; `skipped` rows are left out."""
+    """Sampler for training: this process's share of an epoch's order, without its first `skipped` rows.
 
-    def __init__(self, dataset, fabric, seed):
-        self.order = torch.utils.data.DistributedSampler(dataset, fabric.world_size, fabric.global_rank, seed=seed)
+    `skipped` > 0 lets an interrupted epoch go on where it stopped.
+    """
+
+    def __init__(self, dataset: Any, fabric: lightning_fabric.Fabric, seed: int) -> None:
+        self.order: Any = torch.utils.data.DistributedSampler(dataset, fabric.world_size, fabric.global_rank, seed=seed)
         self.skipped = 0
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle anew, as seed and epoch say."""
         self.order.set_epoch(epoch)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return itertools.islice(self.order, self.skipped, None)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.order)
 
 
-def leave_stopping(worker):
-    """What a loader process begins with: Ctrl-C reaches it too, but the training decides when it ends."""
+def leave_stopping(worker: int) -> None:
+    """Make a loader process ignore Ctrl-C, which reaches it too: the training process ends it in time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def each_row_once(dataset, fabric):
+def each_row_once(dataset: Sized, fabric: lightning_fabric.Fabric) -> range:
     """Sampler for scoring: each of n processes takes every n-th row, so that none is dropped or repeated."""
     return range(fabric.global_rank, len(dataset), fabric.world_size)
 
 
-def on_device(fabric, batch, task: Task = SEGMENTATION):
-    """A loader's batch on the device, as the task's networks and losses take it."""
+def on_device(fabric: lightning_fabric.Fabric, batch: dict, task: Task = SEGMENTATION) -> dict:
+    """Move a loader's batch to the device and prepare it as the task's networks and losses take it."""
     return task.prepare(fabric.to_device(batch))
 
 
-def seed_epoch(args, loader, epoch, rank, begun=None):
-    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank), whatever ran before.
+def seed_epoch(args: Namespace, loader: Any, epoch: int, rank: int, begun: dict[str, Any] | None = None) -> None:
+    """Make an epoch's order, augmentation and random numbers a function of (seed, epoch, rank) alone.
 
     Args:
-        begun: of `TrainingState`; an epoch that was left in the middle goes on there. None: from its first step.
+        loader: DataLoader of the training split.
+        epoch: 0-based.
+        rank: of this process.
+        begun: of `TrainingState`: an interrupted epoch goes on behind its last step. None: it starts with the first.
     """
     loader.sampler.set_epoch(epoch)
     loader.sampler.skipped = begun["step"] * loader.batch_size if begun else 0

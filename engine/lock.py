@@ -16,7 +16,7 @@ import filelock
 from cli.files import UserError
 
 FILE_NAME = ".lock"
-PATIENCE = 0.2  # seconds; a file that its last holder has just removed is opened anew within this time
+PATIENCE = 0.2  # seconds to wait for the lock: enough to open the file anew if its last holder has just removed it
 
 
 def is_first_process() -> bool:

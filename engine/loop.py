@@ -1,4 +1,4 @@
-"""The only loop: run -> fit -> train_one_epoch, evaluate. What it trains on is an `engine.task.Task`, by default segmentation.
+"""The only loop: run -> fit -> train_one_epoch, evaluate. The problem is an `engine.task.Task`, by default segmentation.
 
 Every method is `loss_k = mean_i w_k[i] * l(net_k(x_i), y_i)` for each network k; a script passes the function that makes
 the weights:
@@ -18,12 +18,20 @@ A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt
 curves.
 """
 
+from __future__ import annotations
+
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from cli.files import progress, read_json, write_json
-from cli.lazy import torch
+from cli.lazy import lightning_fabric, torch
 from engine import checkpoint, run_folder
 from engine.building import build_state
 from engine.devices import start_fabric
@@ -35,8 +43,11 @@ from engine.task import SEGMENTATION, Task
 from utils.metrics import named_scores, over_processes, score_table
 
 
-def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, reweigh=None, pseudo_dir=None,
-        task: Task = SEGMENTATION, objective=None, memory=None, frozen=(), after_epoch=None) -> dict:
+def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = False, networks: Sequence[str] = ("",),
+        selects: bool = False, reweigh: Callable[[np.ndarray], np.ndarray] | None = None, pseudo_dir: Path | str | None = None,
+        task: Task = SEGMENTATION, objective: Callable | None = None, memory: Any = None,
+        frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence] = (),
+        after_epoch: Callable[..., dict] | None = None) -> dict[str, Any]:
     """Train, choose the best epoch, test it, and leave the run's files.
 
     Args:
@@ -50,18 +61,18 @@ def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, re
         task: the problem: data, networks, losses, scores.
         objective: in place of `weigh`, see engine/objective.py.
         memory: what the method remembers from step to step: an object with `state_dict`, of tensors and plain values, and
-            `load_state_dict`. It is saved with the run and restored on --resume, amid an epoch as well. Of several processes
-            the first one's is saved, so a memory that differs between them must be gathered (`utils.metrics.over_processes`).
+            `load_state_dict`. It is saved with the run and restored on --resume, within an epoch as well. Only the first
+            process saves its own, so a memory that differs between processes must be gathered (`utils.metrics.over_processes`).
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
         after_epoch: function (fabric, state, stop) that is called when an epoch is validated, before it is logged and saved;
-            `state.epoch` is still that epoch. It gives a dict that goes into the epoch's line of the log. What it takes note of
-            must be in the memory. Where it asks `stop`, it must have changed nothing yet: after a stop it is called anew.
+            `state.epoch` is still that epoch. It gives a dict that goes into the epoch's line of the log. What it notes must be
+            in the memory. Where it asks `stop`, it must have changed nothing yet: after a stop it is called again.
 
     Returns:
         the content of result.json.
 
     Raises:
-        UserError: anything the user can mend, found before training begins where that is possible.
+        UserError: a fault that the user can mend, reported before training begins where that is possible.
     """
     with run_folder.claimed(args) as folder:
         asked = {"needs_weights": needs_weights, "pseudo_dir": pseudo_dir}
@@ -72,11 +83,14 @@ def run(args, weigh=None, needs_weights=False, networks=("",), selects=False, re
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
-        task.check(args, splits)  # what is wrong with a file is found before PyTorch is loaded
+        task.check(args, splits)  # a faulty file is reported before PyTorch is loaded
         return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch)
 
 
-def train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch) -> dict:
+def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame], weigh: Any, networks: Sequence[str],
+                   selects: bool, task: Task, objective: Callable | None, memory: Any,
+                   frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence],
+                   after_epoch: Callable[..., dict] | None) -> dict[str, Any]:
     """The part of `run` that needs a device: build, train, test; the content of result.json."""
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
@@ -88,7 +102,7 @@ def train_and_test(args, folder, splits, weigh, networks, selects, task, objecti
     fabric.barrier()
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
-    with StopRequest(fabric.world_size == 1) as stop:  # several processes would wait for the one that stops: they just die
+    with StopRequest(fabric.world_size == 1) as stop:  # several processes would hang, waiting for one another
         fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
         return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
 
@@ -96,8 +110,9 @@ def train_and_test(args, folder, splits, weigh, networks, selects, task, objecti
 # --- the loop ---------------------------------------------------------------------------------------------------
 
 
-def fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch=None):
-    """Train epoch by epoch; after each, validate, log and save. Ctrl-C and SIGTERM end a step and save amid the epoch."""
+def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any], task: Task,
+        objective: Callable, folder: Path, stop: StopRequest, after_epoch: Callable[..., dict] | None = None) -> None:
+    """Train epoch by epoch; after each, validate, log and save. On Ctrl-C or SIGTERM finish the step and save the state."""
     with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
         for epoch in range(state.epoch, args.epochs):
             began = time.perf_counter() - state.begin_epoch(fabric.device)
@@ -112,20 +127,26 @@ def fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
-                watch.look()  # what is not finite is not saved over what was
+                watch.look()  # raises if a loss is not finite, so that last.ckpt keeps the last good state
                 state.leave_epoch(time.perf_counter() - began)
                 checkpoint.save(folder / "last.ckpt", state.content())
                 raise type(request)(f"{folder}: stopped in epoch {epoch + 1} after {state.begun['step']} of "
                                     f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
             loader = loaders["train"]
-            images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part is left out
+            images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part may be dropped
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
                      "images_per_second": images / seconds, **more}
             end_epoch(args, fabric, state, entry, task, folder, log)
 
 
-def end_epoch(args, fabric, state, entry, task, folder, log):
-    """Count an epoch as done: log it, save it, and keep it as the best if it is."""
+def end_epoch(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, entry: dict[str, Any],
+              task: Task, folder: Path, log: run_folder.EpochLog | None) -> None:
+    """Log a finished epoch and save the state, as best.ckpt too if its score is the best so far.
+
+    Args:
+        entry: the epoch's line of log.jsonl.
+        log: None on processes that do not write.
+    """
     if not changes_by_step(args):
         for scheduler in state.schedulers:
             scheduler.step()
@@ -143,12 +164,14 @@ def end_epoch(args, fabric, state, entry, task, folder, log):
     fabric.barrier()
 
 
-def train_one_epoch(args, fabric, state, loader, task, objective, watch, stop):
-    """One pass over the training set, or over what `state.begun` has left of it.
+def train_one_epoch(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState,
+                    loader: Collection[dict], task: Task, objective: Callable, watch: LossWatch,
+                    stop: StopRequest) -> dict[str, Any]:
+    """Train for one epoch, or for the rest of an interrupted one (`state.begun`).
 
     Returns:
         dict of `loss` and, of a `WeightedLoss`, `weight`: their means over the epoch, one per network; and, of a method
-        that selects, `empty`: batches of which it kept nothing.
+        that selects, `empty`: number of batches without a selected sample, per network.
 
     Raises:
         UserError: a loss is not finite.
@@ -164,16 +187,17 @@ def train_one_epoch(args, fabric, state, loader, task, objective, watch, stop):
         watch.add(step, losses, batch["index"])
         if step % 20 == 0:
             loss, weight = (begun["sums"][:, 0] / step).tolist()
-            bar.set_postfix(loss=f"{loss:.4f}", **({"weight": f"{weight:.3f}"} if weighs else {}))
+            bar.set_postfix({"loss": f"{loss:.4f}", **({"weight": f"{weight:.3f}"} if weighs else {})})
         stop.check()
     watch.look()
     means = over_processes(fabric, begun["sums"] / len(loader), "mean").tolist()
     return {"loss": means[0], **({"weight": means[1]} if weighs else {}),
-            **({"empty": begun["empty"]} if weighs and objective.selects else {})}
+            **({"empty": begun["empty"]} if isinstance(objective, WeightedLoss) and objective.selects else {})}
 
 
-def train_step(args, fabric, state, batch, task, objective):
-    """Update every network on a batch, and `state.begun`.
+def train_step(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, batch: dict, task: Task,
+               objective: Callable) -> list[torch.Tensor]:
+    """Update every network on a batch, and the sums in `state.begun`.
 
     Returns:
         list of losses, tensors (), one per network.
@@ -187,9 +211,9 @@ def train_step(args, fabric, state, batch, task, objective):
         kept = objective.kept
     for k, (network, optimizer, loss) in enumerate(zip(state.networks, state.optimizers, losses, strict=True)):
         optimizer.zero_grad()
-        fabric.backward(loss)  # even if nothing is kept: DDP waits for it
+        fabric.backward(loss)  # even without a selected sample: DDP waits for every process
         if kept is not None and kept[k] == 0:
-            state.begun["empty"][k] += 1  # momentum and weight decay would move the network even so
+            state.begun["empty"][k] += 1  # a step would still apply momentum and weight decay
             continue
         if args.clip:
             fabric.clip_gradients(network, optimizer, clip_val=args.clip)
@@ -201,22 +225,24 @@ def train_step(args, fabric, state, batch, task, objective):
     return [loss.detach() for loss in losses]
 
 
-def evaluate_all(args, fabric, state, loader, task, stop):
+def evaluate_all(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState,
+                 loader: Collection[dict] | None, task: Task, stop: StopRequest) -> list[dict[str, Any]] | None:
     """Scores of each network on a split; None without a loader."""
     if loader is None:
         return None
     return [evaluate(fabric, network, loader, task.scorer(args, fabric.device), task, stop=stop) for network in state.networks]
 
 
-def evaluate(fabric, network, loader, scorer, task: Task = SEGMENTATION, title="validating", stop=None) -> dict:
+def evaluate(fabric: lightning_fabric.Fabric, network: torch.nn.Module, loader: Collection[dict], scorer: Any,
+             task: Task = SEGMENTATION, title: str = "validating", stop: StopRequest | None = None) -> dict[str, Any]:
     """Scores of one network over a whole split, every sample counted once: what `scorer.compute` gives.
 
     Args:
         scorer: of `Task.scorer`, new.
-        stop: StopRequest that is asked after each batch.
+        stop: checked after each batch.
     """
     network.eval()
-    # processes hold unequal numbers of batches, so DDP's collective calls must not run here
+    # processes may have unequal numbers of batches, so DDP's collective calls must not run here
     forward = network.module if fabric.world_size > 1 else network
     for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
         batch = on_device(fabric, batch, task)
@@ -232,8 +258,9 @@ def evaluate(fabric, network, loader, scorer, task: Task = SEGMENTATION, title="
 # --- after the loop ---------------------------------------------------------------------------------------------
 
 
-def finish(args, fabric, state, loaders, task, folder, facts, stop):
-    """Test the last epoch and the best one, and write result.json."""
+def finish(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any],
+           task: Task, folder: Path, facts: dict[str, Any], stop: StopRequest) -> dict[str, Any]:
+    """Test the last epoch and the best one, and write result.json; returns its content."""
     try:
         test_last = evaluate_all(args, fabric, state, loaders.get("test"), task, stop)
         best = checkpoint.load(folder / "best.ckpt")

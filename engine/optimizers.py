@@ -1,8 +1,10 @@
 """The paper's optimizer and two plain ones, and their learning rate as a function of epoch and step."""
 
+from __future__ import annotations
+
 import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cli.files import UserError
 from cli.lazy import torch
@@ -10,11 +12,12 @@ from cli.lazy import torch
 POLY_POWER = 0.9  # Chen et al. 2017 (DeepLab), section 4.1
 
 
-def build_optimizer(args, parameters, steps=1):
+def build_optimizer(args: Namespace, parameters: Iterable[torch.nn.Parameter], steps: int = 1,
+                    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimizer of --optimizer and the schedule of its learning rate.
 
     Args:
-        steps: of an epoch.
+        steps: training steps of an epoch.
 
     Returns:
         (optimizer, scheduler); step the scheduler once per training step if `changes_by_step`, else once per epoch.
@@ -25,7 +28,7 @@ def build_optimizer(args, parameters, steps=1):
         optimizer = torch.optim.SGD(parameters, lr=args.learning_rate, momentum=args.momentum, weight_decay=args.weight_decay)
     else:
         optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=args.weight_decay)
-    # a step that selects no sample updates nothing, and its place in the schedule passes all the same
+    # the schedule counts a step that selects no sample, though the optimizer skips it; PyTorch warns of that
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     if not changes_by_step(args):
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, args.lr_step, args.lr_gamma)
@@ -44,7 +47,7 @@ def rate_factor(args: Namespace, steps: int) -> Callable[[int], float]:
     --warmup-steps N steps take (step + 1) / N of that.
 
     Args:
-        steps: of an epoch.
+        steps: training steps of an epoch.
 
     Raises:
         UserError: the warm-up is longer than the run.
@@ -63,10 +66,11 @@ def rate_factor(args: Namespace, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def build_ranger(parameters, learning_rate, weight_decay):
+def build_ranger(parameters: Iterable[torch.nn.Parameter], learning_rate: float,
+                 weight_decay: float) -> torch.optim.Optimizer:
     """Ranger = RAdam + LookAhead + gradient centralisation.
 
-    torch-optimizer's Ranger has the first two; the third is done just before each step.
+    torch-optimizer's Ranger has the first two; a hook does the third before each step.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -77,8 +81,8 @@ def build_ranger(parameters, learning_rate, weight_decay):
     return optimizer
 
 
-def centralise_gradients(optimizer):
-    """Subtract from each output unit's gradient its mean (Yong et al. 2020, eq. 1); biases and norms are left alone."""
+def centralise_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Subtract from each output unit's gradient its mean (Yong et al. 2020, eq. 1); biases and norms keep theirs."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None and parameter.dim() > 1:

@@ -1,5 +1,7 @@
 """Pseudo-labels from a trained network, and class probabilities from a classifier."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cli.files import UserError, is_utf8, portable, progress, together
-from cli.lazy import torch
+from cli.lazy import lightning_fabric, torch
 from data.classification import ClassDataset, standardised
 from data.dataset import ImageDataset, as_it_is
 from data.pictures import write_mask
@@ -17,7 +19,7 @@ from data.transforms import normalised
 from utils.agreement import hard_labels
 
 
-def logits_of(network, images, flip=False):
+def logits_of(network: torch.nn.Module, images: torch.Tensor, flip: bool = False) -> torch.Tensor:
     """Logits of a network in eval mode, float32 (B, C, H, W).
 
     Args:
@@ -29,20 +31,23 @@ def logits_of(network, images, flip=False):
     return (logits + network(images.flip(-1)).float().flip(-1)) / 2 if flip else logits
 
 
-def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers=0, flip=False):
+def predict(fabric: lightning_fabric.Fabric, network: torch.nn.Module, config: dict[str, Any], rows: pd.DataFrame,
+            names: Sequence[str], out_dir: Path | str, batch_size: int = 8, workers: int = 0, flip: bool = False) -> None:
     """Write the pseudo-label of each row to `out_dir`: all of them, or none.
+
+    The network sees each image at the training size. Its logits are resized to the image's own size before they become
+    labels, so that outlines stay smooth.
 
     Args:
         network, config: of `checkpoint.load_network`.
         rows: DataFrame with a column `image`.
         names: file name of each row's pseudo-label, see `pseudo_label_names`.
+        batch_size: images per forward pass.
+        workers: number of loader processes.
         flip: see `logits_of`.
-
-    The network sees the picture at its training size; its logits are brought back to the picture's own size before
-    they become labels, so that outlines stay smooth.
     """
     network = fabric.to_device(network).eval()
-    dataset = ImageDataset(rows["image"].tolist(), config["size"])
+    dataset: Any = ImageDataset(rows["image"].tolist(), config["size"])
     loader = torch.utils.data.DataLoader(dataset, batch_size, num_workers=workers, collate_fn=as_it_is)
     with together() as written_at:
         for batch in progress(loader, "predicting", unit="batch"):
@@ -54,7 +59,8 @@ def predict(fabric, network, config, rows, names, out_dir, batch_size=8, workers
                 write_mask(written_at(Path(out_dir) / names[index]), labels, config["num_classes"])
 
 
-def predict_classes(fabric, network, config, rows, batch_size=8, workers=0, flip=False) -> np.ndarray:
+def predict_classes(fabric: lightning_fabric.Fabric, network: torch.nn.Module, config: dict[str, Any], rows: pd.DataFrame,
+                    batch_size: int = 8, workers: int = 0, flip: bool = False) -> np.ndarray:
     """The probability of each class for each picture, softmax of the logits: float32 (rows, C).
 
     Args:

@@ -1,4 +1,6 @@
-"""The folder of a run, OUT_DIR/NAME: who may write to it, its log, and what its figures must be quoted with."""
+"""The folder of a run, OUT_DIR/NAME: its lock, its log, and the facts of rows and machine that its results depend on."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
@@ -8,11 +10,16 @@ import os
 import platform
 import shutil
 import sys
+from argparse import Namespace
+from collections.abc import Hashable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from cli.files import UserError, atomic_path, is_temporary, read_json, write_json
-from cli.lazy import torch
+from cli.lazy import lightning_fabric, torch
 from cli.machine import usable_cores
 from engine import lock
 from utils.ranking import summarise
@@ -22,28 +29,27 @@ FREE_FLAGS = {"resume", "overwrite", "workers", "cache", "accelerator", "devices
 
 
 @contextlib.contextmanager
-def claimed(args):
-    """Hold OUT_DIR/NAME for this process; yields its path.
+def claimed(args: Namespace) -> Iterator[Path]:
+    """Lock OUT_DIR/NAME for this process, before any input is read; yields its path.
 
     Raises:
-        UserError: the name leaves --out-dir, another process is at work there, or a run is there already: before anything
-            is read.
+        UserError: the name leaves --out-dir, another process works there, or the folder holds a run already.
     """
     folder = inside(args.out_dir, args.name)
     _refuse_taken(args, folder)
     with lock.folder_lock(folder):
-        _refuse_taken(args, folder)  # once more: the one that held it until now may have finished it
+        _refuse_taken(args, folder)  # again: a process that held the lock may have made a run meanwhile
         yield folder
 
 
-def inside(parent, name):
-    """The folder of a --name; a UserError if it is none inside its parent."""
+def inside(parent: Path | str, name: str) -> Path:
+    """The folder of a --name; UserError if it does not lie inside `parent`."""
     if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
         raise UserError(f"--name {name}: must be a folder inside {parent}")
     return Path(parent) / name
 
 
-def _refuse_taken(args, folder):
+def _refuse_taken(args: Namespace, folder: Path) -> None:
     started = (folder / "args.json").exists()
     if args.resume and started:
         _refuse_other_flags(args, folder)
@@ -55,38 +61,38 @@ def _refuse_taken(args, folder):
             raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
 
 
-def is_output(path):
-    """Whether a file of a run's folder is what a shell writes a command's output to: it is there before the command begins."""
+def is_output(path: Path) -> bool:
+    """Whether a file is a *.log, into which a shell redirects a command's output: it is there before the command begins."""
     return path.suffix == ".log" and path.is_file()
 
 
-def _refuse_other_flags(args, folder):
+def _refuse_other_flags(args: Namespace, folder: Path) -> None:
     before = read_json(folder / "args.json")
     for flag, value in vars(args).items():
-        if flag not in FREE_FLAGS and before.get(flag, value) != value:  # a run may be older than a flag
+        if flag not in FREE_FLAGS and before.get(flag, value) != value:  # an older run may lack a newer flag
             raise UserError(f"{folder}: cannot resume with --{flag.replace('_', '-')} {value}, the run was started with "
                             f"{before[flag]}; pass --overwrite or another --name")
 
 
-def open_run(args, folder, splits):
-    """Make a run's folder ready and write args.json; with --overwrite, what was there goes, but for *.log files.
+def open_run(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame]) -> None:
+    """Prepare a run's folder and write args.json; with --overwrite, remove the earlier run, but for *.log files.
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
     """
     if not (args.resume and (folder / "args.json").exists()):
-        order = ("result.json", "teacher.json", "last.ckpt")  # else, killed in between, the old run would seem to be there
+        order = ("result.json", "teacher.json", "last.ckpt")  # first, so that no half-removed run looks whole
         for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
             if path.name not in (lock.FILE_NAME, "args.json") and not is_output(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": _counted(splits)})
     for path in folder.iterdir():
-        if is_temporary(path):  # a process was killed while it wrote
+        if is_temporary(path):  # left by a process that was killed while it wrote
             path.unlink()
 
 
-def refuse_other_rows(args, folder, splits):
-    """Raise UserError if a run that is resumed, or is finished, was started with other rows or files.
+def refuse_other_rows(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame]) -> None:
+    """Raise UserError if the run that --resume continues was started with other rows or files.
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
@@ -94,7 +100,7 @@ def refuse_other_rows(args, folder, splits):
     if not (args.resume and (folder / "args.json").exists()):
         return
     rows = _counted(splits)
-    before = read_json(folder / "args.json").get("rows", rows)  # a run may be older than this
+    before = read_json(folder / "args.json").get("rows", rows)  # missing in older runs
     for split, now in rows.items():
         if split in before and before[split] != now:
             raise UserError(f"{folder}: cannot resume, {getattr(args, f'{split}_csv')} holds other rows or files than when "
@@ -102,11 +108,11 @@ def refuse_other_rows(args, folder, splits):
                             "--overwrite or another --name")
 
 
-def _counted(splits):
+def _counted(splits: dict[str, pd.DataFrame]) -> dict[str, dict]:
     return {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
 
 
-def digest(rows):
+def digest(rows: pd.DataFrame) -> str:
     """A short text that changes with the rows: names of their files, sizes of the first ones (images), content of the others
     (masks), and all other columns' values."""
     paths = path_columns(rows)
@@ -116,41 +122,41 @@ def digest(rows):
     return hashed([files, [rows[name].tolist() for name in rows if name not in paths]])
 
 
-def path_columns(rows):
-    """Names of the columns that hold paths of files, in their order; the last one of a row is its annotation."""
+def path_columns(rows: pd.DataFrame) -> list[Hashable]:
+    """Names of the columns that hold paths of files, in their order; the last one is that of the annotations."""
     return [name for name in rows if all(isinstance(value, str) and os.path.isfile(value) for value in rows[name])]
 
 
-def file_digest(path):
-    """16 hex digits that stand for the content of a file: a mask that is drawn again may have as many bytes as before."""
+def file_digest(path: Path | str) -> str:
+    """The first 16 hex digits of the SHA-256 of a file; its size is not enough, a redrawn mask may have the same."""
     return _digest_of(str(path), os.stat(path).st_mtime_ns, os.path.getsize(path))
 
 
 @functools.lru_cache(maxsize=1 << 18)
-def _digest_of(path, changed, size):
+def _digest_of(path: str, changed: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def hashed(content):
-    """16 hex digits that stand for a JSON-ready content."""
+def hashed(content: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a JSON-ready content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def recorded(args):
-    """The flags that result.json tells: all but those that only say how to treat an earlier run."""
+def recorded(args: Namespace) -> dict[str, Any]:
+    """The flags for result.json: all but those that only say how to treat an earlier run."""
     return {flag: value for flag, value in vars(args).items() if flag not in ("resume", "overwrite")}
 
 
-def machine(fabric):
-    """What a figure must be quoted with."""
+def machine(fabric: lightning_fabric.Fabric) -> dict[str, Any]:
+    """The device, the number of processes and the versions that results and timings depend on."""
     cpu = f"{usable_cores()} CPU cores ({cpu_name()})"
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else cpu
     packages = ("torch", "torchvision", "segmentation-models-pytorch", "lightning-fabric", "timm")
     return {"device": device, "processes": fabric.world_size, **versions(packages)}
 
 
-def cpu_name():
-    """The processor's name: even with one seed, results differ in the last bits, and then more, from one kind to another."""
+def cpu_name() -> str:
+    """The processor's name. Equal seeds give slightly different results on different processors."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -158,20 +164,21 @@ def cpu_name():
         return platform.processor() or platform.machine()
 
 
-def row_facts(splits):
-    """What result.json says of the rows, for tables of many runs.
+def row_facts(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Facts of the rows for result.json, which tables of many runs show.
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
 
     Returns:
-        dict of `noise_share`: of the training masks, None where the CSV does not know it; `weights`: mean of the training
+        dict of `noise_share`: of the training masks, None if the CSV has no `iterations`; `weights`: mean of the training
         weights and how well they find the noisy masks (`utils.ranking`), None without weights; `test_set`: a digest of
         the test rows' file names and their annotations' sizes in bytes (of rows without files, of the rows), None without a
         test set.
     """
     train, test, known = splits["train"], splits.get("test"), "iterations" in splits["train"]
-    facts = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None, "test_set": None}
+    facts: dict[str, Any] = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None,
+                             "test_set": None}
     if "weight" in train:
         summary = summarise(train)[0]
         facts["weights"] = {"mean": float(train["weight"].mean()), **{k: summary.get(k) for k in ("auroc", "auprc")}}
@@ -182,20 +189,20 @@ def row_facts(splits):
     return facts
 
 
-def versions(packages):
+def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python and of installed packages: dict of name -> str."""
     return {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
 
 
-def seconds_spent(folder):
-    """Training time of all epochs in the log, however often the run was resumed; validation is not in it."""
+def seconds_spent(folder: Path) -> float:
+    """Training time of all epochs in the log, in seconds, over all resumptions, without validation."""
     with open(folder / "log.jsonl", encoding="utf-8") as log:
         return sum(json.loads(line)["seconds"] for line in log)
 
 
 @contextlib.contextmanager
-def opened_log(folder, first_epoch, writes):
-    """The EpochLog of a process that `writes`, for the others None; closed however the training ends."""
+def opened_log(folder: Path, first_epoch: int, writes: bool) -> Iterator[EpochLog | None]:
+    """Open the EpochLog of a process that `writes`, None for the others; close it however the training ends."""
     log = EpochLog(folder, first_epoch) if writes else None
     try:
         yield log
@@ -207,18 +214,18 @@ def opened_log(folder, first_epoch, writes):
 class EpochLog:
     """log.jsonl, TensorBoard and a printed line per epoch."""
 
-    def __init__(self, folder, first_epoch):
+    def __init__(self, folder: Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "log.jsonl"
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        # an epoch that was logged but not saved will be trained, and logged, again; what follows may even be torn
+        # an epoch that was logged but not saved is trained and logged again; its line may be incomplete
         kept = lines[:first_epoch]
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_epoch)
 
-    def write(self, entry, epochs, improved, shown):
+    def write(self, entry: dict[str, Any], epochs: int, improved: bool, shown: dict[str, str]) -> None:
         """Log one epoch.
 
         Args:
@@ -245,7 +252,7 @@ class EpochLog:
             text += f"  batches without an update: {', '.join(map(str, entry['empty']))}"
         print(f"{text}  {entry['images_per_second']:.1f} images/s{'  best' if improved else ''}", flush=True)
 
-    def close(self):
-        """End TensorBoard's thread; on a full disk, which has been told of, its last curves are lost."""
+    def close(self) -> None:
+        """End TensorBoard's thread. On a full disk, which the run has reported already, its last curves are lost."""
         with contextlib.suppress(OSError):
             self.board.close()

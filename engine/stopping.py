@@ -1,57 +1,69 @@
-"""How a training ends before its last epoch: Ctrl-C and SIGTERM at a safe point, and a loss that is not a number."""
+"""How a training ends before its last epoch: Ctrl-C and SIGTERM at a safe point, and a loss that is not finite."""
+
+from __future__ import annotations
 
 import os
 import signal
 import threading
+from argparse import Namespace
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from cli.command_line import Terminated
 from cli.files import UserError
 from cli.lazy import torch
 
-CHECKED_STEPS = 20  # losses are looked at together, since a look makes a GPU wait
-SHOWN_SAMPLES = 8
+CHECKED_STEPS = 20  # losses are read together, since each read makes the GPU wait
+SHOWN_SAMPLES = 8  # of a faulty batch, in the error message
 
 
 class StopRequest:
-    """While it is entered, Ctrl-C and SIGTERM wait until somebody asks: `check` raises KeyboardInterrupt or Terminated.
+    """A context in which Ctrl-C and SIGTERM wait for the next `check`, which raises KeyboardInterrupt or Terminated.
 
     A second Ctrl-C does not wait. A signal that this process was started to ignore, as a shell's background job ignores Ctrl-C
     (`nohup ... &`), stays ignored.
 
     Args:
-        active: False leaves signals as they are (several processes that wait for one another).
+        active: False leaves signals as they are, for several processes that wait for one another.
     """
 
-    def __init__(self, active=True):
+    def __init__(self, active: bool = True) -> None:
         self.active = active and threading.current_thread() is threading.main_thread()
-        self.asked, self.process = None, os.getpid()
+        self.asked: int | None = None
+        self.process = os.getpid()
 
-    def __enter__(self):
+    def __enter__(self) -> StopRequest:
         if self.active:
             self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
                            if signal.getsignal(number) is not signal.SIG_IGN}
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self.active:
             for number, handler in self.before.items():
                 signal.signal(number, handler)
 
-    def _ask(self, number, frame):
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
             return  # a loader process that has just been forked
         if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = self.asked or number
 
-    def check(self):
-        """Raise what was asked for, if anything: to be called where everything is done or not done."""
+    def check(self) -> None:
+        """Raise the exception of a signal that came. Call it between two steps, where the state is consistent.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+            Terminated: SIGTERM.
+        """
         if self.asked is not None:
             raise Terminated if self.asked == signal.SIGTERM else KeyboardInterrupt
 
 
 class LossWatch:
-    """Finds the first step whose loss is not finite, and says on which samples.
+    """Finds the first step whose loss is not finite, and names its samples.
 
     Args:
         dataset: with `names`, see `engine.task.Task`.
@@ -61,13 +73,13 @@ class LossWatch:
         folder: of the run.
     """
 
-    def __init__(self, dataset, epoch, learning_rate, args, folder):
+    def __init__(self, dataset: Any, epoch: int, learning_rate: float, args: Namespace, folder: Path) -> None:
         self.dataset, self.epoch, self.learning_rate = dataset, epoch, learning_rate
         self.args, self.folder = args, folder
-        self.seen = []
+        self.seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
-    def add(self, step, losses, index):
-        """Note the losses of a step.
+    def add(self, step: int, losses: list[torch.Tensor], index: torch.Tensor) -> None:
+        """Record the losses of a step; `look` at them every CHECKED_STEPS steps.
 
         Args:
             step: 1-based.
@@ -75,14 +87,14 @@ class LossWatch:
             index: int64 (B,), of the samples.
 
         Raises:
-            UserError: see `look`; every CHECKED_STEPS steps.
+            UserError: see `look`.
         """
         self.seen.append((step, torch.stack(losses), index))
         if len(self.seen) == CHECKED_STEPS:
             self.look()
 
-    def look(self):
-        """Look at what was noted since the last look.
+    def look(self) -> None:
+        """Check the losses that were recorded since the last call.
 
         Raises:
             UserError: a loss is not finite.

@@ -1,7 +1,9 @@
-"""What the loop must know of a problem, as one value: `Task`. Segmentation is the default one.
+"""`Task`: a problem that the loop trains on, with its data, networks, losses and scores. The default is segmentation.
 
 Legend: B samples, C classes, H x W pixels. `args` is the Namespace of the script's flags.
 """
+
+from __future__ import annotations
 
 import copy
 from argparse import Namespace
@@ -20,7 +22,7 @@ from utils.losses import main_logits, training_losses
 from utils.metrics import TITLES, SplitScores
 from utils.weighting import disagreement, trust
 
-SMALL = 64  # px; below, a network may run out of pixels
+SMALL = 64  # px; smaller pictures may vanish in a network's strides
 
 
 def no_check(*arguments: Any) -> None:
@@ -33,7 +35,7 @@ def no_rule(*arguments: Any) -> Any:
 
 
 def unchanged(batch: dict) -> dict:
-    """The batch."""
+    """Return the batch as it is."""
     return batch
 
 
@@ -44,11 +46,11 @@ class Task:
     `rows` and `check` run before PyTorch is loaded, so that a fault in a file is reported at once; they raise UserError.
 
     Args:
-        rows: (args, **what `run` was asked for: needs_weights, pseudo_dir) -> dict of `train` and, where the user has them,
+        rows: (args, and `needs_weights` and `pseudo_dir` if `run` got them) -> dict of `train` and, where the user has them,
             `valid` and `test` -> DataFrame. A column of paths is recognised by its files.
         dataset: (rows, args, training) -> dataset of whole batches: `__len__`, and `__getitems__(indices)` -> dict with
             `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop sets its `epoch`; `names`, a list of
-            str, tells an error which samples it is about.
+            str, is for error messages.
         config: (args, suffix of the network's flags) -> dict of plain values, with which `build` makes the network again.
         build: (config, encoder weights or None) -> network.
         forward: (network, batch) -> output; it must call the network itself, never a method of it.
@@ -60,7 +62,7 @@ class Task:
         titles: score name -> its title, for each column of the printed table; default: the compared scores by name.
         prepare: batch on the device -> batch as networks and losses take it.
         check: (args, splits), opens the files.
-        check_networks: (args, networks, samples), tries the networks on the smallest batch of a process.
+        check_networks: (args, networks, samples), tries the networks on the smallest batch that a process will see.
         cache_bytes: (rows, args) -> bytes that --cache takes.
         trust: (logits, batch, args) -> float (B,), how much a network trusts each annotation, higher = more.
         disagree: (logits of A, logits of B, args) -> float (B,), 1 for the samples on which two networks disagree, else 0.
@@ -83,7 +85,7 @@ class Task:
     disagree: Callable = no_rule
 
     def title(self, name: str) -> str:
-        """What a table calls a score."""
+        """The title of a score in a table."""
         return self.titles.get(name, name)
 
     def columns(self) -> dict[str, str]:
@@ -91,7 +93,7 @@ class Task:
         return self.titles or {name: name for name in self.compared}
 
     def selection_score(self, scores: dict) -> float:
-        """What chooses the best epoch: the mean of the compared scores on the validation rows."""
+        """The score that chooses the best epoch: the mean of the compared scores on the validation rows."""
         return sum(scores[name] for name in self.compared) / len(self.compared)
 
 
@@ -121,13 +123,13 @@ def check_files(args: Namespace, splits: dict) -> None:
 
 
 def check_smallest_batch(args: Namespace, networks: list, samples: int) -> None:
-    """Try the networks on a batch as small as training will see.
+    """Try the networks on the smallest batch of the training.
 
     Args:
-        samples: in the smallest batch of a process.
+        samples: number in the smallest batch of a process.
 
     Raises:
-        UserError: batch normalisation is left a single value, or the picture is smaller than what the network makes of it.
+        UserError: batch normalisation gets a single value, or the picture is too small for the network.
     """
     if samples > 1 and min(args.size) >= SMALL:
         return
@@ -148,7 +150,7 @@ def prepare_pictures(batch: dict) -> dict:
 class SegmentationScorer:
     """`SplitScores` of logits (B, C, H, W) against the masks of their batches."""
 
-    def __init__(self, num_classes: int, theta: float, device: Any = "cpu"):
+    def __init__(self, num_classes: int, theta: float, device: torch.device | str = "cpu") -> None:
         self.scores = SplitScores(num_classes, theta, device)
         self.reduce, self.compute = self.scores.reduce, self.scores.compute
 

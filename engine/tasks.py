@@ -4,6 +4,8 @@ A script for both tasks makes its parser with `train_parser(..., classes=True)` 
 one task alone are refused with the other one, and are not recorded there.
 """
 
+from __future__ import annotations
+
 import argparse
 
 from cli.files import UserError

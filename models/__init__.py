@@ -38,7 +38,7 @@ def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | Non
     if name == "unet":
         if encoder_weights:
             raise ValueError("the classic unet has no encoder to load weights into; use smp_unet")
-        from models.unet import UNet  # each network loads only the libraries that it needs, and none for --help
+        from models.unet import UNet  # imported here so that --help and other networks do not load it
 
         return UNet(channels, width)
     if name == "pointrend":

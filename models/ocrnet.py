@@ -1,4 +1,4 @@
-"""OCRNet (Yuan et al. 2020): each pixel is seen together with the object regions that it resembles.
+"""OCRNet (Yuan et al. 2020): each pixel's features are joined with those of the object regions it resembles.
 
 The paper's second teacher, there on an HRNet (`tu-hrnet_w18` ... `tu-hrnet_w48`, timm's, through
 segmentation-models-pytorch); any other encoder works too.
@@ -37,8 +37,8 @@ class OCRNet(nn.Module):
     0.4 (Yuan et al., section 3.4).
 
     Args:
-        encoder: of segmentation-models-pytorch; its maps from a quarter of the size on are brought to a quarter and joined,
-            as HRNetV2 joins its branches, each by D / 4 channels (timm's HRNets widen them to 128..1024).
+        encoder: of segmentation-models-pytorch; its maps of 1/4 of the size and less are resized to 1/4 and joined, as HRNetV2
+            joins its branches, each with D / 4 channels (timm's HRNets widen them to 128..1024).
         channels: C.
         width: D of the pixels; keys have half of it.
     """
@@ -100,7 +100,7 @@ def gather_regions(pixels: torch.Tensor, region_logits: torch.Tensor) -> torch.T
         region_logits: (B, C, h, w); one logit z stands for the two regions -z (background) and z.
 
     Returns:
-        float32 (B, D, K): sum over the pixels of softmax over the picture of their logits, times the pixels.
+        float32 (B, D, K): the sum of the pixels, weighted by the softmax of their logits over the picture.
     """
     if region_logits.shape[1] == 1:
         region_logits = torch.cat([-region_logits, region_logits], dim=1)

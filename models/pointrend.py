@@ -1,6 +1,6 @@
-"""PointRend (Kirillov et al. 2020): coarse logits, corrected at uncertain points by a head that sees fine features.
+"""PointRend (Kirillov et al. 2020): coarse logits, and a head on fine features that corrects the uncertain points.
 
-The paper's better teacher: its outlines are sharp where a decoder's upsampling would round them off.
+The paper's better teacher: its outlines stay sharp, while a decoder's upsampling rounds them off.
 
 Legend: B images, C logits per pixel (1 = binary), N points; points are (x, y) in 0..1 of the padded picture.
 """
@@ -68,7 +68,7 @@ class PointRend(nn.Module):
 class PointHead(nn.Module):
     """Fine features (B, F, N) and coarse logits (B, C, N) of points -> logits (B, C, N).
 
-    Three layers shared by all points; each sees the coarse logits anew.
+    Three layers shared by all points; the coarse logits are an input of each.
     """
 
     def __init__(self, features: int, channels: int, width: int, layers: int = 3) -> None:
@@ -76,7 +76,7 @@ class PointHead(nn.Module):
         inputs = [features] + [width] * (layers - 1)
         self.layers = nn.ModuleList(nn.Conv1d(each + channels, width, 1) for each in inputs)
         self.last = nn.Conv1d(width + channels, channels, 1)
-        nn.init.normal_(self.last.weight, std=0.001)  # starts almost neutral
+        nn.init.normal_(self.last.weight, std=0.001)  # logits start near 0
         assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
@@ -103,7 +103,7 @@ def sample_at(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def draw_points(logits: torch.Tensor, count: int, inside: torch.Tensor, oversampling: int = 3,
                 uncertain_share: float = 0.75) -> torch.Tensor:
-    """Points to learn from: most of them the least certain of a larger random draw, the rest uniform.
+    """Training points: most of them are the least certain of a larger random draw, the rest are uniform.
 
     Args:
         logits: (B, C, h, w).
@@ -129,7 +129,7 @@ def subdivide(logits: torch.Tensor, point_logits: Callable[[torch.Tensor], torch
         logits: (B, C, h, w).
         point_logits: function of points (B, N, 2) in 0..1 -> logits (B, C, N).
         share: N as a share of the pixels of the doubled map.
-        steps: two lead from a quarter of the size back to the picture.
+        steps: 2 lead from a quarter of the size to the full size.
 
     Returns:
         (B, C, h * 2**steps, w * 2**steps)

@@ -64,8 +64,8 @@ def build_with_encoder(make: Callable[[str | None], Any], encoder: str, encoder_
 def load_encoder(encoder: nn.Module, file: str) -> None:
     """Load an encoder's weights from a .safetensors or .pth file.
 
-    Key prefixes that wrappers add (`model.`, `encoder.`, `module.`) may differ between file and encoder; a classifier in
-    the file is left out; every weight of the encoder must be found.
+    Key prefixes that wrappers add (`model.`, `encoder.`, `module.`) are ignored, and so is a classifier in the file; the file
+    must hold every weight of the encoder.
 
     Raises:
         ValueError: unreadable, or a weight is missing or has another shape.
@@ -84,7 +84,7 @@ def load_encoder(encoder: nn.Module, file: str) -> None:
     if missing:
         raise ValueError(f"--encoder-weights {file}: does not fit this encoder, {len(missing)} of {len(own)} weights are "
                          f"missing or of another shape (first: {missing[0]})")
-    # nn.Module's own method: smp's encoders override it to drop keys that ours no longer holds
+    # nn.Module's own method, since smp's encoders override it and drop classifier keys, which are gone already
     nn.Module.load_state_dict(encoder, fitting)
 
 

@@ -1,4 +1,4 @@
-"""Finished runs side by side: seeds averaged, differences to the baseline, and how much of the gap a method wins back.
+"""Compare finished runs: means over seeds, differences to the baseline, and how much of the gap a method wins back.
 
 A *group* is the runs that differ in nothing but their seed: one method at one noise share. Scores are in 0..1 here and in
 percent in the tables.
@@ -12,14 +12,13 @@ import pandas as pd
 
 from cli.files import UserError, read_json
 from cli.lazy import scipy_stats
-from reports.groups import NETWORK_FLAGS, Results, group_runs, network_of, settings_of
+from reports.groups import NETWORK_FLAGS, group_runs, network_of, settings_of
+from reports.scores import Results, check_same_scores, column_titles, compared_of
 from utils.metrics import markdown_table
 
-SCORES = {"miou": "mIoU", "bf": "BF", "dice": "Dice", "boundary_iou": "Boundary IoU"}
-COMPARED = ("miou", "bf")  # with differences and recovered gap
 EPOCHS = {"test": "best epoch by validation", "test_last": "last epoch"}
 
-TEST_FLAGS = ("size", "theta", "num_classes")  # with other ones, scores are not comparable
+TEST_FLAGS = ("size", "theta", "num_classes")  # where a task has them: with other values, scores are not comparable
 
 
 def read_runs(folders: Iterable[Path | str]) -> Results:
@@ -39,18 +38,20 @@ def read_runs(folders: Iterable[Path | str]) -> Results:
 
 
 def check_comparable(results: Results) -> None:
-    """Raise UserError unless all runs were tested on the same rows, at the same size and tolerance."""
+    """Raise UserError unless all runs were tested on the same rows, at the same size and tolerance, by the same scores."""
     first_folder, first = next(iter(results.items()))
     for folder, result in results.items():
         if not result["test"]:
             raise UserError(f"{folder}: was run without --test_csv, there is nothing to tabulate")
         for flag in TEST_FLAGS:
-            if result["args"][flag] != first["args"][flag]:
-                raise UserError(f"{folder}: tested with --{flag.replace('_', '-')} {result['args'][flag]}, {first_folder} with "
-                                f"{first['args'][flag]}; tabulate them apart")
+            own, other = result["args"].get(flag), first["args"].get(flag)
+            if own != other and None not in (own, other):  # None: as the data has it, and the test rows are compared below
+                raise UserError(f"{folder}: tested with --{flag.replace('_', '-')} {own}, {first_folder} with {other}; "
+                                "tabulate them apart")
         if not _same_test_set(result, first):
             raise UserError(f"{folder}: tested on {result['args']['test_csv']}, which holds other rows than "
                             f"{first['args']['test_csv']} of {first_folder}; tabulate them apart")
+    check_same_scores(results)
 
 
 def _same_test_set(one: dict, other: dict) -> bool:
@@ -63,14 +64,14 @@ def _same_test_set(one: dict, other: dict) -> bool:
 # --- statistics -------------------------------------------------------------------------------------------------
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """(mean, standard deviation over seeds or None for one seed)."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """(mean or None without values, standard deviation over seeds or None for one seed)."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
 def paired_difference(method: dict[int, float],
                       baseline: dict[int, float]) -> tuple[float | None, float | None, int | None]:
-    """How far a method is above the baseline, seed by seed.
+    """The mean difference between a method and the baseline, taken seed by seed.
 
     Args:
         method, baseline: dict of seed -> score.
@@ -88,36 +89,40 @@ def paired_difference(method: dict[int, float],
 
 
 def recovered(method: float, baseline: float, clean: float, least: float = 0.01) -> float | None:
-    """The share of the gap that a method wins back: (method - baseline) / (clean - baseline), 1 = as good as clean masks.
+    """The share of the gap that a method wins back: (method - baseline) / (clean - baseline).
+
+    1 means as good as a training on clean annotations.
 
     Args:
         method, baseline, clean: mean scores, 0..1.
-        least: a gap below it, one point, is within what another seed changes: nothing to divide by.
+        least: the smallest gap that counts, one point by default; another seed can change a score by as much.
 
     Returns:
-        float; None where there is no gap.
+        float; None where the gap is smaller than `least`.
     """
     return (method - baseline) / (clean - baseline) if clean - baseline >= least else None
 
 
 def compare(results: Results, which: str = "test", baseline: str | None = None, clean: str = "clean") -> list[dict]:
-    """Each group's scores, and where it stands between baseline and clean masks.
+    """Each group's scores, and where it stands between the baseline and the training on clean annotations.
 
     Args:
         results: dict of folder -> content of result.json.
         which: `test` (best epoch by validation) or `test_last`.
         baseline: name of the baseline's runs; default: of the first one. It is taken at the same noise share.
-        clean: name of the runs on clean masks; they serve every noise share.
+        clean: name of the runs on clean annotations; they serve every noise share.
 
     Each network is compared with its own kind: the baseline of another architecture is the run that differs from the named
-    one in its network alone, and so is the run on clean masks; where there is none, nothing is compared.
+    one in its network alone, and so is the run on clean annotations; where there is none, nothing is compared.
 
     Returns:
-        list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `masks` (to
-        train on, None where it is not known), `seeds`, `auroc` (mean, of the training weights), and per score {`mean`, `sd`},
-        for mIoU and BF with `difference`, `interval` (half width, 95 %), `recovered`.
+        list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `rows` (to
+        train on, None where the number is not known), `seeds`, `auroc` (mean, of the training weights), and `scores`: dict of
+        score name -> {`title`, `mean`, `sd`}, of the compared scores with `difference`, `interval` (half width, 95 %),
+        `recovered`. All scores are None where no seed has a value.
     """
-    groups = group_runs(results)
+    groups, titles = group_runs(results), column_titles(results)
+    compared = compared_of(next(iter(results.values())))
     baselines, uppers = (_of_each_network(groups, results, name) for name in (baseline or groups[0]["name"], clean))
     rows = []
     for group in groups:
@@ -127,13 +132,14 @@ def compare(results: Results, which: str = "test", baseline: str | None = None, 
             upper = next(iter(uppers.get(kind, [])), None)
             lower = _baseline_of(group, baselines.get(kind, []), upper)
             row = {"label": group["label"] + (f", network {network + 1}" if network else ""), "name": group["name"],
-                   "network": network, "noise_share": group["noise_share"], "masks": first.get("rows", {}).get("train"),
-                   "seeds": sorted(group["runs"]), "auroc": _mean_auroc(results, group)}
-            for score in SCORES:
+                   "network": network, "noise_share": group["noise_share"], "rows": first.get("rows", {}).get("train"),
+                   "seeds": sorted(group["runs"]), "auroc": _mean_auroc(results, group), "scores": {}}
+            for score, title in titles.items():
                 own = _by_seed(results, group, which, network, score)
-                row[score] = dict(zip(("mean", "sd"), mean_and_spread(list(own.values()))))
-                if score in COMPARED:
-                    row[score].update(_against(results, which, score, own, group, lower, upper))
+                mean, spread = mean_and_spread(list(own.values()))
+                row["scores"][score] = {"title": title, "mean": mean, "sd": spread}
+                if score in compared:
+                    row["scores"][score].update(_against(results, which, score, own, group, lower, upper))
             rows.append(row)
     return rows
 
@@ -157,8 +163,8 @@ def _of_each_network(groups: list[dict], results: Results, name: str) -> dict[tu
 
 
 def _baseline_of(group: dict, baselines: list[dict], upper: dict | None) -> dict | None:
-    """The baseline at the same noise share, or, without noise, the run on clean masks; where a share is not known, the only
-    baseline there is."""
+    """The baseline at the same noise share, or, without noise, the run on clean annotations; where a share is not known, the
+    only baseline there is."""
     share = group["noise_share"]
     with_share = [other for other in baselines if other["noise_share"] is not None]
     if share is not None and with_share:
@@ -168,7 +174,9 @@ def _baseline_of(group: dict, baselines: list[dict], upper: dict | None) -> dict
 
 
 def _by_seed(results: Results, group: dict, which: str, network: int, score: str) -> dict[int, float]:
-    return {seed: results[folder][which][network][score] for seed, folder in group["runs"].items()}
+    """Score of each seed that has one."""
+    scores = {seed: results[folder][which][network].get(score) for seed, folder in group["runs"].items()}
+    return {seed: value for seed, value in scores.items() if value is not None}
 
 
 def _mean_auroc(results: Results, group: dict) -> float | None:
@@ -206,25 +214,45 @@ def with_spread(score: dict, digits: int = 2) -> str:
     return percent(score["mean"], digits) + (f" ± {percent(score['sd'], digits)}" if score["sd"] is not None else "")
 
 
-def spread_title(title: str, rows: list[dict], kind: str = "sd", scores: Sequence[str] = COMPARED) -> str:
-    """The title of a column, with what its ± is, where a row of `compare` has one: `sd`, the standard deviation over the
-    seeds, or `interval`, the 95 % interval of the mean difference."""
-    shown = any(row[score].get(kind) is not None for row in rows for score in scores)
+def compared_in(rows: list[dict]) -> dict[str, str]:
+    """Name -> title of the compared scores in the rows of `compare`."""
+    return {name: score["title"] for name, score in rows[0]["scores"].items() if "difference" in score}
+
+
+def decisive_score(rows: list[dict]) -> str:
+    """Name of the one score that advice and gain.png go by: the last compared one in the rows of `compare`.
+
+    Segmentation compares by mIoU and BF. BF stands last, and reacts to coarse masks more than mIoU does.
+    """
+    return list(compared_in(rows))[-1]
+
+
+def spread_title(title: str, rows: list[dict], kind: str = "sd") -> str:
+    """The title of a column, with what its ± is where a row of `compare` has one.
+
+    Args:
+        kind: `sd`, the standard deviation over the seeds, or `interval`, the 95 % interval of the mean difference.
+    """
+    shown = any(row["scores"][score].get(kind) is not None for row in rows for score in compared_in(rows))
     return title + {"sd": " ± sd", "interval": " ± 95 %"}[kind] * shown
 
 
 def score_frame(rows: list[dict]) -> pd.DataFrame:
-    """The rows of `compare` as a DataFrame of text, in percent: what is the same in all rows, or known of none, is left out."""
+    """The rows of `compare` as a DataFrame of text, in percent; a column that is empty in all rows is left out."""
+    compared = compared_in(rows)
+    of_weights = "AUROC of the weights" if "AUROC" in [score["title"] for score in rows[0]["scores"].values()] else "AUROC"
     frame = pd.DataFrame({
         "run": [row["label"] for row in rows],
         "noise": [percent(row["noise_share"], 0) for row in rows],
         "seeds": [str(len(row["seeds"])) for row in rows],
-        **{spread_title(title, rows): [with_spread(row[score]) for row in rows] for score, title in SCORES.items()},
-        **{spread_title(f"Δ {SCORES[score]}", rows, "interval"): [_difference(row[score]) for row in rows]
-           for score in COMPARED},
-        "gap recovered, mIoU / BF": [" / ".join(percent(row[score]["recovered"], 0) for score in COMPARED) for row in rows],
-        "AUROC": ["-" if row["auroc"] is None else f"{row['auroc']:.3f}" for row in rows]})
-    return frame.drop(columns=[column for column in frame if set(frame[column]) <= {"-", "- / -"}])
+        **{spread_title(score["title"], rows): [with_spread(row["scores"][name]) for row in rows]
+           for name, score in rows[0]["scores"].items()},
+        **{spread_title(f"Δ {title}", rows, "interval"): [_difference(row["scores"][name]) for row in rows]
+           for name, title in compared.items()},
+        f"gap recovered, {' / '.join(compared.values())}":
+            [" / ".join(percent(row["scores"][name]["recovered"], 0) for name in compared) for row in rows],
+        of_weights: ["-" if row["auroc"] is None else f"{row['auroc']:.3f}" for row in rows]})
+    return frame.drop(columns=[column for column in frame if not any(set(cell) - set("- /") for cell in frame[column])])
 
 
 def _difference(score: dict) -> str:
@@ -240,7 +268,8 @@ def markdown(frame: pd.DataFrame) -> str:
 def number_frame(rows: list[dict]) -> pd.DataFrame:
     """The rows of `compare` as a DataFrame of numbers, for a CSV: scores in 0..1, a column each."""
     def numbers(row: dict) -> dict:
-        scores = {f"{score}_{key}": value for score in SCORES for key, value in row[score].items()}
+        scores = {f"{name}_{key}": value for name, score in row["scores"].items() for key, value in score.items()
+                  if key != "title"}
         return {**{key: row[key] for key in ("label", "noise_share", "auroc")}, "seeds": len(row["seeds"]), **scores}
 
     return pd.DataFrame(map(numbers, rows))

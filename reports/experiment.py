@@ -1,7 +1,7 @@
 """The commands of an experiment: one data set at one share of noisy masks and one seed is a *cell*.
 
-A cell's methods give jobs (`reports.plan`); equal calls give the same job, so tables share what they have in common. Nothing is
-written while jobs are planned.
+The methods of a cell return jobs (`reports.plan`). Equal calls return the same job, so tables share their runs. Planning
+writes no files.
 """
 
 import argparse
@@ -21,7 +21,7 @@ WEIGHING = (TEACHER, KD)  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
            "seed", "model", "encoder", "encoder_weights"}  # flags of a training that the plan sets
-DRAWN = "drawn"  # the share of annotations that are as coarse as they were drawn, where better ones exist
+DRAWN = "drawn"  # stands for a share of noise: annotations that were drawn coarsely, and better ones exist for comparison
 
 
 def add_plan_judge_flag(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +31,14 @@ def add_plan_judge_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def training_flags(words: Sequence[str]) -> list[str]:
-    """The flags that go to every training, each by its long name and once, so that two spellings are one setting.
+    """The flags that go to every training, each once and by its long name, so that two spellings count as the same setting.
 
     Args:
         words: as the user spells them.
 
     Raises:
-        UserError: the plan sets such a flag itself. A flag that trainings do not know ends the command.
+        UserError: the plan sets one of the flags itself.
+        SystemExit: trainings have no such flag.
     """
     parser = train_parser("")
     args = parser.parse_args(["--train_csv", "", "--name", "", *words])
@@ -140,14 +141,14 @@ class Cell:
                          "--resume", *self.settings.training)
 
     def teacher(self, model: str, rounds: int = 1) -> Job:
-        """Out-of-fold teachers of the annotations; in a second round each counts as much as the first one trusts it; a job."""
+        """Train out-of-fold teachers; a second round weights each annotation by the first round's teachers; a job."""
         annotations = self.weights(model, "bf", rounds - 1, sharpen=True) if rounds > 1 else self.noisy
         name = f"teacher_{model}{rounds if rounds > 1 else ''}"
         return self._training(f"{name}/teacher.json", "train_teacher.py", annotations, *["--weighted"] * (rounds > 1),
                               "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model))
 
     def weights(self, model: str, metric: str, rounds: int = 1, sharpen: bool = False) -> Job:
-        """Weight CSV by a teacher's pseudo-labels, scored with the test's tolerance, sharpened with a stricter one; a job."""
+        """Weight CSV from a teacher's pseudo-labels; a job. Sharpened weights use a smaller tolerance than the test."""
         theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
         teacher = self.teacher(model, rounds)
         pseudo = teacher.result.parent / "pseudo"

@@ -1,144 +1,185 @@
-"""Figures of reports. matplotlib is loaded with the first one."""
+"""Figures of reports. matplotlib is loaded when the first one is drawn."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 
 from cli.files import atomic_path
-from cli.lazy import LazyModule
+from cli.lazy import plt
+from data.legend import Legend
 from data.pictures import image_size, read_image, read_mask, resize_image, resize_labels
 from data.rows import pseudo_label_paths
-from reports.comparison import COMPARED, SCORES
+from reports.comparison import compared_in, decisive_score
 
-plt = LazyModule("matplotlib.pyplot")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 NAME_LENGTH = 26  # characters of a file name that fit under an example; of longer ones the end is shown
 
 
-def save_figure(figure, path):
-    """Write a figure, whole or not at all."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all, and close it."""
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
-def plot_learning_curves(groups, path):
-    """Validation mIoU and BF over the epochs, or the training loss where nothing was validated: a line per group, the mean
-    over its seeds, and a band from worst to best.
+def plot_learning_curves(groups: list[dict], titles: dict[str, str], path: Path, clean: str = "clean") -> None:
+    """The compared scores on the validation rows over the epochs; where a run was not validated, the training loss, and the
+    mean weight where all runs have one. A line per group is the mean over its seeds, with a band from the worst to the best.
 
     Args:
         groups: of `comparison.group_runs`; their folders hold the logs.
+        titles: name -> title of the compared scores.
+        path: of the PNG.
+        clean: name of the runs on clean annotations.
     """
-    shares = len({group["noise_share"] for group in groups if group["name"] != "clean"}) > 1
+    shares = len({group["noise_share"] for group in groups if group["name"] != clean}) > 1
     logs = {}  # label -> a log per seed
     for group in groups:
         label = group["label"] + (_percent_noisy(group["noise_share"]) if shares else "")
         lines = [(Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in group["runs"].values()]
         logs[label] = [[json.loads(line) for line in each] for each in lines]
-    validated = all(entry["valid"] for log in logs.values() for seed in log for entry in seed)
-    if validated:
-        curves = {f"{SCORES[key]} on the validation annotations, %": lambda entry, key=key: 100 * entry["valid"][0][key]
-                  for key in COMPARED}
-    else:
-        curves = {"training loss, weighted": lambda entry: entry["loss"][0], "mean weight": lambda entry: entry["weight"][0]}
-    axes = _two_axes()
+    curves = _curves([entry for log in logs.values() for seed in log for entry in seed], titles)
+    axes = _axes(len(curves))
     for axis, (title, value) in zip(axes, curves.items()):
         for name, seeds in logs.items():
             length = min(map(len, seeds))
-            values = np.array([[value(entry) for entry in seed[:length]] for seed in seeds])  # (seeds, epochs)
+            values = np.array([[value(entry) for entry in seed[:length]] for seed in seeds], float)  # (seeds, epochs)
             _line_with_band(axis, range(1, length + 1), values.mean(0), values.min(0), values.max(0), name)
         axis.set(xlabel="epoch", ylabel=title)
     _finish(axes, path)
 
 
-def plot_noise(rows, path):
-    """mIoU and BF against the share of noisy masks, a line per method, with a band of one standard deviation over the seeds.
+def _curves(entries: list[dict], titles: dict[str, str]) -> dict[str, Callable[[dict], float]]:
+    """What can be drawn of lines of log.jsonl: title of the axis -> function of a line, of its first network."""
+    def score(name: str) -> Callable[[dict], float]:
+        return lambda entry: _percent_or_nan(entry["valid"][0].get(name))
+
+    if all(entry.get("valid") for entry in entries):
+        return {f"{title} on the validation annotations, %": score(name) for name, title in titles.items()}
+    curves: dict[str, Callable[[dict], float]] = {"training loss": lambda entry: entry["loss"][0]}
+    if all("weight" in entry for entry in entries):
+        return {"training loss, weighted": curves["training loss"], "mean weight": lambda entry: entry["weight"][0]}
+    return curves
+
+
+def plot_noise(rows: list[dict], path: Path, clean: str = "clean") -> bool:
+    """The compared scores against the share of noisy annotations: a line per method, with a band of one standard deviation
+    over the seeds.
 
     Args:
         rows: of `comparison.compare`.
+        path: of the PNG.
+        clean: name of the runs on clean annotations.
 
     Returns:
         whether there was something to draw: a method at two noise shares.
     """
-    methods, clean = {}, [row for row in rows if row["name"] == "clean" and not row["network"]]
+    upper = [row for row in rows if row["name"] == clean and not row["network"]]
+    found: dict[tuple[str, int], list[dict]] = {}
     for row in rows:
-        if row["noise_share"] is not None and row["name"] != "clean":
-            methods.setdefault((row["name"], row["network"]), []).append(row)
-    methods = {name: sorted(each, key=lambda row: row["noise_share"]) for name, each in methods.items()
+        if row["noise_share"] is not None and row["name"] != clean:
+            found.setdefault((row["name"], row["network"]), []).append(row)
+    methods = {name: sorted(each, key=lambda row: row["noise_share"]) for name, each in found.items()
                if len({row["noise_share"] for row in each}) > 1}
     if not methods:
         return False
-    axes = _two_axes()
-    for axis, score in zip(axes, COMPARED):
+    compared = compared_in(rows)
+    axes = _axes(len(compared))
+    for axis, (score, title) in zip(axes, compared.items()):
         for (name, network), each in methods.items():
-            mean, spread = (np.array([100 * (row[score][key] or 0) for row in each]) for key in ("mean", "sd"))
+            mean = np.array([_percent_or_nan(row["scores"][score]["mean"]) for row in each])
+            spread = np.array([100 * (row["scores"][score]["sd"] or 0) for row in each])
             shares = [100 * row["noise_share"] for row in each]
             label = name + (f", network {network + 1}" if network else "")
             _line_with_band(axis, shares, mean, mean - spread, mean + spread, label)
-        for row in clean:
-            axis.axhline(100 * row[score]["mean"], color="grey", linestyle=":", label="clean masks")
-        axis.set(xlabel="noisy training masks, %", ylabel=f"{SCORES[score]} on the test set, %")
+        for row in upper:
+            axis.axhline(_percent_or_nan(row["scores"][score]["mean"]), color="grey", linestyle=":", label="clean annotations")
+        axis.set(xlabel="noisy training annotations, %", ylabel=f"{title} on the test set, %")
     _finish(axes, path)
     return True
 
 
-def plot_gain(rows, path):
-    """BF above the baseline against the AUROC of the training weights, a point per method and noise share.
+def plot_gain(rows: list[dict], path: Path) -> bool:
+    """The decisive score above the baseline against the AUROC of the training weights: a point per method and noise share.
 
     Args:
         rows: of `comparison.compare`.
+        path: of the PNG.
 
     Returns:
         whether there was something to draw: at least three points, of weights whose AUROC is known.
     """
-    points = [row for row in rows if None not in (row["auroc"], row["bf"].get("difference"))]
+    name = decisive_score(rows)
+    points = [(row, row["scores"][name]) for row in rows if None not in (row["auroc"], row["scores"][name]["difference"])]
     if len(points) < 3:  # two show no relation
         return False
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
-    names = list(dict.fromkeys(row["name"] for row in points))
-    shares = sorted({row["noise_share"] or 0 for row in points})
-    for row in points:  # a colour per method, a marker per noise share
-        known = row["bf"]["interval"] is not None and len(row["seeds"]) > 2  # of two seeds it is too wide to see anything
-        axis.errorbar(row["auroc"], 100 * row["bf"]["difference"], capsize=3, markeredgecolor="black",
+    names = list(dict.fromkeys(row["name"] for row, _ in points))
+    shares = sorted({row["noise_share"] or 0 for row, _ in points})
+    for row, score in points:  # a colour per method, a marker per noise share
+        known = score["interval"] is not None and len(row["seeds"]) > 2  # the interval of two seeds is too wide to show
+        axis.errorbar(row["auroc"], 100 * score["difference"], capsize=3, markeredgecolor="black",
                       fmt="osD^vP*X"[shares.index(row["noise_share"] or 0) % 8],
-                      color=plt.cm.tab20(names.index(row["name"]) % 20),
+                      color=plt.get_cmap("tab20")(names.index(row["name"]) % 20),
                       label=row["name"] + _percent_noisy(row["noise_share"] if len(shares) > 1 else None),
-                      yerr=100 * row["bf"]["interval"] if known else None)
+                      yerr=100 * score["interval"] if known else None)
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(xlabel="AUROC of the weights, untouched against noisy masks", ylabel="BF above the baseline, points")
+    axis.set(xlabel="AUROC of the weights, untouched against noisy annotations",
+             ylabel=f"{points[0][1]['title']} above the baseline, points")
     axis.grid(alpha=0.3)
     save_figure(figure, path)
     return True
 
 
-def _two_axes():
-    _, axes = plt.subplots(1, 2, figsize=(11, 4))
+def _axes(count: int) -> Sequence[Axes]:
+    """A row of empty axes. Ten lines have one style, the next ten another."""
+    _, axes = plt.subplots(1, count, figsize=(5.5 * count, 4), squeeze=False)
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    for axis in axes:  # ten lines of each style, then the next style
+    for axis in axes[0]:
         axis.set_prop_cycle(linestyle=np.repeat(["-", "--", ":", "-."], len(colours)), color=colours * 4)
-    return axes
+    return axes[0]
 
 
-def _percent_noisy(share):
+def _percent_or_nan(value: float | None) -> float:
+    """0.12 -> 12; None -> nan, which leaves a gap in a line."""
+    return float("nan") if value is None else 100 * value
+
+
+def _percent_noisy(share: float | None) -> str:
     return "" if share is None else f" {100 * share:.0f} %"
 
 
-def _line_with_band(axis, x, middle, low, high, label):
+def _line_with_band(axis: Axes, x: Sequence[float], middle: np.ndarray, low: np.ndarray, high: np.ndarray, label: str) -> None:
     line, = axis.plot(x, middle, label=label, marker=".")
     axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15)
 
 
-def _finish(axes, path):
+def _finish(axes: Sequence[Axes], path: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
-    save_figure(axes[0].figure, path)
+    save_figure(cast("Figure", axes[0].figure), path)
 
 
-def plot_weights(tables, summaries, path):
-    """A histogram per weight CSV: numbers of annotations that are untouched and that are noisy, where it is known."""
+def plot_weights(tables: dict[str, pd.DataFrame], summaries: dict[str, dict], path: Path) -> None:
+    """A histogram per weight CSV; untouched and noisy annotations apart where the CSV knows them.
+
+    Args:
+        tables: of `report_files.read_weights`.
+        summaries: of `report_files.weight_summaries`.
+        path: of the PNG.
+    """
     figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False)
     bins = np.linspace(0, 1, 31)
     for axis, (name, rows) in zip(axes[0], tables.items()):
@@ -161,13 +202,16 @@ def plot_weights(tables, summaries, path):
     save_figure(figure, path)
 
 
-def plot_examples(rows, pred_dir, legend, count, path):
+def plot_examples(rows: pd.DataFrame, pred_dir: Path | str, legend: Legend, count: int, path: Path) -> None:
     """The annotations with the lowest and the highest weights: image, annotation with its file name, pseudo-label (paper,
     Figure 3).
 
     Args:
+        rows: of a weight CSV, see `data.rows.read_rows`.
         pred_dir: see `pseudo_label_paths`.
-        count: annotations at each end, as many as there are rows for.
+        legend: names and colours of the classes.
+        count: annotations at each end; fewer where there are not enough rows.
+        path: of the PNG.
     """
     count = min(count, max(1, len(rows) // 2))
     order = np.argsort(rows["weight"].to_numpy(), kind="stable")

@@ -1,21 +1,26 @@
-"""Runs that differ in nothing but their seed form a *group*: one method at one share of noisy masks."""
+"""Runs that differ in nothing but their seed form a *group*: one method at one share of noisy annotations.
+
+A result.json may be older than a flag. A flag that it lacks counts as if it stood at its default: that of engine/flags.py, or,
+for a flag that is defined elsewhere, off (None or False). So runs of one setting form one group, whichever version made them.
+"""
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cli.files import UserError
+from engine import flags as flag_groups
 from engine.run_folder import FREE_FLAGS
+from reports.scores import Results
 
 SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", *FREE_FLAGS}  # the seeds of a method may differ
 NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
 PATH_FLAGS = {"load", "pixels", "pred_dir"}  # each seed may have a file of its own: whether there is one is what counts
 
-Results = dict[str, dict]  # folder of a run -> content of its result.json
-
 
 def group_runs(results: Results) -> list[dict]:
-    """Groups of runs that differ in nothing but their seed; of equal flags and seeds, the name tells methods apart.
+    """Groups of runs that differ only in their seed. Runs of equal flags and equal seeds are told apart by their names.
 
     Args:
         results: dict of folder -> content of result.json.
@@ -48,17 +53,43 @@ def group_runs(results: Results) -> list[dict]:
 
 
 def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:
-    """What makes two runs the same but for their seed: the script, its flags, the noise share, and the training CSV's name
-    (its folder may differ, as each seed has masks of its own).
+    """What two seeds of one method have in common: the script, its flags, the noise share, and the file name of the training
+    CSV (each seed may have a folder of its own).
 
     Args:
         left_out: flags that do not count.
     """
     left_out = SEED_FLAGS.union(left_out)
-    flags = {flag: _comparable(flag, value, result) for flag, value in result["args"].items() if flag not in left_out}
+    flags = {flag: _comparable(flag, value, result) for flag, value in result["args"].items()
+             if flag not in left_out and not _is_default(flag, value)}
     share = result.get("noise_share")
     return (result["script"], Path(result["args"]["train_csv"]).name, None if share is None else round(share, 2),
             repr(sorted(flags.items())))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Default of each flag of engine/flags.py."""
+    parser = flag_groups.train_parser("")
+    for add in (flag_groups.add_weight_flags, flag_groups.add_selection_flags, flag_groups.add_disagreement_flag,
+                flag_groups.add_flip_flag):
+        add(parser)
+    return vars(parser.parse_args(["--train_csv", "", "--name", ""]))
+
+
+def _is_default(flag: str, value: Any) -> bool:
+    """Whether a run without the flag would be the same."""
+    return value == _defaults()[flag] if flag in _defaults() else value is None or value is False
+
+
+def _value_of(flag: str, args: dict) -> Any:
+    """The value of a flag; its default where a run is older than the flag."""
+    return args.get(flag, _defaults().get(flag))
+
+
+def _differ(flag: str, runs: list[dict]) -> bool:
+    """Whether runs, given by their flags, differ in this one."""
+    return len({None if _is_default(flag, value) else repr(value) for value in (_value_of(flag, args) for args in runs)}) > 1
 
 
 def _comparable(flag: str, value: Any, result: dict) -> Any:
@@ -69,7 +100,7 @@ def _comparable(flag: str, value: Any, result: dict) -> Any:
 
 
 def network_of(args: dict, number: int = 0) -> tuple:
-    """What stands for the architecture of a run's network: two networks of equal values may be compared.
+    """The architecture of a run's network; networks of equal architecture may be compared.
 
     Args:
         args: flags of the run.
@@ -83,8 +114,7 @@ def network_of(args: dict, number: int = 0) -> tuple:
 def _differing(namesakes: list[dict], own: dict) -> list[str]:
     """The flags of `own` in which namesakes differ, as text."""
     flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
-    shown = [f"{flag.replace('_', '-')} {own.get(flag)}" for flag in flags
-             if len({repr(each.get(flag)) for each in namesakes}) > 1]
+    shown = [f"{flag.replace('_', '-')} {_value_of(flag, own)}" for flag in flags if _differ(flag, namesakes)]
     if len({Path(each["train_csv"]).name for each in namesakes}) > 1:
         shown.append(Path(own["train_csv"]).stem)
     return shown

@@ -4,44 +4,50 @@ import base64
 import re
 from pathlib import Path
 
-from cli.lazy import LazyModule
-
-jinja2 = LazyModule("jinja2")
+from cli.lazy import jinja2
 
 CAPTIONS = {
-    "noise": "Test scores against the share of noisy training masks: a line per method, a band of one standard deviation over "
-             "the seeds. The dotted line is the training on clean masks.",
-    "gain": "BF above the baseline against AUROC: do weights that find more of the noisy masks also win more? A point per "
-            "method and share of noisy masks.",
-    "learning_curves": "Scores after each epoch on the validation annotations, or the training loss where there are none. "
-                       "Coarse validation annotations can rank the methods otherwise than the test masks do.",
-    "weights": "How many annotations have which weight, for each set of weights. Good weights put noisy masks on the left and "
-               "untouched ones on the right.",
+    "noise": "Test scores against the share of noisy training annotations: a line per method, a band of one standard deviation "
+             "over the seeds. The dotted line is the training on clean annotations.",
+    "gain": "The score above the baseline against the AUROC of the weights. It shows whether weights that find more of the "
+            "noisy annotations also win more. Each point is a method at one share of noisy annotations.",
+    "learning_curves": "Scores on the validation annotations after each epoch, or, without validation, the training loss. "
+                       "Noisy validation annotations can rank the methods differently from the test annotations.",
+    "weights": "How many annotations have which weight, for each set of weights. Good weights put noisy annotations on the "
+               "left and untouched ones on the right.",
     "examples": "The annotations with the lowest and the highest weights: image, annotation, and the teacher's pseudo-label. "
-                "The mask's file name stands under its annotation.",
+                "The file name of the annotation stands below it.",
+}
+SCORE_WORDS = {  # by the title of a score; a page explains those that its tables show
+    "mIoU": "Overlap of prediction and annotation: common area over joint area, averaged over the classes. 100 % is a perfect "
+            "match.",
+    "BF": "Match of the outlines: precision and recall of boundary pixels within a small tolerance (--theta). Coarse masks "
+          "change it more than they change mIoU.",
+    "Accuracy": "Share of the test images whose predicted class is their true class.",
+    "Balanced accuracy": "Accuracy of each class, averaged over the classes: rare classes count as much as frequent ones.",
+    "Recall": "Share of the test images of a class that are predicted as this class.",
+    "AP": "Average precision: area under the curve of precision over recall. 100 % means that all objects are found, and "
+          "nothing else.",
 }
 WORDS = {
-    "mIoU": "Overlap of prediction and test mask: common area over joint area, averaged over the classes. 100 % is a perfect "
-            "match.",
-    "BF": "Match of the outlines: precision and recall of boundary pixels within a small tolerance (--theta). It reacts to "
-          "coarse masks more than mIoU does.",
-    "\u0394": "Difference to the baseline, the training without weights, in percentage points. Differences of one seed below "
-              "about 2 points may be chance.",
-    "gap recovered": "Share of the distance between the baseline and the training on clean masks that a method wins back, in "
-                     "percent: 0 is as bad as no weights, 100 as good as clean masks.",
-    "AUROC": "How well the weights tell untouched masks from noisy ones: 1 is always, 0.5 is by chance. It is known only where "
-             "the noise was added.",
-    "weights": "Trust in each training mask, from 0 (does not count) to 1 (counts fully). A teacher that never saw the mask "
-               "gives it, by how well its own prediction agrees with the mask.",
-    "noise": "Masks that were made coarse on purpose, at random, to see whether the weights find them. Test masks are never "
-             "changed.",
+    "\u0394": "Difference to the baseline, the training without weights, in percentage points. A difference of less than "
+              "about 2 points in one seed may be chance.",
+    "gap recovered": "Share of the distance between the baseline and the training on clean annotations that a method wins "
+                     "back, in percent: 0 is as low as the baseline, 100 as high as the training on clean annotations.",
+    "AUROC": "How well the weights tell untouched annotations from noisy ones: 1 means always right, 0.5 means chance. It is "
+             "known only where the noise was added.",
+    "weights": "Trust in each training annotation, from 0 (does not count) to 1 (counts fully): how well the prediction of a "
+               "teacher that never saw the annotation agrees with it.",
+    "noise": "Share of the training annotations that were changed on purpose, at random, to see whether the weights find them. "
+             "Test annotations are never changed.",
 }
 
 
-def report_page(title: str, text: str, pictures: dict, lead: str | None = None) -> str:
-    """The page.
+def report_page(title: str, text: str, pictures: dict[str, Path], lead: str | None = None) -> str:
+    """A report as HTML.
 
     Args:
+        title: heading of the page.
         text: Markdown of tables and paragraphs.
         pictures: dict of a name in CAPTIONS -> path of a PNG.
         lead: the paragraph of `text` that stands on top.
@@ -51,11 +57,23 @@ def report_page(title: str, text: str, pictures: dict, lead: str | None = None) 
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
     blocks = [_block(block) for block in text.strip().split("\n\n")]
-    return template.render(title=title, lead=lead, blocks=blocks, figures=figures, words=WORDS)
+    words = {word: meaning for word, meaning in SCORE_WORDS.items() if any(_names(block, word) for block in blocks)}
+    return template.render(title=title, lead=lead, blocks=blocks, figures=figures, words={**words, **WORDS})
 
 
-def _block(block):
-    """A Markdown table as dict of `heading`, `lines` and `files`, whether it lists files; other text as dict of `text`."""
+def _names(block: dict, word: str) -> bool:
+    """Whether the heading of a table names a score: as the whole title, beside others ("IoU / BF"), or with a spread."""
+    parts = [part.split(" \u00b1 ")[0] for cell in block.get("heading", []) for part in cell.split(" / ")]
+    return word.lower() in (part.lower() for part in parts)
+
+
+def _block(block: str) -> dict:
+    """A block of Markdown for the template.
+
+    Returns:
+        of a table, dict of `heading` (texts), `lines` (lists of texts) and `files` (whether it lists files); of other text,
+        dict of `text`.
+    """
     if not block.startswith("|"):
         return {"text": block}
     heading, _, *lines = [[cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]

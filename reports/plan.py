@@ -1,4 +1,4 @@
-"""Many commands that build on one another: what is finished is skipped, the rest runs side by side."""
+"""Run many commands that depend on one another: skip finished ones, run the others in parallel."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Job:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What the result depends on, but for its needs: dict of flag -> text of its values."""
+        """What the result depends on, except the results of other jobs: dict of flag -> text of its values."""
         home = os.path.join(self.home, "")
         words = [self.inputs.get(word, word.removeprefix(home) if self.home != Path() else word) for word in self.command]
         return flags_of(words)
@@ -63,9 +63,9 @@ class Job:
         return self.result.with_suffix(".stamp.json")
 
     def finished(self) -> bool:
-        """Whether the result is there, made by this command from these inputs.
+        """Whether the result exists and was made by this command from these inputs.
 
-        A result without a stamp is not: its command runs once more, and finds by itself what is done already.
+        A result without a stamp does not count: its command runs again and skips what it has done already.
         """
         return self.result.exists() and self.stamp_path.exists() and read_json(self.stamp_path, "stamp")["stamp"] == self.stamp
 
@@ -75,7 +75,7 @@ class Job:
 
 
 def named_files(command: Sequence[str], home: Path | str) -> dict[str, str]:
-    """dict of word -> digest of the files that a command names, but for its script and what other jobs make in `home`."""
+    """dict of word -> digest of the files that a command names, without its script and the results of jobs in `home`."""
     home = Path(home).resolve()
     found = [word for word in command[1:] if (os.sep in word or "." in word) and os.path.isfile(word)]
     return {word: file_digest(word) for word in found if home not in Path(word).resolve().parents}

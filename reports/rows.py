@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
 
 from reports.experiment import DRAWN, KD, PLAIN, TEACHER, Cell
 from reports.plan import Job
 
 Plan = Callable[[Cell], Job]
-Role = Literal["method", "baseline", "upper", "control"]
+
+
+class Role(Enum):
+    """What a row is for."""
+
+    METHOD = "the method or one of its variants"
+    BASELINE = "a training without weights"
+    UPPER_BOUND = "a training on clean masks"
+    CONTROL = "a check that a gain comes from the weights"
 
 
 @dataclass
@@ -19,17 +27,16 @@ class Row:
         name: of its run.
         title: what the reader sees.
         job: function of a cell that gives the job of its run.
-        role: `method`, `baseline` (no weights), `upper` (clean masks) or `control`. Controls and upper bounds run once, at the
-            highest share of noisy masks.
+        role: controls and upper bounds run once, at the highest share of noisy masks.
         upper: of a baseline, the name of the upper bound of its network: without noise it stands in for the baseline.
-        on_clean: whether a method also runs where no mask is noisy.
+        on_clean: whether a method also runs without noise.
         needs_noise_levels: whether its weights need to know which masks are noisy.
     """
 
     name: str
     title: str
     job: Plan
-    role: Role = "method"
+    role: Role = Role.METHOD
     upper: str | None = None
     on_clean: bool = False
     needs_noise_levels: bool = False
@@ -38,7 +45,7 @@ class Row:
         """Whether the row has a run at one of the shares."""
         if share == DRAWN and self.needs_noise_levels:
             return False
-        if self.role in ("upper", "control"):
+        if self.role in (Role.UPPER_BOUND, Role.CONTROL):
             return share == shares[-1]
         return share != 0 or self.on_clean
 
@@ -63,7 +70,7 @@ def teacher_row(name: str, title: str, metric: str, student: str = TEACHER, teac
 
 
 def two_network_row(name: str, title: str, ramp: bool = True) -> Row:
-    """A row of a method that trains two networks.
+    """A row of a method that trains two networks at once.
 
     Args:
         name: of the run; train_NAME.py is its script.
@@ -78,15 +85,15 @@ def two_network_row(name: str, title: str, ramp: bool = True) -> Row:
 
 def baseline_row(name: str, title: str, upper: str, model: str = "smp_unet") -> Row:
     """A row without weights."""
-    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.noisy, model=model), "baseline", upper)
+    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.noisy, model=model), Role.BASELINE, upper)
 
 
 def upper_bound_row(name: str, title: str, model: str = "smp_unet") -> Row:
     """A row without weights on clean masks."""
-    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.clean, model=model), "upper")
+    return Row(name, title, lambda cell: cell.student(name, PLAIN, cell.clean, model=model), Role.UPPER_BOUND)
 
 
-def oracle_row(name: str, title: str, weight: float, role: Role = "method") -> Row:
+def oracle_row(name: str, title: str, weight: float, role: Role = Role.METHOD) -> Row:
     """A row whose noisy masks, as the noise tool marks them, have one fixed weight."""
     return Row(name, title, lambda cell: cell.student(name, TEACHER, cell.oracle_weights(weight)), role,
                needs_noise_levels=True)
@@ -104,15 +111,15 @@ def alternative_row(name: str, title: str, weights_of: Plan | None = None) -> Ro
 def weight_controls(weights_of: Plan, prefix: str = "", needs_noise_levels: bool = False) -> list[Row]:
     """Two controls of the weights that `weights_of(cell)` gives: the same weights in a random order, and their mean for all."""
     def row(name: str, title: str, flag: str) -> Row:
-        return Row(name, title, lambda cell: cell.student(name, TEACHER, weights_of(cell), flag), "control",
+        return Row(name, title, lambda cell: cell.student(name, TEACHER, weights_of(cell), flag), Role.CONTROL,
                    needs_noise_levels=needs_noise_levels)
 
     return [row(f"{prefix}shuffled", "control: weights of other masks", "--shuffle-weights"),
             row(f"{prefix}constant", "control: everywhere the mean weight", "--mean-weights")]
 
 
-def pixel_row(name: str, title: str, *flags: str, role: Role = "method", on_clean: bool = False) -> Row:
-    """A row by the sharpened weights of pixels: a doubted mask counts where its teacher agrees with it."""
+def pixel_row(name: str, title: str, *flags: str, role: Role = Role.METHOD, on_clean: bool = False) -> Row:
+    """A row of sharpened weights by pixels: a mask of low weight still counts in the pixels where its teacher agrees."""
     def job(cell: Cell) -> Job:
         weights = sharp_weights(cell)
         return cell.student(name, TEACHER, weights, "--pixels", weights.pseudo, *flags)
@@ -134,9 +141,9 @@ SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
             lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)), on_clean=True)
 PIXELS = pixel_row("pixels", "beyond the paper: the same, by pixels", on_clean=True)
 BEYOND = [SHARP, PIXELS]
-ORACLE = oracle_row("oracle", "control: told which masks are noisy, drops them", 0, "control")
+ORACLE = oracle_row("oracle", "control: told which masks are noisy, drops them", 0, Role.CONTROL)
 CONTROLS = [*weight_controls(sharp_weights), ORACLE,
-            pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role="control")]
+            pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role=Role.CONTROL)]
 
 TABLES: dict[str, tuple[str, list[Row]]] = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [

@@ -1,19 +1,25 @@
-"""What a report says in words: how far its teachers can be trusted, and what weights bring on this data."""
+"""The sentences of a report: how well its teachers agree with the annotations, and what the weights win."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from reports import comparison
+from reports.scores import Results
 from utils.judge import weakness
 from utils.metrics import markdown_table
 
-SEED_POINTS = 0.02  # BF, 0..1: two trainings that differ in their seed alone often differ so much
+Option = tuple[str, dict]  # name of its runs, its decisive score of `comparison.compare`
+
+SEED_POINTS = 0.02  # of a score in 0..1: two trainings that differ only in their seed often differ by this much
 LISTED = 20  # annotations with the lowest weights
 
 
-def verdict(results: dict, weights: dict, recommended: str, baseline: str | None = None, clean: str = "clean") -> str | None:
+def verdict(results: Results, weights: dict[str, dict], recommended: str, baseline: str | None = None,
+            clean: str = "clean") -> str | None:
     """One sentence: what weights bring at the last epoch, and which option to take; None where runs are missing.
+
+    It goes by one score, see `comparison.decisive_score`.
 
     Args:
         results: dict of folder -> content of result.json.
@@ -21,78 +27,86 @@ def verdict(results: dict, weights: dict, recommended: str, baseline: str | None
         recommended: name of the runs of the recommended option.
         baseline, clean: see `comparison.compare`.
     """
-    rows = {row["name"]: row for row in comparison.compare(results, "test_last", baseline, clean) if not row["network"]}
+    compared = comparison.compare(results, "test_last", baseline, clean)
+    rows = {row["name"]: row for row in compared if not row["network"]}
     baseline = baseline or next(iter(rows))
-    option, base, upper = (rows.get(name) for name in (recommended, baseline, clean))
-    if option is None or base is None or option["bf"]["difference"] is None:
+    name = comparison.decisive_score(compared)
+    scores = {each: row["scores"][name] for each, row in rows.items()}
+    option, base, upper = (scores.get(each) for each in (recommended, baseline, clean))
+    if option is None or base is None or option["difference"] is None:
         return None
     alone = f"take no weights (`{baseline}`)"
-    gap = upper["bf"]["mean"] - base["bf"]["mean"] if upper else None
+    gap = upper["mean"] - base["mean"] if upper and upper["mean"] is not None else None
     if gap is not None and gap < SEED_POINTS:
-        return (f"Clean masks bring {_points(gap)} of BF here, no more than one seed changes, so weights have nothing to win "
-                f"back: {alone}.")
-    others = [row for row in rows.values() if row["name"] not in (recommended, baseline, clean)]
-    best = max((row for row in others if row["bf"]["difference"] is not None), key=lambda row: row["bf"]["difference"],
-               default=None)
-    return _choice(option, best, _summary_of(recommended, results, weights), alone)
+        return (f"Clean annotations bring {_points(gap)} of {option['title']} here, no more than one seed changes, so weights "
+                f"have nothing to win back: {alone}.")
+    others = [each for each, score in scores.items()
+              if each not in (recommended, baseline, clean) and score["difference"] is not None]
+    best = max(others, key=lambda each: scores[each]["difference"], default=None)
+    return _choice((recommended, option), (best, scores[best]) if best else None, _summary_of(recommended, results, weights),
+                   alone)
 
 
-def _choice(option, other, summary, alone):
+def _choice(option: Option, other: Option | None, summary: dict, alone: str) -> str:
     """The sentence where weights have something to win.
 
     Args:
-        option: row of the recommended option.
-        other: the best row of another option, or None.
+        option: the recommended one.
+        other: the best one of the others, or None.
         summary: of the recommended option's weights.
         alone: advice to take no weights.
     """
-    gain, won = option["bf"]["difference"], other and other["bf"]["difference"] > SEED_POINTS
+    name, score = option
+    gain, title = score["difference"], score["title"]
+    better = other if other and other[1]["difference"] > SEED_POINTS else None  # than the baseline
     if summary.get("fallback") or summary.get("mean_weight") == 1:
-        reason = summary.get("fallback") or "since no mask stands out as coarse to the teacher"
-        advice = f"`{other['name']}` brings {_gain(other)}, take it" if won else alone
-        return f"All weights of `{option['name']}` are 1, {reason}: {advice}, or train the teachers longer or on more masks."
-    if won and (gain <= SEED_POINTS or other["bf"]["difference"] > gain + SEED_POINTS):
-        return (f"Weights bring {_gain(other)}, and the recommended `{option['name']}` brings {_points(gain)}: take "
-                f"`{other['name']}`.")
+        reason = summary.get("fallback") or "since no annotation stands out as noisy to the teacher"
+        advice = f"`{better[0]}` brings {_gain(better[1])}, take it" if better else alone
+        return f"All weights of `{name}` are 1, {reason}: {advice}, or train the teachers longer or on more annotations."
+    if better and (gain <= SEED_POINTS or better[1]["difference"] > gain + SEED_POINTS):
+        return (f"Weights bring {_gain(better[1])}, and the recommended `{name}` brings {_points(gain)}: take "
+                f"`{better[0]}`.")
     if gain > SEED_POINTS:
-        return f"Weights bring {_gain(option)}: take `{option['name']}`."
+        return f"Weights bring {_gain(score)}: take `{name}`."
     if gain >= -SEED_POINTS:
-        return f"Weights bring {_points(gain)} of BF here, no difference beyond what one seed changes: {alone}."
-    return f"Weights cost {_points(-gain)} of BF here: {alone}."
+        return f"Weights bring {_points(gain)} of {title} here, no difference beyond what one seed changes: {alone}."
+    return f"Weights cost {_points(-gain)} of {title} here: {alone}."
 
 
-def _gain(row):
-    share = row["bf"]["recovered"]
-    gap = "" if share is None else f", {100 * share:.0f} % of the gap to clean masks"
-    return f"{_points(row['bf']['difference'])} of BF here{gap}"
+def _gain(score: dict) -> str:
+    share = score["recovered"]
+    gap = "" if share is None else f", {100 * share:.0f} % of the gap to clean annotations"
+    return f"{_points(score['difference'])} of {score['title']} here{gap}"
 
 
-def _points(value):
+def _points(value: float) -> str:
     return f"{100 * value:+.1f} points" if value < 0 else f"{100 * value:.1f} points"
 
 
-def _summary_of(name, results, weights):
+def _summary_of(name: str, results: Results, weights: dict[str, dict]) -> dict:
     """The summary of the weights that the runs of a name learn by; empty where it is not known."""
     csvs = {Path(result["args"]["train_csv"]).stem for result in results.values() if Path(result["name"]).name == name}
     return next((summary for key, summary in weights.items() if Path(key).name in csvs), {})
 
 
-def teacher_text(weights: dict) -> str:
+def teacher_text(weights: dict[str, dict], titles: dict[str, str]) -> str:
     """A paragraph per weight CSV whose teacher's agreement is known, with a warning where it is low; empty where none is.
 
     Args:
         weights: see `verdict`.
+        titles: score name -> title; agreement scores without one go by their names.
     """
     lines = []
     for name, summary in weights.items():
         agreement = summary.get("agreement")
         if agreement:
             tolerance = f" (BF within {summary['theta']:.3g} px)" if (summary.get("theta") or 0) >= 1 else ""
-            line = ("Teacher of {}: on average its pseudo-labels agree with the annotations by mIoU {miou:.3f}, BF {bf:.3f}, "
-                    "bm {bm:.3f}{}.").format(name, tolerance, **agreement)
-            if weakness(agreement):
-                line += (" Warning: this teacher is weak, and a weak teacher gives good masks low weights too. Train it longer "
-                         "or on more masks before you trust its weights.")
+            scores = ", ".join(f"{titles.get(score, score)} {value:.3f}" for score, value in agreement.items()
+                               if value is not None)
+            line = f"Teacher of {name}: on average its pseudo-labels agree with the annotations by {scores}{tolerance}."
+            if "bm" in agreement and weakness(agreement):
+                line += (" Warning: this teacher is weak, and a weak teacher gives good annotations low weights too. Train it "
+                         "longer or on more annotations before you trust its weights.")
             lines.append(line)
     return "".join(f"{line}\n\n" for line in lines)
 

@@ -1,15 +1,15 @@
-"""A training that is killed again and again, and resumed each time, must end as if nothing had happened.
+"""Kill and resume a training many times: its results must equal those of an undisturbed one.
 
     python tests/kill_drill.py train_without_weight.py --csv train.csv --valid-csv valid.csv --test-csv test.csv --kills 25
 
-trains once undisturbed and once with SIGKILL (or --signals KILL INT TERM, by turns) at random moments, every other one of
-them while a file is being written, then compares the checkpoints byte by byte and result.json and log.jsonl but for their
-times. Any other command is given as it stands, with the folder of its run:
+trains once undisturbed and once with SIGKILL (or --signals KILL INT TERM, in turn) at random moments, every second time while a
+file is being written. Then it compares the checkpoints byte by byte, and result.json and log.jsonl without their times. It
+prints a JSON of the kills; exit code 1 if anything differs. Each attempt is a fork of a process that has loaded PyTorch
+already, so that the signals hit the training and not the imports.
 
     python tests/kill_drill.py SCRIPT --run results/NAME --kills 25 FLAGS OF THE SCRIPT ...
 
-Prints a JSON of what happened; exit code 1 if anything differs. Each attempt is a fork of a process that has loaded
-PyTorch already, so that the kills fall into the training and not into the imports.
+does so with any command, as it stands, and the folder of its run.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def strike(child, number, delay, run, while_writing):
 
 
 def outcome(run):
-    """What must be the same: bytes of the checkpoints, result and log without their times."""
+    """What must be equal: bytes of the checkpoints, and result and log without their times."""
     result = json.loads((run / "result.json").read_text())
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     for entry in (result, *log):
@@ -103,7 +103,7 @@ def outcome(run):
 
 
 def drill(command, home, kills, signals, seed, place="runs/drill"):
-    """Train undisturbed and disturbed; a dict of what happened.
+    """Train undisturbed and disturbed; return a dict of the kills and the differences.
 
     Args:
         place: folder of the command's run, below its working directory.

@@ -1,4 +1,4 @@
-"""Scores against results by hand, and against another route: all pairs of boundary points, by scipy's cdist."""
+"""Scores against results by hand, and against a second implementation: all pairs of boundary points, by scipy's cdist."""
 
 import cv2
 import numpy as np

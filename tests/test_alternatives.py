@@ -1,4 +1,4 @@
-"""The weightings that were tried, by hand on small label maps, and as a user runs them."""
+"""Weightings beyond the paper: by hand on small label maps, and by the command line."""
 
 import argparse
 import json

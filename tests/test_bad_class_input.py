@@ -62,8 +62,8 @@ ROWS = [
     ("beyond --num-classes", lambda a: a.write("0.png,0\n1.png,3\n"), "row 3: label '3': none of the 3 classes (0, 1, 2)",
      "--num-classes", 3),
     ("a giant number", lambda a: a.write("0.png,0\n1.png,99999999\n"), "row 3: label 99999999 makes 100000000 classes"),
-    ("a classes.json of other length", lambda a: a.name("cat", "dog"), "--num-classes 3: the classes.json beside train.csv names 2",
-     "--num-classes", 3),
+    ("a classes.json of other length", lambda a: a.name("cat", "dog"),
+     "--num-classes 3: the classes.json beside train.csv names 2", "--num-classes", 3),
     ("a name twice", lambda a: a.name("cat", "cat"), "classes.json: 2 classes, 1 different ones"),
     ("one name", lambda a: a.name("cat"), "classes.json: 1 classes, 1 different ones; two or more are needed"),
     ("names that are no texts", lambda a: a.name(1, 2), "classes.json: `names` must be a list of texts"),
@@ -71,8 +71,8 @@ ROWS = [
     ("two columns of weights", lambda a: a.write("0.png,0,1,1\n", header="image,label,weight,Weight\n"),
      "2 columns are named `weight`"),
     ("a broken picture", lambda a: (a.folder / "1.png").write_text("x"), "row 3: 1.png: not a readable image"),
-    ("a picture that is cut short", lambda a: (a.folder / "1.png").write_bytes((a.folder / "1.png").read_bytes()[:-20]),
-     "row 3: 1.png: cut short or damaged"),
+    ("a picture that is cut short", lambda a: (a.folder / "1.png").write_bytes((a.folder / "1.png").read_bytes()[:100]),
+     "row 3: 1.png: not a readable image"),
     ("a test label that training lacks", lambda a: a.write("6.png,2\n7.png,1\n", "test.csv"),
      "test.csv: 1 fault; mend or remove these rows\n  row 2: label '2': none of the 2 classes (0, 1)"),
     ("a picture in two splits", lambda a: a.write("0.png,0\n7.png,1\n", "test.csv"),
@@ -87,7 +87,8 @@ ROWS = [
                                                    a.write("6.png,cat\n", "other/test.csv")),
      "other/classes.json: names other classes, or in another order, than the run has (cat, dog)", "--test_csv",
      "other/test.csv"),
-    ("a named test label that training lacks", lambda a: (a.name("cat", "dog", "cow"), a.write("6.png,cow\n", "test.csv")), None),
+    ("a named test label that training lacks", lambda a: (a.name("cat", "dog", "cow"), a.write("6.png,cow\n", "test.csv")),
+     None),
     ("names and numbers", lambda a: (a.name("cat", "dog"), a.write("0.png,cat\n1.png,1\n")), None),
     ("another header", lambda a: a.write("0.png,0,x\n1.png,1,x\n", header=" IMG,Label ,who\n"), None),
     ("more classes than labels", lambda a: None, None, "--num-classes", 7),
@@ -162,15 +163,16 @@ def test_a_classifier_is_asked_for_labels_alone(labelled, monkeypatch, capsys):
             ("predict.py", "there is no number 1", *labels, "--images", "0.png", "--network", 1, *out)]:
         check(monkeypatch, capsys, folder, script, message, *flags, *machine)
     check(monkeypatch, capsys, folder, "predict.py", None, *labels, "--csv", "beyond.csv", *out, *machine)
-    check(monkeypatch, capsys, folder, "predict.py", "out/predictions.csv exists; pass --overwrite", *labels, "--csv", "test.csv",
-          *out, *machine)
+    check(monkeypatch, capsys, folder, "predict.py", "out/predictions.csv exists; pass --overwrite", *labels, *out, *machine,
+          "--csv", "test.csv")
     labelled.name("cat", "dog")
-    check(monkeypatch, capsys, folder, "evaluate.py", "classes.json: names other classes", *labels, "--csv", "test.csv", *machine)
+    check(monkeypatch, capsys, folder, "evaluate.py", "classes.json: names other classes", *labels, *machine, "--csv",
+          "test.csv")
 
 
 def test_masks_know_nothing_of_the_flags_for_labels(labelled, monkeypatch, capsys):
-    check(monkeypatch, capsys, labelled.folder, "train_without_weight.py", None, *TRAIN, "--train_csv", "masks.csv", "--size", 16,
-          16, "--width", 4)
+    check(monkeypatch, capsys, labelled.folder, "train_without_weight.py", None, *TRAIN, "--train_csv", "masks.csv",
+          "--size", 16, 16, "--width", 4)
     said = (labelled.folder / "runs/run/args.json").read_text()
     assert not any(f'"{flag}"' in said for flag in ("mirror", "shift", "padding", "classes", "mean"))
 
@@ -182,4 +184,4 @@ def test_rows_are_looked_at_before_pytorch_is_loaded(labelled):
             "finally: print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=labelled.folder, env={**environment(), "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout.strip() == "False" and "label '2'" in done.stderr, done.stderr
+    assert done.returncode == 2 and done.stdout.split()[-1] == "False" and "label '2'" in done.stderr, done.stderr

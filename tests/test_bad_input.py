@@ -1,4 +1,4 @@
-"""What users really pass: each works as they expect, or ends with a message that names it, exit code 2, and leaves nothing."""
+"""Inputs that users really pass: each works, or ends with a message that names it, exit code 2 and no files left."""
 
 import runpy
 import time
@@ -358,7 +358,7 @@ def named(cases):
 
 
 def check(monkeypatch, capsys, folder, script, message, *flags):
-    """Run, and hold it to its promise; returns the error text."""
+    """Run a case and check what it promises; returns the error text."""
     before, began = {path for path in folder.rglob("*")}, time.monotonic()
     code, errors = run(monkeypatch, capsys, folder, script, *flags)
     assert "Traceback" not in errors
@@ -583,11 +583,19 @@ def ended(monkeypatch, capsys, error):
     return end.value.code, capsys.readouterr().err
 
 
+def array_memory_error():
+    """NumPy's own error for an array of 8 PiB, whose class has another address in NumPy 1 than in NumPy 2."""
+    try:
+        return np.empty(2**50)
+    except MemoryError as error:
+        return error
+
+
 @pytest.mark.parametrize("error", [
     MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), cv2.error("Failed to allocate 40000 bytes"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
     RuntimeError("DefaultCPUAllocator: not enough memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), OSError(12, "no"),
-    np._core._exceptions._ArrayMemoryError((9,), np.dtype(float))], ids=lambda error: f"{type(error).__name__} {error}"[:30])
+    array_memory_error()], ids=lambda error: f"{type(error).__name__} {error}"[:30])
 def test_memory_that_is_not_there(monkeypatch, capsys, error):
     code, errors = ended(monkeypatch, capsys, error)
     assert code == 2 and errors == "tool.py: error: out of memory; lower --batch-size or --size, or leave out --cache\n"

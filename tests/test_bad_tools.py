@@ -1,4 +1,4 @@
-"""What the tools leave: all of it, or nothing; never an input destroyed, never rows confused with others."""
+"""Tools write all outputs or none, never destroy an input, and never confuse rows."""
 
 import json
 import shutil
@@ -63,7 +63,7 @@ def contents(folder):
 
 
 def refused(monkeypatch, capsys, folder, script, message, *flags):
-    """Hold a command to its refusal: it changes no file."""
+    """Check that a command is refused and changes no file."""
     before = contents(folder)
     errors = check(monkeypatch, capsys, folder, script, message, *flags)
     assert contents(folder) == before
@@ -293,7 +293,7 @@ def test_refused_teachers_leave_the_run_that_they_would_replace(desk, monkeypatc
     refused(monkeypatch, capsys, desk.folder, TEACHER, "train.csv", *TEACH, "--valid_csv", "train.csv", "--overwrite")
 
 
-# --- what is mended is made by the same command -------------------------------------------------------------------
+# --- after the fault is mended, the same command works -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script, spoilt, flags, made", [

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch.nn import functional as F
 
+import report
 from cli.files import UserError, write_json
 from data.classification import ClassDataset, channel_statistics, is_class_csv, moved, read_class_rows, standardised
 from engine import checkpoint, loop
@@ -205,7 +206,7 @@ def test_evaluate_and_predict_agree_with_the_run(digits, tmp_path, monkeypatch, 
         columns = [f"probability_{n}" for n in range(10)]
         assert list(table) == ["image", "label", "probability", *columns] and is_class_csv(out / "predictions.csv")
         assert (table["label"] == pd.read_csv(test)["label"]).mean() == pytest.approx(scores["accuracy"])
-        np.testing.assert_allclose(table[columns].sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
         assert (table[columns].to_numpy().argmax(1) == table["label"]).all()
         np.testing.assert_allclose(table[columns].max(axis=1), table["probability"])
         train(monkeypatch, "predict", *more, "--images", digits / "70.png", "--out-dir", out / "one")
@@ -233,6 +234,12 @@ def test_names_of_classes_number_the_labels(tmp_path, digits, monkeypatch):
 def test_a_header_tells_the_task(tmp_path, header, labels):
     (tmp_path / "a.csv").write_text(f"{header}\n")
     assert is_class_csv(tmp_path / "a.csv") == labels and not is_class_csv(tmp_path / "missing.csv")
+
+
+def test_a_report_names_the_classes_as_the_run_does():
+    found = report.legend_of(None, {"args": {"num_classes": 2, "classes": ["cat", "dog"]}, "test": [{}]})
+    assert found.names == ["cat", "dog"]
+    assert report.legend_of(None, {"args": {"num_classes": 3}, "test": [{}]}).names == ["class 0", "class 1", "class 2"]
 
 
 # --- kept and resumed -------------------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
 
 @pytest.mark.parametrize("epoch, step", [(0, 1), (1, 2), (1, 25), (1, 30)])
 def test_a_loss_that_is_not_finite_names_its_samples(csvs, tmp_path, epoch, step):
-    """Planted in one step; whether it is the first, or is found only at the next look or at the epoch's end."""
+    """Planted in one step: the first, one found at the next check, or one found at the epoch's end."""
     seen, steps = [], 0
     rows = read_rows(csvs / "train_noisy_60.csv")
     table = pd.concat([rows] * 5)  # 30 steps of 2
@@ -322,14 +322,14 @@ def test_two_processes_by_torchrun(csvs, tmp_path):
     assert result["machine"]["processes"] == 2
 
 
-# --- speed: what a GPU must not wait for, and what memory must hold ------------------------------------------------
+# --- speed and memory: no waits for a GPU, sizes of batches and caches ------------------------------------------------
 
 
 @pytest.mark.parametrize("script", ["train_without_weight", "train_with_Teacher_weight", "train_with_KDweight",
                                     "train_decoupling", "train_co_teaching", "train_co_teaching+"])
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_weights_are_made_without_asking_the_device_for_a_value(script, num_classes):
-    """Tensors on the meta device have no values: asking for one, as a wait for a GPU would, raises."""
+    """Tensors on the meta device have no values, so reading one (which makes a GPU wait) raises."""
     args = argparse.Namespace(num_classes=num_classes, theta=3.0, epochs=4, metric="bm", lambda_warmup=0, lambda_max=0.5,
                               min_weight=0.0, forget_rate=0.5, ramp_epochs=2, select_by="bm", disagree_below=0.9)
     weigh = importlib.import_module(script).weigh
@@ -392,7 +392,7 @@ def test_free_memory_is_the_containers_where_that_is_less(tmp_path, monkeypatch)
 
 
 def test_usable_cores_are_those_of_the_process_and_its_container(tmp_path, monkeypatch):
-    """A machine of many cores helps nobody who is bound to one, or gets the time of two and a half."""
+    """Affinity to five cores gives 5, a CPU quota of 2.5 cores gives 3, and the lower of both counts."""
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda process: [0, 3, 5, 7, 8], raising=False)
     assert machine.usable_cores() == 5

@@ -1,4 +1,4 @@
-"""Files that were made to hurt: arbitrary text and bytes, claims of giant sizes, paths that lead elsewhere, code."""
+"""Files made to do harm: arbitrary text and bytes, headers that claim giant sizes, paths out of the folder, code."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A training that is stopped, killed, or left without disk, and two that want the same folder."""
+"""Trainings that are stopped or killed, meet a full disk, or share a folder with another one."""
 
 import contextlib
 import fcntl
@@ -309,7 +309,7 @@ def test_of_many_that_come_at_once_one_gets_in(tmp_path):
 
 
 def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_held(tmp_path, monkeypatch):
-    """The holder goes between this process's opening of the file and its lock: then a third one could make a new file."""
+    """The holder removes the file after this process opens it and before it locks it: a third could then make a new one."""
     real, calls = fcntl.flock, []
 
     def flock(file, operation):

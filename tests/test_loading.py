@@ -1,4 +1,4 @@
-"""Loaders: augmentation by (seed, epoch, row) alone, and loader processes that are started afresh."""
+"""Loaders: augmentation depends on seed, epoch and row only; loader processes may start by spawn."""
 
 import pickle
 

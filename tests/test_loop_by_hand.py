@@ -173,7 +173,7 @@ def test_a_script_trains_as_its_equations_say(drawn, tmp_path, monkeypatch, case
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_script_trains_the_same_when_task_and_objective_are_passed(drawn, tmp_path, monkeypatch, case):
-    """To the bit, whole checkpoints: each method by the defaults, and by what stands for them."""
+    """Whole checkpoints, bit-exact: each method with the defaults, and with the same task and objective passed."""
     _, train, flags = CASES[case]
     module, selects = importlib.import_module(case.split(",")[0]), "weight" not in case
     task = Task(**vars(SEGMENTATION))

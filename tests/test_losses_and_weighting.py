@@ -120,14 +120,14 @@ def test_sharpened_scores_are_the_posterior_of_the_mixture():
 @pytest.mark.parametrize("rows", [20, 60, 240, 2000])
 @pytest.mark.parametrize("centre, deviation", [(0.85, 0.05), (0.3, 0.1)])
 def test_sharpened_scores_of_one_group_are_all_trusted(rows, centre, deviation):
-    """Clean masks alone are one group, however low their scores: half of them are not doubted."""
+    """Scores of clean masks form one group, even if they are low; then all weights are 1."""
     for seed in range(5):
         scores = np.random.default_rng(seed).normal(centre, deviation, rows).clip(0, 1)
         assert sharpened(scores).tolist() == [1] * rows
 
 
 def test_sharpened_scores_of_a_skewed_group_keep_most_of_the_loss():
-    """Scores of clean masks have a tail on the left, which is no group of its own; it may be doubted, the bulk may not."""
+    """Scores of clean masks have a left tail. Its weights may fall, but most weights must stay high."""
     scores = np.random.default_rng(0).beta(12, 2, 240)
     weights = sharpened(scores)
     assert weights.mean() > 0.7 and weights[scores > np.median(scores)].min() > 0.9

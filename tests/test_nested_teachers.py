@@ -1,4 +1,4 @@
-"""Teachers of a second round that know nothing, not even through weights, of the masks that they judge."""
+"""Nested teachers: neither their training masks nor their weights depend on the masks that they judge."""
 
 import json
 from argparse import Namespace

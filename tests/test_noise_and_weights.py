@@ -78,7 +78,7 @@ def test_auroc_by_hand():
 
 
 def test_auprc_by_hand():
-    # read upwards: noisy .1 (precision 1), clean .2, then noisy and clean .3 together (precision 2/4): 1 * 1/2 + 2/4 * 1/2
+    # lowest first: noisy .1 (precision 1), clean .2, then noisy and clean .3 together (precision 2/4): 1 * 1/2 + 2/4 * 1/2
     assert auprc(np.array([0.3, 0.1, 0.2, 0.3]), np.array([True, True, False, False])) == 0.75
     assert auprc(np.array([0.3, 0.1]), np.array([True, True])) is None
 
@@ -147,7 +147,7 @@ def test_get_weight_as_a_user_runs_it(planted):
     rows = read_rows(out, needs_weights=True)
     expected = score_rows(read_rows(planted / "train.csv"), planted / "pseudo", 2, "bf", 3.0)
     np.testing.assert_allclose(rows["weight"], expected)
-    assert rows["iterations"].tolist() == [0, 0, 0, 0, 0, 6, 0, 0]  # what is known of the noise goes along
+    assert rows["iterations"].tolist() == [0, 0, 0, 0, 0, 6, 0, 0]  # the noise levels are copied too
     assert json.loads(out.with_suffix(".json").read_text())["auroc"] == 1
     again = run_script(*command, check=False)
     assert again.returncode == 2 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
@@ -237,8 +237,8 @@ def test_add_noise_on_the_command_line(photos, tmp_path):
 
 @pytest.mark.slow
 def test_the_truth_tells_how_well_the_weights_rank(planted):
-    """Annotations grown by 0, 1, ... 7 px: a teacher that knows the truth ranks them rightly, one that is grown by 7 px itself
-    the other way round, and one that imitates them not at all."""
+    """Annotations grown by 0, 1, ... 7 px: a teacher with the true masks ranks them correctly, one
+    whose masks are grown by 7 px ranks them in reverse, and one that copies them gives no ranking."""
     rows = read_rows(planted / "train.csv")
     names = pseudo_label_names(rows)
     for number, (mask, name) in enumerate(zip(rows["mask"], names)):

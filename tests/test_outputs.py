@@ -1,4 +1,4 @@
-"""Outputs that appear together or not at all, and rows that are matched by their files."""
+"""Outputs appear together or not at all; rows are matched by their files."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Plans of commands: order, what is skipped, what a failure stops."""
+"""Plans of commands: their order, skipped jobs, and jobs that a failure stops."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_needs_come_first_and_only_once(tmp_path):
 
 
 def test_two_at_a_time_and_never_before_what_they_need(tmp_path):
-    """Two jobs wait for each other's sign of life, which they only see side by side."""
+    """Each of two jobs waits for a file of the other, so both end only if they run at the same time."""
     wait = "import time; from pathlib import Path; Path(OUT + '.began').touch(); t = time.time()\n" \
            "while not Path({!r}).exists():\n    assert time.time() - t < 60; time.sleep(0.05)\nopen(OUT, 'w')"
     a = job(tmp_path, "a", wait.format(str(tmp_path / "b.began")))

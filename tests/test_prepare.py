@@ -1,4 +1,4 @@
-"""Prepare scripts on small trees of the real layouts: what is written, what is refused; a second call changes nothing."""
+"""Prepare scripts on small trees of the real layouts: outputs and refusals; a second call changes nothing."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The main job's plan: its flags, what goes to every training, and what a second call refuses."""
+"""The main job's plan: its own flags, flags of every training, and refusals of a second call."""
 
 from pathlib import Path
 

@@ -79,7 +79,7 @@ def run_command(command, folder):
 
 
 def make_masks_of_others(folder):
-    """What the guide takes as given: masks of two other models, and some that were corrected by hand."""
+    """Make the files that the guide assumes: masks of two other models, and some corrected by hand."""
     shutil.copytree(folder / "my_photos" / "masks", folder / "my_photos" / "corrected")
     shutil.copytree(folder / "runs" / "my_teacher" / "pseudo", folder / "sam_masks")
     (folder / "colleague_masks").mkdir()
@@ -181,7 +181,7 @@ def test_figures_in_the_readme_come_from_the_pages():
 
 
 def logged():
-    """What the log of results says: (file of the JSON, list of its commands)."""
+    """Entries of the log of results: (file of the JSON, list of its commands)."""
     entries = re.findall(r"\*\*\[.*?\.json\]\((.*?)\)\*\*.*?\n\n((?:    .*\n)+)", LOG)
     return [((ROOT / "docs" / "results" / file).resolve(), commands_of(lines, "")) for file, lines in entries]
 

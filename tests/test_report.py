@@ -94,9 +94,9 @@ def test_each_noise_share_has_its_own_baseline_and_clean_serves_all():
             "k0": run_of("kd", bf=0.9, noise=0.0), "clean": run_of("clean", bf=0.8)}
     rows = {(row["name"], row["noise_share"]): row for row in compare(runs)}
     for share, difference, gap in ((0.3, 0.1, 0.5), (0.6, 0.3, 0.75), (0.0, 0.1, None)):
-        found = rows["kd", share]["bf"]  # without noise the baseline is the clean run
+        found = rows["kd", share]["scores"]["bf"]  # without noise the baseline is the clean run
         assert found["difference"] == pytest.approx(difference) and found["recovered"] == (gap and pytest.approx(gap))
-    assert rows["noisy", 0.3]["bf"]["difference"] is None
+    assert rows["noisy", 0.3]["scores"]["bf"]["difference"] is None
     table = result_tables(runs)
     assert "| kd | 60 | 1 |" in table and "| +30.00 | - / 75 | 0.900 |" in table
 
@@ -110,16 +110,16 @@ def test_each_network_is_measured_against_its_own_kind():
             "c": run_of("clean", bf=0.8, noise=0.0, marker=0, **unet),
             "dc": run_of("deep_clean", bf=0.7, noise=0.0, marker=0, **deep),
             "two": run_of("co", bf=0.7, noise=0.6, networks=2, model_a="smp_unet", model_b="deeplab")}
-    rows = {row["label"]: row["bf"] for row in compare(runs)}
+    rows = {row["label"]: row["scores"]["bf"] for row in compare(runs)}
     for label, difference, gap in (("kd", 0.05, 0.25), ("deeplab_kd", 0.05, 0.25), ("co", 0.1, 0.5),
                                    ("co, network 2", 0.1, 0.5)):
         assert rows[label]["difference"] == pytest.approx(difference) and rows[label]["recovered"] == pytest.approx(gap), label
     for label in ("noisy", "deeplab"):
         assert rows[label]["difference"] is None
-    rows = {row["label"]: row["bf"] for row in compare({key: run for key, run in runs.items() if key != "d"})}
+    rows = {row["label"]: row["scores"]["bf"] for row in compare({key: run for key, run in runs.items() if key != "d"})}
     assert rows["deeplab_kd"]["difference"] is None and rows["kd"]["difference"] == pytest.approx(0.05)
     other_noise = {**runs, "d": run_of("deeplab", bf=0.5, noise=0.3, marker=0, **deep)}
-    assert {row["label"]: row["bf"] for row in compare(other_noise)}["deeplab_kd"]["difference"] is None
+    assert {row["label"]: row["scores"]["bf"] for row in compare(other_noise)}["deeplab_kd"]["difference"] is None
 
 
 def test_another_forget_rate_is_another_method():
@@ -141,7 +141,7 @@ def test_each_spread_says_what_it_is():
 def test_recovery_counts_only_seeds_that_all_three_have():
     runs = {"n0": run_of("noisy", bf=0.4), "n1": run_of("noisy", bf=0.0, seed=1), "k0": run_of("kd", bf=0.5),
             "c0": run_of("clean", bf=0.6)}
-    assert compare(runs)[1]["bf"]["recovered"] == pytest.approx(0.5)
+    assert compare(runs)[1]["scores"]["bf"]["recovered"] == pytest.approx(0.5)
 
 
 def test_many_classes_get_a_table_of_their_own():
@@ -192,7 +192,7 @@ def test_a_report_of_several_noise_shares_as_a_user_makes_it(tmp_path, monkeypat
     assert "<td>20.00</td>" in page and page.count("data:image/png;base64,") == 2  # two points of gain show no relation
     assert "<figcaption>Test scores against the share" in page and "<dt>gap recovered</dt>" in page
     assert f"<h1>{tmp_path.name}: noisy, kd</h1>" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # the page needs no other file
     numbers = (tmp_path / "out" / "table.csv").read_text().splitlines()
     assert len(numbers) == 5 and numbers[4].startswith("kd,0.6,0.9,1,0.5,")
     monkeypatch.setattr("sys.argv", ["report.py", "--json", str(tmp_path / "out" / "table.json")])
@@ -225,20 +225,20 @@ def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
 
 
 @pytest.mark.parametrize("sentence, expected", [
-    (options(0.7), "Weights bring 30.0 points of BF here, 75 % of the gap to clean masks: take `pixels`."),
+    (options(0.7), "Weights bring 30.0 points of BF here, 75 % of the gap to clean annotations: take `pixels`."),
     (options(0.415), "no difference beyond what one seed changes: take no weights (`noisy`)."),
     (options(0.385), "Weights bring -1.5 points of BF here, no difference"),
     (options(0.3), "Weights cost 10.0 points of BF here: take no weights (`noisy`)."),
-    (options(0.5, kd=0.6), "Weights bring 20.0 points of BF here, 50 % of the gap to clean masks, and the recommended `pixels` "
-                           "brings 10.0 points: take `kd`."),
+    (options(0.5, kd=0.6), "Weights bring 20.0 points of BF here, 50 % of the gap to clean annotations, and the recommended "
+                           "`pixels` brings 10.0 points: take `kd`."),
     (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
     (options(0.5, kd=0.51), "take `pixels`."),
-    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # the option alone is within chance, the other is not
+    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # only the gain of the option is within chance
     (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
     (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
-    (options(0.4, mean_weight=1.0), "are 1, since no mask stands out as coarse to the teacher: take no weights (`noisy`), or"),
-    (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean masks, take it, or"),
-    (options(0.4, clean=0.41), "Clean masks bring 1.0 points of BF here, no more than one seed changes"),
+    (options(0.4, mean_weight=1.0), "are 1, since no annotation stands out as noisy to the teacher: take no weights (`noisy`)"),
+    (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean annotations, take"),
+    (options(0.4, clean=0.41), "Clean annotations bring 1.0 points of BF here, no more than one seed changes"),
 ])
 def test_one_sentence_says_which_option_to_take(sentence, expected):
     assert expected in sentence and sentence.count("\n") == 0
@@ -260,7 +260,7 @@ def test_the_sentence_stands_in_table_and_page_and_needs_its_runs(tmp_path):
 def test_a_weak_teacher_is_named_first():
     agreement = {"miou": 0.3, "bf": 0.05, "bm": 0.175}
     good = {"agreement": {"miou": 0.9, "bf": 0.5, "bm": 0.7}, "theta": 2.0}
-    text = teacher_text({"weak": {"agreement": agreement}, "good": good, "unknown": {}})
+    text = teacher_text({"weak": {"agreement": agreement}, "good": good, "unknown": {}}, {"miou": "mIoU", "bf": "BF"})
     assert text.count("Warning: this teacher is weak") == 1 and text.startswith("Teacher of weak:")
     assert "mIoU 0.900, BF 0.500, bm 0.700 (BF within 2 px).\n\n" in text and "unknown" not in text
     level = {"auroc": None, "levels": {}}

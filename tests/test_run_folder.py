@@ -1,4 +1,4 @@
-"""A finished run answers for its own rows alone, and splits that overlap are refused."""
+"""A finished run is reused for the same rows only; overlapping splits are refused."""
 
 import json
 

@@ -228,7 +228,7 @@ def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, proje
     assert rows[2:6] == ["noisy", "kd_bm", "pixels", "clean"]
     printed, _, files = table.partition("\nLowest weights of ")
     assert printed.strip() in done.stdout and "runs/job/report" in done.stdout
-    sentence = printed.strip().splitlines()[-1]  # which of them, one epoch cannot tell
+    sentence = printed.strip().splitlines()[-1]  # after one epoch the best method is chance
     assert re.search("take (no weights|`kd_bm`|`pixels`|it)", sentence) and sentence.count(". ") == 0
     page = (project / "runs" / "job" / "report" / "report.html").read_text()
     assert "<h1>job: noisy, kd_bm, pixels, clean</h1>" in page and '<p class="lead">' in page

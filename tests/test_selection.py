@@ -1,4 +1,4 @@
-"""Two-network methods by hand: who selects what for whom, how the loss is averaged, and what an empty selection does."""
+"""Two-network methods by hand: which network selects for which, how the loss is averaged, and empty selections."""
 
 import importlib
 import json

@@ -110,7 +110,7 @@ def test_published_figures():
 
 
 def test_the_papers_column_appears_for_the_papers_data_sets_alone(args):
-    """Neither 21 classes nor anyone's street scenes are Cityscapes."""
+    """Other data sets with 21 classes or with street scenes get no column of the paper."""
     content = {"table": "table3", "rows": [("noisy", "baseline")], "shares": [1], "classes": ["a"] * 21,
                **packed({"n": run_of("noisy", noise=1.0, classes=21)})}
     assert "paper" not in tables.layout(content)
@@ -147,12 +147,12 @@ def test_layout_of_two_shares():
 
 
 def test_another_call_never_takes_old_results_for_its_own(args):
-    """Other flags of the trainings, of the noise, or other rows: refused by name; what changes no result is not."""
+    """Other flags of trainings or noise, or other rows, are refused by name; flags that change no result are accepted."""
     job = tables.jobs_of("table2", args)["bm_kd", 0.6, 0]
     for each in with_needs([job]):
         each.result.parent.mkdir(parents=True, exist_ok=True)
         each.result.touch()
-        assert not each.finished()  # nobody knows what made it
+        assert not each.finished()  # no record of its flags
         each.note_stamp()
         assert each.finished()
 

@@ -1,4 +1,4 @@
-"""The loop on tasks of other kinds, with other objectives, memories, frozen networks and schedules of the learning rate."""
+"""The loop on other tasks, with other objectives, memories, frozen networks and schedules of the learning rate."""
 
 import argparse
 import json
@@ -151,7 +151,7 @@ def weighed(logits, batch, epoch):
 
 
 def test_an_objective_equals_the_weights_it_replaces(csvs, tmp_path):
-    """To the bit: the default task, the same one passed, and the same loss as an objective."""
+    """Bit-exact: the default task, the same task passed, and the same loss as an objective."""
     def objective(outputs, batch, epoch):
         return [weighted_loss(training_losses(output, batch["mask"]), batch["weight"]) for output in outputs]
 
@@ -166,7 +166,7 @@ def test_an_objective_equals_the_weights_it_replaces(csvs, tmp_path):
 
 
 def test_selections_by_an_objective_that_wraps_them_are_counted(numbers, tmp_path):
-    """A WeightedLoss can be passed as well: here with nothing kept, so that nothing moves."""
+    """A WeightedLoss can be passed too; here it keeps no sample, so no weight changes."""
     class Nothing(WeightedLoss):
         def __init__(self):
             super().__init__(loop.start_fabric(numbers()), NUMBERS, lambda outputs, batch, epoch: [0 * batch["weight"]], True)

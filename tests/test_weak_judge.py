@@ -1,4 +1,4 @@
-"""Weights by a judge that knows little: told, not sharpened, refused; and what a JSON beside a CSV says of its weights."""
+"""Weights by a weak judge: reported, not sharpened, refused; and the JSON of facts beside a weight CSV."""
 
 import json
 import shutil
@@ -46,13 +46,13 @@ def test_scaled_weights_by_hand():
 
 @pytest.fixture
 def judged(photos, tmp_path):
-    """Twenty rows, half of them noted as noisy; pseudo-labels of a good judge (good/) and of one that knows nothing (weak/)."""
+    """Twenty rows, half of them marked as noisy; pseudo-labels of a good judge (good/) and of a weak one (weak/)."""
     rows = pair_folder(photos).iloc[:20].reset_index(drop=True)
     rows["iterations"] = np.arange(20) % 2 * 6
     for number, (mask, name) in enumerate(zip(rows["mask"], pseudo_label_names(rows))):
         labels = read_mask(mask)
         write_mask(tmp_path / "good" / name, labels)
-        guess = np.ones_like(labels)  # everything is foreground, but for a corner
+        guess = np.ones_like(labels)  # all foreground except a corner
         guess[:1 + 2 * number, :5] = 0
         write_mask(tmp_path / "weak" / name, guess)
     write_rows(tmp_path / "train.csv", rows, "iterations")
@@ -140,7 +140,7 @@ def test_the_papers_own_weights_by_a_weak_judge_are_used_with_a_warning(csvs, tm
 
 
 def test_a_users_own_weights_on_few_rows_are_used_with_a_word(csvs, tmp_path):
-    """Nobody knows the judge; and all rows weigh the same where --mean-weights asks for it."""
+    """A CSV without a JSON: its judge is unknown. With --mean-weights all rows have the same weight."""
     csv = weight_csv(csvs, tmp_path, [1] + 11 * [0.001])
     assert "effective share of the rows" in train(KD, csv).stdout
     assert "effective share" not in train(TEACHER, csv, "--mean-weights", "--overwrite").stdout
@@ -161,7 +161,7 @@ def test_published_weights_have_no_json_and_known_ones_no_judge(csvs, tmp_path, 
 
 @pytest.mark.parametrize("script, flags", [(TEACHER, []), (KD, ["--min-weight", 0.5])])
 def test_the_loss_keeps_its_size(csvs, tmp_path, script, flags):
-    """Weights all alike, divided by their mean, train as no weights do."""
+    """Equal weights, divided by their mean, give the same training as no weights."""
     csv = weight_csv(csvs, tmp_path, 0.5)
     losses = {}
     for name, more in (("small", []), ("kept", ["--keep-loss-size"])):

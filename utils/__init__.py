@@ -1,1 +1,1 @@
-"""What is the paper's own: noise, agreement scores, weights, losses, and the offline tools."""
+"""The paper's own rules: noise, agreement scores, weights and losses; and the offline tools that use them."""

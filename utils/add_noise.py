@@ -1,4 +1,4 @@
-"""Coarse-annotation noise: masks whose outlines are grown, shrunk, redrawn in a hurry, or left to wander.
+"""Coarse-annotation noise: grow, shrink or redraw the outlines of masks, or move them by a random walk.
 
     python utils/add_noise.py mask.png --out noisy.png --iterations 8
     python utils/add_noise.py masks/ --out noisy/ --iterations 8 --noise polygon
@@ -6,12 +6,12 @@
 
 The level (--iterations) is in pixels, and what it means depends on --noise:
 
-    morphology  a fair coin picks erosion or dilation with a 3x3 square, as often as the level says (paper, section 4,
-                "manual coarse")
-    polygon     outlines redrawn with as few vertices as stay within the level of them (Douglas-Peucker), the way coarse
-                polygons are clicked; regions too small for a polygon are missed
-    markov      outlines wander: a random walk along each, smoothed, drawn back to half the level outside or inside (a fair
-                coin), with a standard deviation of about half the level; near points move alike
+    morphology  a fair coin picks erosion or dilation with a 3x3 square; the level is the number of repetitions (paper,
+                section 4, "manual coarse")
+    polygon     outlines become polygons with few vertices that stay within the level of them (Douglas-Peucker), as
+                annotators click coarse polygons; regions too small for a polygon vanish
+    markov      a smooth random walk moves the points of each outline, so that near points move alike; its mean is half the
+                level outside or inside (a fair coin), its standard deviation about half the level
 
 --sheet draws the first mask at several levels by all kinds, --table scores noisy masks against their own originals.
 """
@@ -34,24 +34,24 @@ from utils.agreement_cpu import agreement
 Scores = dict[str, dict[str, dict[str, float]]]  # kind of noise -> level -> metric -> mean
 SQUARE = np.ones((3, 3), np.uint8)
 LEVELS = (0, 2, 4, 6, 8, 10)
-REFERENCE_SIZE = 321  # longer side, px, that the paper's levels speak of
+REFERENCE_SIZE = 321  # longer side, px, of the masks that the paper's levels are for
 
 
 def add_noise(labels: np.ndarray, level: int, rng: np.random.Generator | None = None, kind: str = "morphology",
               background: int | None = 0, inward: bool | None = None) -> np.ndarray:
     """A coarser copy of a label map.
 
-    The region of each class but the background is made coarser by itself; regions are painted in random order, later ones on
-    top (paper, section 4). One coin is thrown per mask. What no region keeps becomes background. Without a background, as
-    in street scenes where every pixel is something, it goes to the regions beside it, in the same order. Ignored pixels
-    (255) stay ignored. The picture's frame moves no outline.
+    The region of each class except the background is made coarser separately; regions are painted in random order, later
+    ones on top (paper, section 4). One coin is thrown per mask. Pixels that no region covers become background. Without a
+    background class, as in street scenes, they go to the regions beside them, in the same order. Ignored pixels (255) stay
+    ignored. An outline at the picture's frame stays there.
 
     Args:
         labels: uint8 (H, W), 0..C-1 or 255.
         level: px that an outline moves, see the head of this module; 0 leaves the mask as it is.
-        rng: numpy Generator, for coin, order and walk.
+        rng: numpy Generator, for the coin, the order of the regions and the walk.
         kind: a key of KINDS.
-        background: its class, or None.
+        background: class number of the background, or None.
         inward: True (erosion) or False (dilation) instead of the coin; polygons have no such choice.
 
     Returns:
@@ -74,7 +74,7 @@ def add_noise(labels: np.ndarray, level: int, rng: np.random.Generator | None = 
 
 
 def _fill(noisy: np.ndarray, regions: dict[int, np.ndarray], reach: int) -> None:
-    """Give pixels that no region kept to the regions within `reach` px, later ones on top."""
+    """Give pixels that no region covers to the regions within `reach` px, later ones on top."""
     gap = noisy == IGNORE_INDEX
     for c, region in regions.items():
         noisy[(cv2.dilate(region, SQUARE, iterations=reach) > 0) & gap] = c
@@ -89,7 +89,7 @@ def morphology(region: np.ndarray, level: int, rng: np.random.Generator, inward:
 
 
 def polygon(region: np.ndarray, level: int, rng: np.random.Generator, inward: bool) -> np.ndarray:
-    """Redraw each outline, that of holes too, by a polygon that stays within `level` px of it."""
+    """Replace each outline, also of holes, by a polygon that stays within `level` px of it."""
     height, width = region.shape
     outlines = []
     for value, part in ((1, region), (0, 1 - region)):
@@ -101,14 +101,14 @@ def polygon(region: np.ndarray, level: int, rng: np.random.Generator, inward: bo
                 continue  # a hole is drawn as an outer outline of what is not the region
             outlines.append((cv2.contourArea(outline), value, cv2.approxPolyDP(outline, level, closed=True)))
     redrawn = np.zeros_like(region)
-    for _, value, vertices in sorted(outlines, key=lambda each: -each[0]):  # what lies inside is smaller
+    for _, value, vertices in sorted(outlines, key=lambda each: -each[0]):  # larger first: inner ones are smaller
         if len(vertices) > 2:
             cv2.fillPoly(redrawn, [vertices], value)
     return redrawn
 
 
 def markov(region: np.ndarray, level: int, rng: np.random.Generator, inward: bool) -> np.ndarray:
-    """Move each outline by a random walk that a spring holds at half the level outside (or inside)."""
+    """Move each outline by a random walk around half the level outside (or inside)."""
     if region.all() or not region.any():
         return region
     offsets = np.zeros(region.shape)
@@ -127,12 +127,13 @@ def markov(region: np.ndarray, level: int, rng: np.random.Generator, inward: boo
 
 
 def _closed_walk(count: int, length: float, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """A random walk of `count` steps that ends where it began: mean 0, held by a spring (an autoregressive process) that
-    forgets over `length` steps, smoothed over an eighth of that (a hand does not shake at every pixel)."""
+    """A closed random walk of `count` steps: an autoregressive process of mean 0 and a memory of about `length` steps, smoothed
+    over an eighth of that (a hand does not shake at every pixel)."""
+    # white noise, filtered in the frequency domain: so the walk is periodic
     keep = 1 - 1 / max(2, length)
     frequency = 2 * np.pi * np.fft.rfftfreq(count)
     gain = np.sqrt(1 - keep**2) / np.abs(1 - keep * np.exp(-1j * frequency)) * np.exp(-(frequency * length / 8) ** 2 / 2)
-    return np.fft.irfft(np.fft.rfft(rng.normal(0, deviation, count)) * gain, count)  # a period of a periodic process
+    return np.fft.irfft(np.fft.rfft(rng.normal(0, deviation, count)) * gain, count)
 
 
 KINDS = {"morphology": morphology, "polygon": polygon, "markov": markov}
@@ -142,8 +143,8 @@ KINDS = {"morphology": morphology, "polygon": polygon, "markov": markov}
 
 
 def scaled_level(level: int, shape: Sequence[int], reference_size: int = REFERENCE_SIZE) -> int:
-    """The level that does to a mask of `shape` what `level` does to one of `reference_size` px: in proportion to the longer
-    side, and at least 1 for a level above 0."""
+    """`level`, given for masks of `reference_size` px, scaled to a mask of `shape` in proportion to the longer side; at least 1
+    for a level above 0."""
     return max(1, round(level * max(shape[:2]) / reference_size)) if level else 0
 
 
@@ -167,7 +168,7 @@ def contact_sheet(labels: np.ndarray, legend: Legend, background: int | None = 0
 
 def score_levels(masks: Sequence[Path], num_classes: int, background: int | None, theta: float, seed: int,
                  levels: Sequence[int] = LEVELS[1:]) -> Scores:
-    """How far noise takes masks from their originals.
+    """Mean agreement of noisy masks with their originals.
 
     Returns:
         dict of kind -> dict of level (px at 321) -> {"miou", "bf"}, means over the masks, 0..1.
@@ -200,7 +201,7 @@ def masks_of(source: Path) -> list[Path]:
     """The mask itself, or all masks in a folder, sorted.
 
     Raises:
-        UserError: nothing there.
+        UserError: the folder holds no mask.
     """
     if not source.is_dir():
         return [source]

@@ -20,7 +20,7 @@ from cli.lazy import torch
 from data import IGNORE_INDEX
 
 METRICS = ("miou", "bf", "bm")
-GROUP = 30  # classes that are dilated at once, a bit of an int32 each
+GROUP = 30  # classes that are dilated at once, one bit of an int32 each
 
 
 def hard_labels(logits: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def agreement(a: torch.Tensor, b: torch.Tensor, num_classes: int, metric: str = 
 def pixels(theta: float, height: int, width: int) -> float:
     """theta in pixels, 1..diagonal: a value >= 1 is in pixels, one below 1 a share of the picture's diagonal.
 
-    Nothing lies between 0 and 1 px apart, or as far apart as the diagonal, so that the limits change no score.
+    The limits change no score: two pixels are at least 1 px apart and less than the diagonal.
     """
     diagonal = math.hypot(height, width)
     return min(max(1.0, theta if theta >= 1 else theta * diagonal), diagonal)
@@ -193,8 +193,8 @@ def dilate_disk(mask: Any, radius: float, dilate: Callable[[Any, int, int], Any]
     Args:
         mask: (B, H, W), bool, or integers whose bits are a mask each.
         radius: pixels, > 0.
-        dilate: does it by a rectangle, (mask, dy, dx) -> mask, half its sides in px; default: on tensors.
-        within: (H, W) beyond which no two pixels lie apart that count; default: the mask's.
+        dilate: function (mask, dy, dx) -> mask dilated by a rectangle of (2 dy + 1) x (2 dx + 1) px; default: on tensors.
+        within: (H, W) of the picture that holds both pixels; default: the mask's.
     """
     dilate = dilate or _pool
     near, last = None, -1
@@ -217,7 +217,7 @@ def _pool(mask: torch.Tensor, dy: int, dx: int) -> torch.Tensor:
 def _spread(mask: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
     """Dilate a tensor, bool or bits, by `radius` pixels along one axis: shifted copies, or-ed; the reach doubles each time.
 
-    A longer step would leave out pixels near the frame, where the copy that should fill them lies outside.
+    A longer step would miss pixels near the frame: the copy that should fill them lies outside the picture.
     """
     reach = 0
     while reach < radius:
@@ -251,7 +251,7 @@ def _common(a: torch.Tensor, b: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _pixels_of(mask: torch.Tensor) -> torch.Tensor:
-    """Pixels of each bool map (B, H, W), (B,); counted as bytes, since a sum of bools goes by way of int64."""
+    """Pixels of each bool map (B, H, W), (B,); counted as bytes, since PyTorch sums bools in int64."""
     return mask.view(torch.uint8).flatten(1).sum(1, dtype=torch.int32)
 
 

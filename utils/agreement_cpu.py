@@ -1,8 +1,8 @@
-"""The scores of utils/agreement.py for one pair of label maps on the CPU, many times faster there than by tensors.
+"""The scores of utils/agreement.py for one pair of label maps, many times faster on a CPU than on tensors.
 
-The definitions stand in utils/agreement.py; the tests hold the two modules to the same scores on thousands of maps. What
-differs is the way: on a GPU every class is dilated as a whole picture; here two binary maps are dilated by OpenCV in one
-call, and maps of many classes have only their boundary pixels looked at, all classes at once.
+utils/agreement.py holds the definitions; tests compare the scores of both modules on thousands of maps. The computation
+differs: on a GPU every class is dilated as a whole picture; here OpenCV dilates two binary maps in one call, and for many
+classes only the boundary pixels are visited, all classes at once.
 
 Legend: C classes (2 = binary), H x W pixels; a label map is a uint8 array (H, W) of 0..C-1, 255 = ignored.
 """
@@ -81,13 +81,13 @@ def _bf(counts_a: Sequence[int], matched_a: Sequence[int], counts_b: Sequence[in
 
 
 def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
-    """Arguments of `_miou` and `_bf`. The maps lie below one another in one picture, so that each step is one call."""
+    """Arguments of `_miou` and `_bf`. One picture holds both maps, one above the other, so each step is one call."""
     valid = a.size - int(np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
     a, b = _around_foreground(a, b)
     height, width = a.shape
     reach = min(reach, math.hypot(height, width))
-    gap = math.ceil(reach)  # what is dilated in one map does not reach the other
-    labels = np.full((2 * height + gap, width + -width % 64), IGNORE_INDEX, np.uint8)  # OpenCV is quick with multiples of 64
+    gap = math.ceil(reach)  # no dilated pixel of one map reaches the other
+    labels = np.full((2 * height + gap, width + -width % 64), IGNORE_INDEX, np.uint8)  # OpenCV is fast with multiples of 64
     labels[:height, :width], labels[-height:, :width] = a, b
     inside = (labels == 1).view(np.uint8)
     edge = np.greater(inside, cv2.erode(labels, SQUARE)).view(np.uint8)  # 255 is never the lowest beside a label
@@ -105,7 +105,7 @@ def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
 
 
 def _around_foreground(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps, cut to where either is not background, and a pixel more on each side."""
+    """Both maps, cut to where either is not background, with a margin of one pixel."""
     left, top, width, height = cv2.boundingRect(a | b)
     box = np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
     return a[box], b[box]
@@ -124,7 +124,7 @@ def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Coun
     differ = np.flatnonzero(a != b)
     only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
     sizes_a = np.array(Image.fromarray(a).histogram()[:num_classes])  # several times faster than bincount
-    if reach >= math.hypot(*a.shape):  # whatever the other map has lies close enough
+    if reach >= math.hypot(*a.shape):  # every pixel of the other map is close enough
         outlines, offsets = [_outlines(labels, 0) for labels in (a, b)], None
     else:
         outlines = [_outlines(labels, math.ceil(reach)) for labels in (a, b)]
@@ -152,12 +152,12 @@ def _count_matched(own: np.ndarray, other: np.ndarray, offsets: list[int] | None
     """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset (None =
     anywhere).
 
-    Most match nearby and are done with after the first offsets.
+    Most pixels match nearby, after the first offsets.
     """
     places = np.flatnonzero(own != IGNORE_INDEX)
     labels = own[places]
     count = np.bincount(labels, minlength=num_classes)
-    possible = (np.bincount(other, minlength=IGNORE_INDEX + 1) > 0)[labels]  # the others would be sought at all offsets
+    possible = (np.bincount(other, minlength=IGNORE_INDEX + 1) > 0)[labels]  # the others have no match: do not search for one
     places, labels, never = places[possible], labels[possible], labels[~possible]
     if offsets is None:
         return count, count - np.bincount(never, minlength=num_classes)

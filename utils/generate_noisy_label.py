@@ -1,4 +1,4 @@
-"""A noisy copy of a training set: masks made coarse at random, and a CSV that tells which and how much.
+"""A noisy copy of a training set: coarse masks for some rows, and a CSV with the noise level of each row.
 
     python utils/generate_noisy_label.py --csv data/csv/NAME/train.csv --out data/csv/NAME/train_noisy_60.csv --ratio 0.6
 
@@ -6,7 +6,7 @@ draws a share --ratio of the rows, spreads them evenly over the noise levels --l
 folder beside the CSV (--mask-dir), and writes the CSV with a third column `iterations` (the level, 0 = untouched). Each row has
 a noisy mask of its own, named after its image, with a number where several rows have that image. A level is in px at
 --reference-size; masks of another size are changed in proportion to their longer side (defaults: paper, section 4). All
-appear together, when they are made. --noise chooses how: see utils/add_noise.py.
+appear together, when they are made. --noise chooses the kind of noise, see utils/add_noise.py.
 """
 
 from collections import Counter
@@ -33,8 +33,8 @@ def draw_levels(count: int, ratio: float, low: int, high: int, rng: np.random.Ge
 
 
 def noisy_mask_names(rows: pd.DataFrame) -> list[str]:
-    """One file name per row for its noisy mask: `pseudo_label_names`, and rows of one image get a number each, in their order
-    (`stem__1.png`), since each has a mask, or a level, of its own.
+    """One file name per row for its noisy mask: `pseudo_label_names`, with a number for rows that share an image
+    (`stem__1.png`, in their order), since each row has its own mask or level.
 
     Args:
         rows: DataFrame with a column `image`.
@@ -48,7 +48,7 @@ def noisy_mask_names(rows: pd.DataFrame) -> list[str]:
     for position, name in enumerate(names):
         if taken[name] > 1:
             candidate = name
-            while candidate in taken:  # a picture may have such a name itself
+            while candidate in taken:  # another picture may have this name
                 counts[name] += 1
                 candidate = f"{name.removesuffix('.png')}__{counts[name]}.png"
             names[position] = candidate
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--levels", type=positive_int, nargs=2, default=[6, 10], metavar=("LOW", "HIGH"),
                         help="noise levels, px at --reference-size")
     parser.add_argument("--reference-size", type=positive_int, default=REFERENCE_SIZE,
-                        help="longer side that --levels speak of, px")
+                        help="longer side of the masks that --levels are for, px")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_noise_flags(parser)

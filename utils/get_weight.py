@@ -16,23 +16,23 @@
     python utils/get_weight.py --csv data/csv/faces/train.csv --pred-dir runs/teacher/pseudo --num-classes 6 --metric bf \\
         --truth data/csv/faces/train_truth.csv --out data/csv/faces/train_weight_bfscore.csv
 
-The teacher may be any model: --pred-dir takes its masks, label maps as the annotations are, and --pred-name says how they are
-named.
+The teacher may be any model: --pred-dir is the folder of its masks (label maps, as the annotations are), --pred-name the
+pattern of their names.
 
-scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers, row by row, or gives
-masks that are known to be noisy a fixed weight (paper, Table 1; 0 = the control that is told which to drop).
+This tool scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers row by row
+(--mix), or gives a fixed weight to masks that are known to be noisy (--known; paper, Table 1; 0 drops them, as a control).
 
-Where the CSV knows which masks are noisy (`iterations`), the summary says how well the weights tell them from clean ones:
-AUROC, 1 = every clean mask weighs more than every noisy one, 0.5 = by chance; AUPRC, the average precision of a list of the
-rows from the lowest weight up, in which noisy masks are the hits. Where better masks of the same images exist (--truth), it
-says how well the weights rank the annotations as their true agreement with those does: Spearman's correlation.
+If the CSV has a column `iterations` (noise levels), the summary shows how well the weights find noisy masks. AUROC: 1 = every
+clean mask weighs more than every noisy one, 0.5 = chance. AUPRC: average precision of noisy masks when rows are sorted by
+weight, lowest first. With better masks of the same images (--truth), it shows Spearman's correlation between the weights and
+the annotations' true agreement with those masks.
 
-One line tells how well the judge agrees with the annotations on average, the mean weight, and the effective share of the
-rows, (sum w)^2 / (n sum w^2). The JSON beside --out holds them too, and all flags; the train scripts read it. --sharpen gives
-all 1 where the judge hardly agrees, see utils/judge.py, where less than a tenth of the rows would count, and where the scores
-form one group.
+One line shows the judge's mean agreement with the annotations, the mean weight, and the effective share of the rows,
+(sum w)^2 / (n sum w^2). The JSON beside --out holds these values and all flags; the train scripts read it. --sharpen gives
+every row the weight 1 in three cases: the judge hardly agrees (see utils/judge.py), less than a tenth of the rows would
+count, or the scores form one group.
 
-Past one machine, each of N jobs scores a part, and a last one puts them together:
+To use several machines, score one part in each of N jobs, then join the parts:
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
     python utils/get_weight.py --join --out weight.csv
@@ -74,7 +74,7 @@ def mixed_rows(csvs: Sequence[Path | str]) -> pd.DataFrame:
 
 
 def files_of(rows: pd.DataFrame, *columns: str) -> list[list[str]]:
-    """The files of all rows, images and masks unless columns are named, however their CSV spells them."""
+    """Absolute paths of the rows' files, by default of images and masks; equal for equal files in any spelling."""
     return [[os.path.abspath(path) for path in rows[column]] for column in columns or ("image", "mask")]
 
 
@@ -137,7 +137,7 @@ def joined_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
 
 
 def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: bool) -> tuple[np.ndarray, str | None]:
-    """The sharpened scores (rows,), and None; or, by a judge that cannot be trusted with that, all 1, and why, as text."""
+    """(sharpened scores (rows,), None); if the judge is too weak for that, (all 1, the reason as text)."""
     weights = sharpened(scores)
     reason = None if use_weak else weakness(agreement, weights)
     if reason:
@@ -150,7 +150,7 @@ def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: boo
 
 
 def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
-    """Rows with their weights: mixed, joined or scored, as the flags say; and what else the JSON says of their judge."""
+    """Rows with their weights: mixed, joined or scored, as the flags say; and facts about their judge for the JSON."""
     if args.mix:
         return mixed_rows(args.mix), mixed_origin(args.mix)
     if args.join:
@@ -176,14 +176,14 @@ def check_written(args: argparse.Namespace, *inputs: str) -> Path:
     """The file of the summary, beside --out.
 
     Raises:
-        UserError: --out or the summary cannot be written, would replace an input, or is somebody else's.
+        UserError: --out or the summary cannot be written, or would replace an input or a file of another tool.
     """
     beside = Path(args.out).with_suffix(".json")
     if beside == Path(args.out):
         raise UserError(f"--out {args.out}: the summary goes there; give the CSV another suffix, such as .csv")
     read = [args.csv, args.truth, *(args.mix or []), *inputs]
     check_outputs([args.out], args.overwrite, read)
-    check_outputs([beside], True, read)  # that of weights which are gone is of no use
+    check_outputs([beside], True, read)  # an old summary without its weights may be replaced
     if beside.exists() and not _is_summary(beside, args.out):
         raise UserError(f"{beside}: exists and is not the summary of {args.out}; choose another --out")
     return beside
@@ -196,7 +196,8 @@ def _is_summary(path: Path, out: Path | str) -> bool:
         return False
 
 
-def main() -> None:
+def weight_parser() -> argparse.ArgumentParser:
+    """The parser of this tool's flags."""
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", help="folder of the teacher's pseudo-labels, or of another model's masks")
@@ -205,38 +206,41 @@ def main() -> None:
     parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
     parser.add_argument("--sharpen", action="store_true", help="weigh by the probability of being one of the good annotations, "
                         "from a mixture of two groups fitted to the scores")
-    parser.add_argument("--weak-judge", choices=("even", "use"), default="even", help="weights to --sharpen where the teachers "
-                        "hardly agree with the annotations: even = all 1; use = sharpened all the same")
+    parser.add_argument("--weak-judge", choices=("even", "use"), default="even", help="weights of --sharpen if the teachers "
+                        "hardly agree with the annotations: even = all 1; use = sharpened nevertheless")
     parser.add_argument("--truth", metavar="CSV", help="the same rows with better masks, to see how well the weights rank")
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
     parser.add_argument("--known", type=share, metavar="W", help="instead: noisy masks (by `iterations`) weigh W, others 1")
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
-                        help="score at this size, px, as the student is at its training size (default: each annotation's own)")
+                        help="score at this size, px; use the student's training size (default: each annotation's own)")
     parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes; 0 = this one, which reads ahead")
     parser.add_argument("--shard", type=shard, metavar="I/N", help="score every N-th row from the I-th, into a part of --out")
     parser.add_argument("--join", action="store_true", help="put the parts of --out together")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     add_class_flag(parser)
     add_score_flags(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError if the flags contradict one another."""
     by_truth = args.known is not None
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
         raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
                         "--csv and --known (weights by the noise that was added)")
     if args.sharpen and (args.shard or not args.pred_dir):
         raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
-    if args.shard:
-        if args.mix or args.join or args.truth or by_truth:
-            raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
-        check_outputs([args.out], True, [args.csv])  # what --join will write
-        args.out = str(part_path(args.out, *args.shard))
+    if args.shard and (args.mix or args.join or args.truth or by_truth):
+        raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 
-    check_written(args)
-    if args.truth and args.csv:
-        truth_masks(args, read_rows(args.csv))  # before the scoring, which may take hours
-    rows, judge = weighted_rows(args)
-    beside = check_written(args, *rows["image"], *rows["mask"])  # --join has learnt meanwhile which CSV was scored
+
+def write_weights(args: argparse.Namespace, rows: pd.DataFrame, judge: dict, beside: Path) -> None:
+    """Write the rows with their weights to --out and the summary to `beside`, and print the summary.
+
+    Args:
+        judge: what `weighted_rows` knows of the weights' judge.
+    """
     facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
     summary, text = summarise(rows)
     if args.truth:
@@ -247,6 +251,20 @@ def main() -> None:
         write_json(written_at(beside), {"out": args.out, **vars(args), **summary, **judge, **facts})
         write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
     print(f"{args.out}: weights of {len(rows)} rows\n{line}\n{text}")
+
+
+def main() -> None:
+    args = weight_parser().parse_args()
+    check_flags(args)
+    if args.shard:
+        check_outputs([args.out], True, [args.csv])  # --join will write this file
+        args.out = str(part_path(args.out, *args.shard))
+    check_written(args)
+    if args.truth and args.csv:
+        truth_masks(args, read_rows(args.csv))  # refuses a wrong --truth before hours of scoring
+    rows, judge = weighted_rows(args)
+    beside = check_written(args, *rows["image"], *rows["mask"])  # again: --join knows only now which CSV was scored
+    write_weights(args, rows, judge, beside)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How well the teacher that gave a CSV its weights (the *judge*) agrees with the annotations, and whether to use the weights.
+"""Whether to trust weights: how well their teacher (the *judge*) agrees with the annotations.
 
 utils/get_weight.py writes a JSON beside each CSV of weights, the *origin* of the weights: `metric`, `theta`, `size`,
 `num_classes`, `sharpen`, `known`, `parts` (of a mix), `agreement` (means of miou, bf and bm over the rows, before sharpening),
-`mean_weight`, `effective_share`, `fallback`. A published CSV has none: its name tells the metric.
+`mean_weight`, `effective_share`, `fallback`. A published CSV has no JSON; its name shows the metric.
 
 A judge is *weak* below a mean bm of 0.2. The figure was chosen on 60 masks of CamVid (96 x 128 px, 60 % noisy), teachers of 3,
 8 and 16 epochs: their bm is 0.06, 0.16 and 0.22, and students by their sharpened weights had 6.3 and 3.6 mIoU less, and 0.9
@@ -36,7 +36,7 @@ def effective_share(weights: np.ndarray) -> float:
 
 
 def weight_facts(weights: np.ndarray, agreement: dict[str, float] | None) -> tuple[dict, str]:
-    """What the JSON says of the weights (rows,), and a line of text.
+    """Facts about the weights (rows,) for the JSON, and a line of text.
 
     Args:
         agreement: dict of metric -> mean, of judge and annotations; None where there was no judge.
@@ -49,7 +49,7 @@ def weight_facts(weights: np.ndarray, agreement: dict[str, float] | None) -> tup
 
 
 def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = None) -> str | None:
-    """Why a judge, or the weights (rows,) that it gave, are not to be trusted, as text; None if they are."""
+    """The reason, as text, not to trust a judge or its weights (rows,); None if there is none."""
     if agreement and agreement["bm"] < WEAK_AGREEMENT:
         return (f"its judge is weak: on average it agrees with the annotations by bm {agreement['bm']:.3f}, below "
                 f"{WEAK_AGREEMENT}")
@@ -68,18 +68,18 @@ def read_origin(csv: Path | str) -> dict:
     path = Path(csv).with_suffix(".json")
     content = read_json(path) if path.exists() and path != Path(csv) else {}
     ours = isinstance(content, dict) and {"metric", "theta", "size"} <= set(content)
-    return content if ours and (not content.get("mix") or "parts" in content) else {}  # an old mix does not know its parts
+    return content if ours and (not content.get("mix") or "parts" in content) else {}  # an older version's mix has no `parts`
 
 
 def name_metric(csv: Path | str) -> str | None:
-    """The metric that a CSV's name tells (`..._bmscore.csv`); None where it tells none, or two."""
+    """The metric in a CSV's name (`..._bmscore.csv`); None if the name holds no metric, or two."""
     found = set(re.findall(r"(?:^|_)(miou|bf|bm)(?:score)?(?=_|$)", Path(csv).stem))
     return found.pop() if len(found) == 1 else None
 
 
 def mean_agreement(agreements: Sequence[dict[str, float] | None],
                    counts: Sequence[int] | None = None) -> dict[str, float] | None:
-    """The mean of several agreements, of so many rows each; None if one is not known."""
+    """The mean of several agreements, weighted by their numbers of rows `counts`; None if one is unknown."""
     found = [each for each in agreements if each]
     if len(found) < len(agreements):
         return None
@@ -103,7 +103,7 @@ def mixed_origin(csvs: Sequence[Path | str]) -> dict:
 
 
 def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
-    """Say, or refuse, what is wrong with the weights of --train_csv.
+    """Warn of faulty weights of --train_csv, or refuse them.
 
     Raises:
         UserError: the judge is weak, or a few rows have all the weight, and the weights decide between rows (sharpened ones, or

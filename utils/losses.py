@@ -1,6 +1,6 @@
 """Per-sample losses. Legend: B samples, C logits per pixel (1 = binary), H x W pixels.
 
-What a network gives while training is its logits (B, C, H, W), or a dict of them and of what else it learns from:
+While training, a network returns its logits (B, C, H, W), or a dict with more outputs that have a loss:
 
     logits        (B, C, H, W)
     auxiliary     (B, C, H, W), logits of a side branch (OCRNet's soft regions)
@@ -15,17 +15,17 @@ from typing import Union
 from cli.lazy import torch
 from data import IGNORE_INDEX
 
-Output = Union["torch.Tensor", dict[str, "torch.Tensor"]]  # what a network gives while training
+Output = Union["torch.Tensor", dict[str, "torch.Tensor"]]  # a network's output during training
 AUXILIARY_SHARE = 0.4  # of a side branch's loss (Yuan et al. 2020, OCRNet)
 
 
 def main_logits(output: Output) -> torch.Tensor:
-    """The logits (B, C, H, W) among what a network gives."""
+    """The logits (B, C, H, W) in a network's output."""
     return output["logits"] if isinstance(output, dict) else output
 
 
 def training_losses(output: Output, mask: torch.Tensor, pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
-    """All that a network learns from, per sample: l(logits) + 0.4 l(auxiliary) + l(points).
+    """The whole training loss per sample: l(logits) + 0.4 l(auxiliary) + l(points).
 
     Args:
         output: see the head of this module.
@@ -46,7 +46,7 @@ def training_losses(output: Output, mask: torch.Tensor, pixel_weights: torch.Ten
 
 
 def values_at(mask: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Values of the pixels that points fall into.
+    """Values of the pixels that contain the points.
 
     Args:
         mask: (B, H, W), labels or weights.

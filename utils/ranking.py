@@ -1,4 +1,4 @@
-"""How good weights are at finding coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
+"""How well weights find coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from cli.lazy import scipy_stats, sklearn_metrics
 
 
 def both_kinds(noisy: np.ndarray) -> bool:
-    """Whether there are noisy masks and untouched ones: else there is nothing to tell apart."""
+    """Whether there are both noisy and untouched masks; AUROC and AUPRC need both."""
     return bool(noisy.any() and not noisy.all())
 
 
@@ -27,10 +27,10 @@ def auroc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
 
 
 def auprc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
-    """Average precision of the ranking from the lowest weight up, with noisy masks as hits, in 0..1.
+    """Average precision, in 0..1, of noisy masks when annotations are sorted by weight, lowest first.
 
-    The precision at each weight that occurs, averaged by the recall it adds; by chance it is the share of noisy masks.
-    Arguments, and None, as of `auroc`.
+    It is the mean of the precision at each weight, weighted by the recall that this weight adds; chance gives the share of
+    noisy masks. Arguments and None: see `auroc`.
     """
     return float(sklearn_metrics.average_precision_score(noisy, -np.asarray(weights))) if both_kinds(noisy) else None
 
@@ -52,7 +52,7 @@ def precision_recall_f1(flags: np.ndarray, noisy: np.ndarray) -> dict[str, float
 
 def spearman(weights: Sequence[float] | np.ndarray, true: Sequence[float] | np.ndarray) -> float | None:
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
-    alike = min(np.ptp(values) for values in (weights, true)) == 0  # then there is no order to compare
+    alike = min(np.ptp(values) for values in (weights, true)) == 0  # all values equal: no order to compare
     return None if alike else float(scipy_stats.spearmanr(weights, true).statistic)
 
 

@@ -42,12 +42,12 @@ def score_rows(rows: pd.DataFrame, pred_dir: Path | str, num_classes: int, metri
 
 def score_pairs(masks: Sequence[str], others: Sequence[str], num_classes: int, metric: str, theta: float,
                 size: Sequence[int] | None = None, workers: int = 0) -> np.ndarray:
-    """Agreement of two label map files each, float (pairs,) in 0..1.
+    """Agreement of pairs of label map files, float (pairs,) in 0..1.
 
     Args:
         masks, others: paths.
         size: (H, W) to score at, None = the mask's own; the other one is resized to it, nearest pixel.
-        workers: processes; 0 = this one, with a thread that reads ahead.
+        workers: scoring processes; 0 = this process, with a thread that reads ahead.
 
     Raises:
         UserError: one is not a label map, two of a pair differ in shape (not in size), or all masks hold 0 and 255 alone
@@ -61,7 +61,7 @@ def score_pairs(masks: Sequence[str], others: Sequence[str], num_classes: int, m
         return _collect(map(score, map_ahead(decode, pairs)), masks, others, num_classes, metric)
     fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads (OpenCV's, PyTorch's) may hang
     with fresh.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        chunk = min(128, 1 + len(masks) // (8 * workers))  # few enough messages, and none left waiting at the end
+        chunk = min(128, 1 + len(masks) // (8 * workers))  # few messages, and no worker idles at the end
         scores = pool.imap(functools.partial(score_pair, decode, score), pairs, chunk)
         return _collect(scores, masks, others, num_classes, metric)
 
@@ -85,7 +85,7 @@ def score_pair(decode: Callable, score: Callable, pair: tuple[str, str]) -> tupl
 
 
 def decode_pair(pair: tuple[str, str], num_classes: int) -> list[tuple[str, Decoded]]:
-    """[(path, what it holds), ...] of a pair of paths: most of the work, done outside Python's lock."""
+    """[(path, what it holds), ...] of a pair of paths: most of the work, which releases Python's lock."""
     return [(path, decode_mask(path, num_classes)) for path in pair]
 
 
@@ -101,7 +101,7 @@ def score_decoded(decoded: list[tuple[str, Decoded]], num_classes: int, metric: 
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int = 8) -> Iterator[Result]:
-    """`map`, in a thread that is up to `count` items ahead of whoever takes the results."""
+    """`map`, in a thread that computes up to `count` results in advance."""
     items = iter(items)
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(function, item) for item in itertools.islice(items, count))

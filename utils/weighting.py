@@ -83,13 +83,14 @@ def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
     """The probability that each score belongs to the higher of two groups, trusted and doubted annotations.
 
     The groups are two normal distributions of one variance; the result is a logistic curve of the score, so the ranking stays.
-    Where coarse and good annotations are far apart it is nearly 0 or 1; nobody has to say how many are coarse. Where one normal
-    distribution explains the scores as well (Bayesian information criterion), no annotation is doubted: all weights are 1.
+    If the scores of coarse and good annotations are far apart, it is nearly 0 or 1; no number of coarse ones is needed.
+    If one normal distribution explains the scores as well (Bayesian information criterion), all weights are 1.
 
     Args:
         scores: float (rows,), in 0..1.
-        margin: by which the criterion of two groups must beat that of one. 2 is positive evidence, which of 60 sets of clean
-            scores 8 have by chance with 8 rows, 3 with 12, and 1 with 20 or 60; more would miss coarse masks in small sets.
+        margin: by how much the criterion of two groups must beat that of one. 2 is positive evidence. Of 60 sets of clean
+            scores, chance gives it to 8 with 8 rows each, 3 with 12, and 1 with 20 or 60; a larger margin would miss coarse
+            masks in small sets.
 
     Returns:
         float (rows,) in 0..1; all 1 where the scores do not differ, or form one group.
@@ -100,7 +101,7 @@ def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
     if np.ptp(scores) == 0:
         return np.ones_like(scores)
     column = scores[:, None]  # (rows, 1)
-    # the variance is that of scores which differ by 0.01 at least, or a few equal scores would be a group of their own
+    # reg_covar adds a deviation of 0.01: without it a few equal scores would be a group of their own
     one, two = (sklearn_mixture.GaussianMixture(groups, covariance_type="tied", n_init=5, reg_covar=1e-4,
                                                 random_state=0).fit(column) for groups in (1, 2))
     if one.bic(column) - two.bic(column) <= margin:
@@ -122,7 +123,7 @@ def disagreement(logits_a: torch.Tensor, logits_b: torch.Tensor, num_classes: in
     Returns:
         float32 (B,) of 0 and 1.
 
-    Source: Malach & Shalev-Shwartz 2017 (Decoupling), with classes of whole pictures replaced by overlap of label maps.
+    Source: Malach & Shalev-Shwartz 2017 (Decoupling), where classes of pictures are compared; here the overlap of label maps.
     """
     return (miou(hard_labels(logits_a), hard_labels(logits_b), num_classes) < below).float()
 
@@ -152,15 +153,15 @@ def keep_share(epoch: int, forget_rate: float, ramp_epochs: int = 10) -> float:
 def keep_best(scores: torch.Tensor, share: float, among: torch.Tensor | None = None) -> torch.Tensor:
     """1 for the `share` of the samples with the highest scores, else 0.
 
-    Their number is rounded down, as in the original: a batch of 4 keeps 3 from the first share below 1 on, and may keep none.
+    The number of kept samples is rounded down, as in the original: with any share below 1, a batch of 4 keeps 3 at most.
 
     Args:
         scores: float (B,).
-        share: in 0..1, of the candidates; what a float lacks to a fraction is made up, so that 1 - 0.9 keeps 1 of 10.
+        share: in 0..1, of the candidates; a float is taken as the nearest simple fraction, so 1 - 0.9 keeps 1 of 10.
         among: (B,) of 0 and 1, the candidates; None = all.
 
     Returns:
-        float32 (B,) of 0 and 1; without a host-side decision, so a GPU is not waited for.
+        float32 (B,) of 0 and 1; computed without waiting for a GPU.
 
     Source: Han et al. 2018, Algorithm 1; their code keeps int(R(t) * number of samples).
     """
