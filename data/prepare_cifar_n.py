@@ -5,8 +5,8 @@
 
 reads torchvision's copy in the folder, which --download fetches (0.2 GB), or arrays x_train, y_train, x_test, y_test (uint8
 (N, 32, 32, 3), labels (N,)) of a .npz. --labels is the published label file (.pt, in which nothing but arrays of int64 is let
-in) or a .npz of arrays; its clean_label must equal the data set's own labels, so that a file in another order is found out. Each array
-becomes a CSV of the same pictures in the same order:
+in) or a .npz of arrays; its clean_label must equal the data set's own labels, so that a file in another order is found out.
+Each array becomes a CSV of the same pictures in the same order:
 
     clean_label train_clean.csv, aggre_label train_aggre.csv, worse_label train_worst.csv, random_label1..3 train_rand1..3.csv,
     noisy_label (CIFAR-100N) train_noisy100.csv

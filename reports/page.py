@@ -23,11 +23,20 @@ SCORE_WORDS = {  # by the title of a score; a page explains those that its table
             "match.",
     "BF": "Match of the outlines: precision and recall of boundary pixels within a small tolerance (--theta). Coarse masks "
           "change it more than they change mIoU.",
+    "Dice": "Overlap like mIoU: twice the common area over the sum of both areas.",
+    "Boundary IoU": "mIoU of narrow bands along the outlines alone. Small errors of the outline lower it more than mIoU.",
     "Accuracy": "Share of the test images whose predicted class is their true class.",
     "Balanced accuracy": "Accuracy of each class, averaged over the classes: rare classes count as much as frequent ones.",
     "Recall": "Share of the test images of a class that are predicted as this class.",
     "AP": "Average precision: area under the curve of precision over recall. 100 % means that all objects are found, and "
           "nothing else.",
+}
+RUN_WORDS = {  # by the name of a run of the main job; a page explains those that its tables show
+    "noisy": "The run without weights: all masks count alike.",
+    "kd_bm": "The run by weights of teacher and student, the paper's NLKD. bm is the mean of BF and mIoU, from 0 to 1: how "
+             "well a mask and a prediction agree.",
+    "pixels": "The run by weights of each pixel: a doubted mask counts where its teacher agrees with it.",
+    "clean": "The run on masks without noise, the best that weights could reach.",
 }
 WORDS = {
     "\u0394": "Difference to the baseline, the training without weights, in percentage points. A difference of less than "
@@ -58,6 +67,9 @@ def report_page(title: str, text: str, pictures: dict[str, Path], lead: str | No
     template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
     blocks = [_block(block) for block in text.strip().split("\n\n")]
     words = {word: meaning for word, meaning in SCORE_WORDS.items() if any(_names(block, word) for block in blocks)}
+    runs = {line[0].split(",")[0] for block in blocks for line in block.get("lines", [])}
+    if "kd_bm" in runs:  # no other runs than those of the main job bear this name
+        words = {**{name: meaning for name, meaning in RUN_WORDS.items() if name in runs}, **words}
     return template.render(title=title, lead=lead, blocks=blocks, figures=figures, words={**words, **WORDS})
 
 

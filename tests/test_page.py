@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from reports.comparison import compare, score_frame
+from reports.comparison import compare, markdown, score_frame
 from reports.page import report_page
 from reports.report_files import weight_table
 from tests.test_report import run_of
@@ -23,7 +23,7 @@ def test_every_column_of_a_report_is_explained():
     assert any("± 95 %" in column for column in scores) and "gap recovered, mIoU / BF" in scores  # all that a table can hold
     table = weight_table({"w": {"auroc": 0.9, "auprc": 0.8, "spearman": 0.7, "levels": {"0": {"mean": 0.9}}}})
     columns = [*scores, *(cell.strip() for cell in table.splitlines()[0].strip("| ").split("|"))]
-    page = report_page("t", "text", {})
+    page = report_page("t", markdown(score_frame(compare(runs))) + "\n\n" + table, {})
     words = explained(page)
     for column in columns:
         for word in re.sub(r"mean at | sd| 95 %|seeds| \d+|[,/]", " ", column).split():
@@ -47,7 +47,14 @@ def test_wide_tables_and_figures_scroll_by_themselves_on_a_phone(tmp_path):
     assert '<meta name="viewport" content="width=device-width' in page
     wide = re.findall(r'<div class="scroll" tabindex="0"><(table|img)', page)
     assert wide == re.findall("<(table|img)", page) == ["table", "img"]
-    assert 'alt="Learning curves: Scores after each epoch' in page
+    assert 'alt="Learning curves: Scores on the validation annotations after each epoch' in page
     targets = re.findall('href="#(.*?)"', page)
     assert targets == ["figures", "words"] and all(f'id="{target}"' in page for target in targets)
     assert 'href="#figures"' not in report_page("t", "text", {})
+
+
+def test_the_runs_of_the_main_job_are_explained_and_no_others():
+    table = "| run |\n|---|\n| noisy, noise 60 |\n| kd_bm |\n| clean |"
+    assert {"noisy", "kd_bm", "clean"} <= set(re.findall("<dt>(.*?)</dt>", report_page("t", table, {})))
+    assert "<dt>pixels</dt>" not in report_page("t", table, {})
+    assert "<dt>clean</dt>" not in report_page("t", "| run |\n|---|\n| clean |", {})

@@ -90,7 +90,8 @@ def test_a_classification_is_tabulated_drawn_and_judged(classifiers, tmp_path, m
     report(monkeypatch, *last, "--out", tmp_path / "one", "--baseline", "noisy", "--recommended", "mine")
     sentence = "Weights bring 20.0 points of Balanced accuracy here, 50 % of the gap to clean annotations: take `mine`."
     assert f"\n{sentence}\n" in (tmp_path / "one" / "table.md").read_text()
-    assert f'<p class="lead">{sentence}</p>' in (tmp_path / "one" / "report.html").read_text()
+    lead = sentence.replace("`mine`", "<code>mine</code>")
+    assert f'<p class="lead">{lead}</p>' in (tmp_path / "one" / "report.html").read_text()
     capsys.readouterr()
     report(monkeypatch, "--json", tmp_path / "one" / "table.json")
     assert sentence in capsys.readouterr().out
