@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cli.files import UserError, read_json
+from data.csv_files import read_table
 from data.legend import FILE_NAME, read_legend
-from data.rows import read_header
 
 FIELD = re.compile(r'("(?:[^"]|"")*"[^,\r\n]*|[^,\r\n]*)(,|\r\n|\n|\r|\Z)')  # a field, and what ends it
 IMAGE_NAMES = ("image", "img")
@@ -30,7 +30,11 @@ class ClassText:
         Raises:
             UserError: it is unreadable, has no rows, or another header.
         """
-        read = read_header(csv, rows=None)
+        read = read_table(csv, None)
+        if not isinstance(read.index, pd.RangeIndex):  # pandas takes what is too much for an index
+            raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
+        if read.shape[1] < 2 or read.empty:
+            raise UserError(f"{csv}: needs a header `image,label` and rows below it")
         self._text = Path(csv).read_bytes().decode("utf-8")
         records = _records(self._text)
         titles = [self._text[start:end].strip('\ufeff" ').lower() for start, end in records[0][:2]]

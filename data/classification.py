@@ -60,7 +60,8 @@ def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: boo
     """Read a CSV of class labels into rows with resolved paths.
 
     Args:
-        csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder.
+        csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder or to
+            one above it.
         names: of the classes; a label is one of them, or, unless names are numbers themselves, its position. None: labels are
             whole numbers.
         needs_weights: demand a `weight` column.

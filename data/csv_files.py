@@ -48,9 +48,16 @@ def refuse_labels(csv: Path | str, columns: Sequence[str]) -> None:
 
 
 def resolve(path: str, folder: Path) -> str:
-    """A path of a CSV: as it stands, or, where only that exists, beside the CSV."""
-    beside_csv = os.path.join(folder, path)
-    return beside_csv if path and not os.path.exists(path) and os.path.exists(beside_csv) else path
+    """A path of a CSV: as it stands, or, where only that exists, beside the CSV or in a folder above it.
+
+    So a CSV of data/csv is read from any working directory, though its paths are relative to the project.
+
+    Args:
+        folder: of the CSV, absolute.
+    """
+    if not path or os.path.exists(path):
+        return path
+    return next(filter(os.path.exists, (os.path.join(each, path) for each in (folder, *folder.parents))), path)
 
 
 def weight_fault(value: float) -> str | None:

@@ -35,7 +35,8 @@ def read_rows(csv: Path | str, needs_weights: bool = False, needs_levels: bool =
     """Read a CSV into rows with resolved paths.
 
     Args:
-        csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder.
+        csv: path of the CSV. Paths in it are relative to the working directory, else to the CSV's folder or to
+            one above it.
         needs_weights: demand a `weight` column.
         needs_levels: demand an `iterations` column.
 

@@ -111,11 +111,17 @@ def class_config(args: Namespace, suffix: str = "") -> dict:
 
 
 def build_from_config(config: dict, encoder_weights: str | None = None) -> Any:
-    """The network of a config; a UserError if `build_classifier` refuses it."""
+    """The network of a config, of one with `pair` a pair of networks; a UserError if `build_classifier` refuses it."""
     try:
-        return build_classifier(config["name"], config["encoder"], encoder_weights, config["num_classes"])
+        networks = [build_classifier(config["name"], config["encoder"], encoder_weights, config["num_classes"])
+                    for _ in range(2 if config.get("pair") else 1)]
     except ValueError as error:
         raise UserError(str(error)) from None
+    if len(networks) == 1:
+        return networks[0]
+    from models.pair import Pair  # loads PyTorch
+
+    return Pair(*networks)
 
 
 def load_classifier(path: str, index: int = 0) -> tuple[Any, dict]:

@@ -46,7 +46,8 @@ from utils.metrics import named_scores, over_processes, score_table
 def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = False, networks: Sequence[str] = ("",),
         selects: bool = False, reweigh: Callable[[np.ndarray], np.ndarray] | None = None, pseudo_dir: Path | str | None = None,
         task: Task = SEGMENTATION, objective: Callable | None = None, memory: Any = None,
-        frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence] = ()) -> dict[str, Any]:
+        frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence] = (),
+        after_epoch: Callable[..., dict] | None = None) -> dict[str, Any]:
     """Train, choose the best epoch, test it, and leave the run's files.
 
     Args:
@@ -63,6 +64,9 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
             `load_state_dict`. It is saved with the run and restored on --resume, within an epoch as well. Only the first
             process saves its own, so a memory that differs between processes must be gathered (`utils.metrics.over_processes`).
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
+        after_epoch: function (fabric, state, stop) that is called when an epoch is validated, before it is logged and saved;
+            `state.epoch` is still that epoch. It gives a dict that goes into the epoch's line of the log. What it notes must be
+            in the memory. Where it asks `stop`, it must have changed nothing yet: after a stop it is called again.
 
     Returns:
         the content of result.json.
@@ -80,12 +84,13 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
         task.check(args, splits)  # a faulty file is reported before PyTorch is loaded
-        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen)
+        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch)
 
 
 def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame], weigh: Any, networks: Sequence[str],
                    selects: bool, task: Task, objective: Callable | None, memory: Any,
-                   frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence]) -> dict[str, Any]:
+                   frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence],
+                   after_epoch: Callable[..., dict] | None) -> dict[str, Any]:
     """The part of `run` that needs a device: build, train, test; the content of result.json."""
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
@@ -98,7 +103,7 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     with StopRequest(fabric.world_size == 1) as stop:  # several processes would hang, waiting for one another
-        fit(args, fabric, state, loaders, task, objective, folder, stop)
+        fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
         return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
 
 
@@ -106,7 +111,7 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
 
 
 def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any], task: Task,
-        objective: Callable, folder: Path, stop: StopRequest) -> None:
+        objective: Callable, folder: Path, stop: StopRequest, after_epoch: Callable[..., dict] | None = None) -> None:
     """Train epoch by epoch; after each, validate, log and save. On Ctrl-C or SIGTERM finish the step and save the state."""
     with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
         for epoch in range(state.epoch, args.epochs):
@@ -118,6 +123,7 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
                 means = train_one_epoch(args, fabric, state, loaders["train"], task, objective, watch, stop)
                 seconds = time.perf_counter() - began
                 valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
+                more = after_epoch(fabric, state, stop) if after_epoch else {}
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
@@ -129,7 +135,7 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
             loader = loaders["train"]
             images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part may be dropped
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
-                     "images_per_second": images / seconds}
+                     "images_per_second": images / seconds, **more}
             end_epoch(args, fabric, state, entry, task, folder, log)
 
 

@@ -53,11 +53,17 @@ def _refuse_taken(args: Namespace, folder: Path) -> None:
     started = (folder / "args.json").exists()
     if args.resume and started:
         _refuse_other_flags(args, folder)
-    elif folder.exists() and not all(path.name == lock.FILE_NAME or is_temporary(path) for path in folder.iterdir()):
+    elif folder.exists() and not all(path.name == lock.FILE_NAME or is_temporary(path) or is_output(path)
+                                     for path in folder.iterdir()):
         if not started:
             raise UserError(f"{folder} exists and is not a run; choose another --name")
         if not args.overwrite:
             raise UserError(f"{folder} exists; pass --resume to go on, --overwrite to replace it, or another --name")
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file is a *.log, into which a shell redirects a command's output: it is there before the command begins."""
+    return path.suffix == ".log" and path.is_file()
 
 
 def _refuse_other_flags(args: Namespace, folder: Path) -> None:
@@ -69,7 +75,7 @@ def _refuse_other_flags(args: Namespace, folder: Path) -> None:
 
 
 def open_run(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame]) -> None:
-    """Prepare a run's folder and write args.json; with --overwrite, remove the earlier run.
+    """Prepare a run's folder and write args.json; with --overwrite, remove the earlier run, but for *.log files.
 
     Args:
         splits: dict of split -> DataFrame of `read_rows`.
@@ -77,7 +83,7 @@ def open_run(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame]) -> 
     if not (args.resume and (folder / "args.json").exists()):
         order = ("result.json", "teacher.json", "last.ckpt")  # first, so that no half-removed run looks whole
         for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
-            if path.name not in (lock.FILE_NAME, "args.json"):
+            if path.name not in (lock.FILE_NAME, "args.json") and not is_output(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / "args.json", {**vars(args), "command": " ".join(sys.argv), "rows": _counted(splits)})
     for path in folder.iterdir():

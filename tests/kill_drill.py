@@ -6,6 +6,10 @@ trains once undisturbed and once with SIGKILL (or --signals KILL INT TERM, in tu
 file is being written. Then it compares the checkpoints byte by byte, and result.json and log.jsonl without their times. It
 prints a JSON of the kills; exit code 1 if anything differs. Each attempt is a fork of a process that has loaded PyTorch
 already, so that the signals hit the training and not the imports.
+
+    python tests/kill_drill.py SCRIPT --run results/NAME --kills 25 FLAGS OF THE SCRIPT ...
+
+does so with any command, as it stands, and the folder of its run.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import engine.loop  # noqa: F401
 import models.ocrnet  # noqa: F401
 import models.pointrend  # noqa: F401
 import models.smp  # noqa: F401
+import related.blindkd.memory  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = ("seconds", "images_per_second")
@@ -92,12 +97,17 @@ def outcome(run):
     for entry in (result, *log):
         for key in TIMES:
             entry.pop(key, None)
-    digests = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("last.ckpt", "best.ckpt")}
+    binary = ["last.ckpt", "best.ckpt", *sorted(path.name for path in run.iterdir() if path.suffix in (".npy", ".tar"))]
+    digests = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in binary}
     return {**digests, "result": result, "log": log, "files": sorted(path.name for path in run.iterdir())}
 
 
-def drill(command, home, kills, signals, seed):
-    """Train undisturbed and disturbed; return a dict of the kills and the differences."""
+def drill(command, home, kills, signals, seed, place="runs/drill"):
+    """Train undisturbed and disturbed; return a dict of the kills and the differences.
+
+    Args:
+        place: folder of the command's run, below its working directory.
+    """
     dice = random.Random(seed)
     whole, broken = home / "whole", home / "broken"
     for folder in (whole, broken):
@@ -105,7 +115,7 @@ def drill(command, home, kills, signals, seed):
     began = time.monotonic()
     os.waitpid(start(command, whole), 0)
     seconds = time.monotonic() - began
-    run, struck, writing, codes, ended = broken / "runs" / "drill", 0, 0, {}, None
+    run, struck, writing, codes, ended = broken / place, 0, 0, {}, None
     while struck < kills and ended is None:
         number = signals[struck % len(signals)]
         child = start([*command, "--resume"], broken)
@@ -118,9 +128,9 @@ def drill(command, home, kills, signals, seed):
     if ended is None:
         ended = os.waitstatus_to_exitcode(os.waitpid(start([*command, "--resume"], broken), 0)[1])
     for folder in (whole, broken):
-        if not (folder / "runs" / "drill" / "result.json").exists():
+        if not (folder / place / "result.json").exists():
             sys.exit(f"{folder} never finished:\n{(folder / 'output.txt').read_text()[-2000:]}")
-    one, other = outcome(whole / "runs" / "drill"), outcome(run)
+    one, other = outcome(whole / place), outcome(run)
     return {"kills": struck, "of them amid a checkpoint": writing, "exit codes": codes, "last exit code": ended,
             "epochs": len(one["log"]), "seconds undisturbed": round(seconds, 1),
             "differs": [key for key in one if one[key] != other[key]]}
@@ -129,19 +139,24 @@ def drill(command, home, kills, signals, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script")
-    parser.add_argument("--csv", required=True, type=Path)
-    parser.add_argument("--valid-csv", required=True, type=Path)
-    parser.add_argument("--test-csv", required=True, type=Path)
+    parser.add_argument("--run", help="folder of the run of a command that is given as it stands")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--valid-csv", type=Path)
+    parser.add_argument("--test-csv", type=Path)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--signals", nargs="+", choices=("KILL", "INT", "TERM"), default=["KILL"])
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args, other = parser.parse_known_args()
-    command = [args.script, "--train_csv", args.csv.resolve(), "--test_csv", args.test_csv.resolve(), "--valid_csv",
-               args.valid_csv.resolve(), "--name", "drill", "--epochs", args.epochs, "--batch-size", 4, "--size", 32, 32,
-               "--width", 4, "--cache", "--augment", "--accelerator", "cpu", *other]
+    command = [args.script]
+    if not args.run:
+        command += ["--train_csv", args.csv.resolve(), "--test_csv", args.test_csv.resolve(), "--valid_csv",
+                    args.valid_csv.resolve(), "--name", "drill", "--epochs", args.epochs, "--batch-size", 4, "--size", 32, 32,
+                    "--width", 4, "--cache", "--augment", "--accelerator", "cpu"]
+    command += other
     with tempfile.TemporaryDirectory() as home:
-        found = drill(command, Path(home), args.kills, [getattr(signal, f"SIG{name}") for name in args.signals], args.seed)
+        found = drill(command, Path(home), args.kills, [getattr(signal, f"SIG{name}") for name in args.signals], args.seed,
+                      args.run or "runs/drill")
         print(json.dumps(found))
         if found["differs"] or found["kills"] < args.kills or found["last exit code"]:
             print((Path(home) / "broken" / "output.txt").read_text()[-2000:], file=sys.stderr)

@@ -37,6 +37,27 @@ def test_a_finished_run_is_not_reused_for_other_rows(csvs, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(first))
 
 
+def test_a_folder_of_redirected_output_is_free_and_its_logs_stay(csvs, tmp_path):
+    """`mkdir run; python ... > run/training.log`: the shell makes the file before the script begins."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training.log").write_text("said\n")
+    loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
+    (tmp_path / "run" / "notes.txt").write_text("of the old run\n")
+    with pytest.raises(UserError, match="run exists; pass --resume"):
+        loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
+    loop.run(arguments(csvs, tmp_path, "--epochs", "1", "--overwrite"), weigh)
+    assert (tmp_path / "run" / "training.log").read_text() == "said\n" and not (tmp_path / "run" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "folder.log"])
+def test_a_folder_that_holds_more_than_output_is_not_taken_for_a_run(csvs, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.mkdir(parents=True) if name == "folder.log" else (path.parent.mkdir(), path.write_text("mine"))
+    with pytest.raises(UserError, match="run exists and is not a run"):
+        loop.run(arguments(csvs, tmp_path, "--epochs", "1"), weigh)
+    assert path.exists()
+
+
 def test_finished_teachers_are_not_reused_for_other_rows(csvs, tmp_path):
     train = tmp_path / "train.csv"
     write_rows(train, read_rows(csvs / "train_noisy_60.csv"), "iterations")

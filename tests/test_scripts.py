@@ -376,7 +376,7 @@ def loaded_by(*command):
     return ended, set(loaded.split())
 
 
-SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", "data", "benchmarks")
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", "data", "benchmarks", "related/blindkd")
                  for path in (ROOT / folder).glob("*.py") if "\n    command_line(main)" in path.read_text())
 
 

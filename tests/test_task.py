@@ -262,6 +262,44 @@ def test_a_run_without_the_memory_it_needs_is_not_resumed(numbers, tmp_path):
         loop.run(numbers("--resume"), uniform, task=NUMBERS, memory=MeanLosses(64))
 
 
+def test_what_is_done_after_each_epoch_is_logged_saved_and_done_anew_after_a_stop(numbers, tmp_path, interruptible):
+    class Notes:
+        """The epochs and the numbers of steps that were done by then."""
+
+        def __init__(self):
+            self.notes = []
+
+        def state_dict(self):
+            return {"notes": list(self.notes)}
+
+        def load_state_dict(self, state):
+            self.notes = list(state["notes"])
+
+    def run(home, at=None):
+        memory = Notes()
+
+        def look(fabric, state, stop):
+            assert not state.networks[0].training  # validation was before it
+            if state.epoch == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            stop.check()
+            memory.notes.append(state.epoch)
+            return {"noted": state.begun["step"]}
+
+        args = numbers("--resume")
+        args.out_dir = str(tmp_path / home)
+        loop.run(args, uniform, task=NUMBERS, memory=memory, after_epoch=look)
+        return memory.notes
+
+    assert run("whole") == list(range(6)) and [entry["noted"] for entry in epochs_of(tmp_path / "whole")] == [8] * 6
+    for at in (0, 3, 5):
+        with pytest.raises(KeyboardInterrupt, match=f"stopped in epoch {at + 1} after 8 of 8 steps, saved"):
+            run("broken", at)
+    assert run("broken") == list(range(6))
+    assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
+    assert epochs_of(tmp_path / "broken") == epochs_of(tmp_path / "whole")
+
+
 # --- the learning rate ------------------------------------------------------------------------------------------
 
 

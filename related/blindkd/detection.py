@@ -1,0 +1,77 @@
+"""How well a run of Blind Knowledge Distillation found the wrong labels: precision, recall and F-score of its flags.
+
+    python detection.py --dataset cifar10 --noise_type aggre --seed 42
+
+Compares detection.npy with what train_clean.csv says: a label is wrong where it differs from the true one. No other script
+reads the true labels. Leaves detection.json in the run's folder; there stand beside the flags, to compare with: the score alone
+as a ranking (AUROC), flagging all rows below the cut of the split, and flagging every row.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cli.command_line import command_line
+from cli.files import UserError, check_outputs, read_json, write_json
+from data.classification import read_class_rows
+from related.blindkd.flags import RESULTS, drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.noisy_set import beside
+from related.blindkd.outputs import FACTS, finished
+from utils.ranking import auroc, precision_recall_f1
+
+
+def wrong_labels(csv: Path, clean: Path, names: list) -> np.ndarray:
+    """Whether each label of a noisy CSV differs from the true one, bool (M,).
+
+    Raises:
+        UserError: the two CSVs are not of the same pictures in the same order.
+    """
+    given, true = (read_class_rows(path, names) for path in (csv, clean))
+    if given["image"].tolist() != true["image"].tolist():
+        raise UserError(f"{clean}: other pictures, or in another order, than {csv}")
+    return (given["label"] != true["label"]).to_numpy()
+
+
+def saved(folder: Path, name: str, rows: int) -> np.ndarray:
+    """An array (M,) of a run; a UserError if it is missing, or of other rows."""
+    path = folder / name
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the training command with --resume writes it again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if values.shape != (rows,):
+        raise UserError(f"{path}: has shape {values.shape}, the CSV {rows} rows; was it changed after the training?")
+    return values
+
+
+def main() -> None:
+    parser = reading_parser(__doc__, noise_type="worst")
+    args = parser.parse_args()
+    drop_idle(args)
+    folder = Path(RESULTS, run_name(args))
+    trained = finished(folder)["args"]
+    refuse_other_run(args, trained)
+    csv = Path(trained["train_csv"])
+    clean = beside(csv, "train_clean.csv")
+    check_outputs([folder / "detection.json"], args.overwrite, [csv, clean])
+    wrong = wrong_labels(csv, clean, trained["classes"])
+    flags, scores = (saved(folder, f"{name}.npy", len(wrong)) for name in ("detection", "scores"))
+    judged = read_json(folder / FACTS, "epoch", "why", "detection")
+    below = scores < (judged["detection"]["cut"] if judged["detection"] else 0)
+    found = precision_recall_f1(flags, wrong)
+    for title, name in (("precision", "precision"), ("recall", "recall"), ("The f-score", "f1")):
+        reason = "" if found[name] is not None else f" (0/0: {flags.sum()} labels flagged, {wrong.sum()} wrong)"
+        print(f"{title} is {found[name] or 0.0:.4f}{reason}")
+    print(f"{flags.sum()} of {len(wrong)} labels flagged, {wrong.sum()} wrong; by the scores of epoch {judged['epoch'] + 1} "
+          f"({judged['why']})")
+    zero = {name: value or 0.0 for name, value in found.items()}
+    write_json(folder / "detection.json", {
+        **zero, "rows": len(wrong), "flagged": int(flags.sum()), "wrong": int(wrong.sum()), "epoch": judged["epoch"],
+        "why": judged["why"], "auroc": auroc(scores, wrong), "below_cut": precision_recall_f1(below, wrong),
+        "all": precision_recall_f1(np.ones_like(flags), wrong)})
+
+
+if __name__ == "__main__":
+    command_line(main)

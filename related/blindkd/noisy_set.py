@@ -1,0 +1,64 @@
+"""Where the CSVs of a data set lie, and which of its noisy rows validate.
+
+The names are those that data/prepare_cifar_n.py and data/make_digits.py give: train_TYPE.csv for each type of noise, test.csv
+and classes.json in one folder. The true labels, train_clean.csv, are read by detection.py alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from cli.files import UserError
+from data.classification import is_class_csv
+
+PROJECT = Path(__file__).resolve().parents[2]
+CSVS = Path("data", "csv")
+
+
+def noisy_csv(args: argparse.Namespace) -> Path:
+    """The CSV that --dataset, --noise_type and --noise_path name.
+
+    Raises:
+        UserError: there is none, or --noise_path is a file of another kind.
+    """
+    folders = [CSVS / args.dataset, PROJECT / CSVS / args.dataset]
+    if args.noise_path:
+        path = Path(args.noise_path)
+        if path.is_file():
+            if path.suffix.lower() != ".csv":
+                raise UserError(f"--noise_path {path}: not a CSV; data/prepare_cifar_n.py makes CSVs of published label files")
+            return path
+        folders = [path]
+    for folder in folders:
+        if (folder / f"train_{args.noise_type}.csv").is_file():
+            return folder / f"train_{args.noise_type}.csv"
+    types = sorted({path.stem.removeprefix("train_") for folder in folders for path in folder.glob("train_*.csv")
+                    if is_class_csv(path)})
+    if types:
+        raise UserError(f"--noise_type {args.noise_type}: {folders[0]} has no train_{args.noise_type}.csv; there are "
+                        f"{', '.join(types)}")
+    raise UserError(f"{folders[0]}: no such folder with train_{args.noise_type}.csv; make it with data/prepare_cifar_n.py or "
+                    "data/make_digits.py, or name another one by --dataset or --noise_path")
+
+
+def beside(csv: Path, name: str) -> Path:
+    """Another CSV of the same data set; a UserError if it is missing."""
+    path = csv.with_name(name)
+    if not path.is_file():
+        raise UserError(f"{path}: no such CSV; it belongs beside {csv.name}")
+    return path
+
+
+def validation_split(rows: int, val_ratio: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training and of the validation rows, int64, ascending, drawn by the seed.
+
+    Raises:
+        UserError: one of them would be empty though it must not be.
+    """
+    count = round(val_ratio * rows)
+    if val_ratio and not 0 < count < rows:
+        raise UserError(f"--val_ratio {val_ratio:g}: of {rows} rows {count} would validate and {rows - count} train; pass "
+                        "another share, or 0")
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[count:]), np.sort(order[:count])
