@@ -14,6 +14,10 @@ A method that selects samples (w = 0 or 1, `selects=True`) has its loss averaged
 which it keeps none makes no update and is counted in the log. A method of another form passes an objective instead of
 `weigh`, see engine/objective.py.
 
+`after_epoch` is called when an epoch is validated, before it is logged and saved; `state.epoch` is still that epoch. The dict
+that it gives goes into the epoch's line of the log. What it notes must be in the memory. Where it asks `stop`, it must have changed
+nothing yet: after a stop it is called again.
+
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
 """
@@ -64,9 +68,7 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
             `load_state_dict`. It is saved with the run and restored on --resume, within an epoch as well. Only the first
             process saves its own, so a memory that differs between processes must be gathered (`utils.metrics.over_processes`).
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
-        after_epoch: function (fabric, state, stop) that is called when an epoch is validated, before it is logged and saved;
-            `state.epoch` is still that epoch. It gives a dict that goes into the epoch's line of the log. What it notes must be
-            in the memory. Where it asks `stop`, it must have changed nothing yet: after a stop it is called again.
+        after_epoch: function (fabric, state, stop) -> dict, see the head of this module.
 
     Returns:
         the content of result.json.
