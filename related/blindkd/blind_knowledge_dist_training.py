@@ -22,7 +22,7 @@ from engine.classification import CLASSIFICATION, complete
 from engine.loaders import build_loaders
 from engine.lock import is_first_process
 from engine.loop import run
-from related.blindkd.flags import RESULTS, drop_idle, run_name, training_parser
+from related.blindkd.flags import drop_idle, run_name, training_parser
 from related.blindkd.memory import BlindDistillation, Memory
 from related.blindkd.noisy_set import beside, noisy_csv, validation_split
 from related.blindkd.outputs import write_outputs
@@ -35,7 +35,7 @@ def parse() -> Namespace:
     drop_idle(args)
     csv = noisy_csv(args)
     args.train_csv, args.valid_csv, args.test_csv = str(csv), None, str(beside(csv, "test.csv"))
-    args.out_dir, args.name, args.load = RESULTS, run_name(args), None
+    args.out_dir, args.name, args.load = args.results, run_name(args), None
     published = args.dataset.startswith("cifar")  # the published augmentation
     args.mirror = published if args.mirror is None else args.mirror
     args.shift = 4 * published if args.shift is None else args.shift
@@ -68,7 +68,7 @@ def main() -> None:
 
     run(args, task=task, objective=objective, memory=memory, after_epoch=after_epoch)
     if is_first_process():
-        write_outputs(Path(RESULTS, args.name))
+        write_outputs(Path(args.out_dir, args.name))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 from cli.command_line import command_line
 from cli.files import UserError, check_outputs, read_json, write_json
 from data.classification import read_class_rows
-from related.blindkd.flags import RESULTS, drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
 from related.blindkd.noisy_set import beside
 from related.blindkd.outputs import FACTS, finished
 from utils.ranking import auroc, precision_recall_f1
@@ -50,7 +50,7 @@ def main() -> None:
     parser = reading_parser(__doc__, noise_type="worst")
     args = parser.parse_args()
     drop_idle(args)
-    folder = Path(RESULTS, run_name(args))
+    folder = Path(args.results, run_name(args))
     trained = finished(folder)["args"]
     refuse_other_run(args, trained)
     csv = Path(trained["train_csv"])

@@ -7,7 +7,7 @@ from cli.command_line import nonnegative_float, nonnegative_int, positive_float,
 from cli.files import UserError
 from engine.flags import add_class_task_flags, add_device_flags, add_optimizer_flags, add_training_device_flags
 
-RESULTS = "results"  # below the working directory
+RESULTS = "results"  # default of --results, below the working directory
 IDLE = ("print_freq", "clean_test_freq", "noisy_val_freq")  # published, of no effect here
 PUBLISHED = {"epochs": 300, "learning_rate": 0.02, "val_ratio": 0.1}
 
@@ -42,6 +42,7 @@ def add_published_flags(parser: argparse.ArgumentParser, noise_type: str, defaul
     group.add_argument("--lr", "--learning-rate", dest="learning_rate", type=positive_float, default=defaults["learning_rate"],
                        help="initial learning rate")
     group.add_argument("--seed", type=seed_number, default=0, help="of the split, weights, order and augmentation")
+    group.add_argument("--results", default=RESULTS, metavar="DIR", help="where runs are kept (not a published flag)")
     group.add_argument("--num_workers", dest="workers", type=nonnegative_int, help="the same as --workers")
     group.add_argument("--print_freq", type=int, help="no effect: a line is printed after each epoch")
     return group
@@ -94,7 +95,7 @@ def reading_parser(docstring: str | None, noise_type: str) -> argparse.ArgumentP
 
 
 def run_name(args: argparse.Namespace) -> str:
-    """The run's folder in `RESULTS`."""
+    """The run's folder in --results."""
     return f"{args.dataset}_{args.noise_type}_seed_{args.seed}"
 
 
@@ -114,4 +115,4 @@ def refuse_other_run(args: argparse.Namespace, trained: dict) -> None:
     for flag, spelt in (("epochs", "n_epoch"), ("learning_rate", "lr"), ("val_ratio", "val_ratio")):
         asked, used = getattr(args, flag), trained[flag]
         if asked is not None and asked != used:
-            raise UserError(f"--{spelt} {asked}: {RESULTS}/{run_name(args)} was trained with {used}; leave the flag out")
+            raise UserError(f"--{spelt} {asked}: {args.results}/{run_name(args)} was trained with {used}; leave the flag out")

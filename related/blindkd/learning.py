@@ -21,7 +21,7 @@ from engine.classification import CLASSIFICATION, ClassScorer, load_classifier
 from engine.devices import start_fabric
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
-from related.blindkd.flags import RESULTS, drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
 from related.blindkd.outputs import finished
 
 BATCH = 256
@@ -49,7 +49,7 @@ def main() -> None:
     parser = reading_parser(__doc__, noise_type="clean")
     args = parser.parse_args()
     drop_idle(args)
-    folder = Path(RESULTS, run_name(args))
+    folder = Path(args.results, run_name(args))
     trained = finished(folder)["args"]
     refuse_other_run(args, trained)
     csv = trained["test_csv"]

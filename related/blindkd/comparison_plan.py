@@ -1,0 +1,149 @@
+"""The commands that compare Blind Knowledge Distillation with its baselines: one noise type at one seed is a cell.
+
+Every row of a cell learns from the same rows, and those that choose an epoch choose it by the same noisy ones. Nothing is
+written while jobs are planned.
+"""
+
+import argparse
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cli.files import UserError
+from reports.plan import Job, named_files
+
+FOLDER = "related/blindkd"
+SYMMETRIC = 0.4  # rate of the drawn noise of that name
+# share of wrong labels, which Co-teaching is told as its forget rate; those of CIFAR-10N as its label file gives them
+RATES = {"worst": 0.4021, "aggre": 0.0901, "rand1": 0.1723, "rand2": 0.1812, "rand3": 0.1764, "symmetric": SYMMETRIC}
+TITLES = {  # row -> what the reader sees
+    "ce": "cross-entropy (no method)", "co_teaching": "Co-teaching, told the share of wrong labels",
+    "blindkd": "BlindKD", "unmasked": "ablation: BlindKD, unmasked", "features": "linear classifier on frozen features",
+    "clean": "upper bound: cross-entropy, true labels"}
+DETECTING = ("blindkd", "unmasked", "features")
+
+
+@dataclass
+class Cell:
+    """The jobs of a noise type and a seed.
+
+    Args:
+        settings: Namespace: `data`, folder of the CSVs of labels that people gave, None = digits with drawn noise; `home`,
+            folder of all jobs; `model`, `size`, `shift`, `mirror`, `epochs`, `batch_size`, `lr_step`, `val_ratio`,
+            `forget_rate`, `encoder`, `encoder_weights`, `features_size`.
+        noise: type of noise; the CSV is train_NOISE.csv, of drawn noise train_NOISE_SEED.csv.
+        seed: of the drawn noise, the split and the trainings.
+    """
+
+    settings: argparse.Namespace
+    noise: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Of the CSVs."""
+        return Path(self.settings.data or self.settings.home / "digits")
+
+    @property
+    def kind(self) -> str:
+        """What the training CSV is called: train_KIND.csv."""
+        return self.noise if self.settings.data else f"{self.noise}_{self.seed}"
+
+    @property
+    def csv(self) -> Path:
+        """The CSV with the wrong labels."""
+        return self.folder / f"train_{self.kind}.csv"
+
+    @property
+    def truth(self) -> Path:
+        """The CSV with the true labels, which detection.py, the table and the upper bound read."""
+        return self.folder / "train_clean.csv"
+
+    @property
+    def home(self) -> Path:
+        """Folder of the cell's runs."""
+        return self.settings.home / self.noise / f"seed{self.seed}"
+
+    def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
+        words, root = [str(word) for word in command], self.settings.home
+        log = root / "logs" / ("_".join(result.relative_to(root).with_suffix("").parts) + ".out")
+        return Job(words, result, needs, log, root, named_files(words, root))
+
+    # --- labels -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def labels(self) -> list[Job]:
+        """The jobs that make the training CSV; none where it is there.
+
+        Raises:
+            UserError: --data holds no such CSV.
+        """
+        if self.settings.data:
+            for path in (self.csv, self.truth, self.folder / "test.csv"):
+                if not path.is_file():
+                    raise UserError(f"--data {self.folder}: has no {path.name}; make it with data/prepare_cifar_n.py, or "
+                                    "choose another --noise")
+            return []
+        digits = self._job(self.folder / "test.csv", [], "data/make_digits.py", "--out", self.folder, "--overwrite")
+        rate = ["--rate", SYMMETRIC] if self.noise == "symmetric" else []
+        return [self._job(self.csv, [digits], "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
+                          "--seed", self.seed, "--out", self.csv, "--overwrite")]
+
+    def _split(self, name: str, csv: Path) -> Job:
+        out = self.home / "csv" / name
+        return self._job(out / "train.csv", self.labels, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
+                         self.settings.val_ratio, "--seed", self.seed, "--out", out, "--overwrite")
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _training(self) -> list[object]:
+        """Flags of every training of networks."""
+        flags, pair = self.settings, ["--mirror"] * self.settings.mirror
+        return ["--size", *flags.size, "--shift", flags.shift, *pair, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay",
+                0.0005, "--lr-step", flags.lr_step, "--lr-gamma", 0.1, "--clip", 0, "--cache", "--resume", "--seed", self.seed]
+
+    def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:
+        """A training by one of the scripts at the top; a job."""
+        settings, needs, train = self.settings, self.labels, csv
+        valid: list[object] = []
+        if settings.val_ratio:
+            split = self._split("true" if csv == self.truth else "given", csv)
+            needs, train, valid = [split], split.result, ["--valid_csv", split.result.with_name("valid.csv")]
+        return self._job(self.home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
+                         self.folder / "test.csv", "--name", name, "--out-dir", self.home, *flags, "--epochs", settings.epochs,
+                         "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
+
+    def _blind(self, name: str, *flags: object) -> Job:
+        """A training of a pair, told what its scripts tell of it; the job of the last of them, detection.py."""
+        settings, results = self.settings, self.home / name
+        named = ["--dataset", self.folder.name, "--noise_path", self.csv, "--noise_type", self.kind, "--seed", self.seed,
+                 "--results", results]
+        still = ["--no-mirror"] * (not settings.mirror)  # sets named cifar... are mirrored by default
+        run = results / f"{self.folder.name}_{self.kind}_seed_{self.seed}"
+        trained = self._job(run / "blindkd.json", self.labels, f"{FOLDER}/blind_knowledge_dist_training.py", *named, *flags,
+                            *still, "--val_ratio", settings.val_ratio, "--n_epoch", settings.epochs, "--batch_size",
+                            settings.batch_size, "--lr", 0.02, "--model", settings.model, *self._training)
+        told = self._job(run / "learning.json", [trained], f"{FOLDER}/learning.py", *named, "--overwrite")
+        return self._job(run / "detection.json", [told], f"{FOLDER}/detection.py", *named, "--overwrite")
+
+    def job(self, row: str) -> Job:
+        """The last job of a row of TITLES; its result lies in the folder of the run."""
+        model = self.settings.model
+        if row == "co_teaching":
+            rate = self.settings.forget_rate if self.settings.forget_rate is not None else RATES.get(self.noise)
+            if rate is None:
+                raise UserError(f"--noise {self.noise}: its share of wrong labels is not known; pass --forget-rate, or leave "
+                                "co_teaching out of --rows")
+            return self._baseline(row, "train_co_teaching.py", self.csv, "--model-a", model, "--model-b", model,
+                                  "--forget-rate", rate)
+        if row == "features":
+            settings = self.settings
+            size = ["--size", *settings.features_size] if settings.features_size else []
+            return self._job(self.home / row / "result.json", self.labels, "train_on_features.py", "--train_csv", self.csv,
+                             "--test_csv", self.folder / "test.csv", "--name", row, "--out-dir", self.home, "--encoder",
+                             settings.encoder, "--encoder-weights", settings.encoder_weights, *size, "--seed", self.seed,
+                             "--resume", "--features-dir", settings.home / "features")
+        if row in ("blindkd", "unmasked"):
+            return self._blind(row, *["--unmasked"] * (row == "unmasked"))
+        return self._baseline(row, "train_without_weight.py", self.truth if row == "clean" else self.csv, "--model", model)

@@ -1,0 +1,197 @@
+"""What Blind Knowledge Distillation is worth, beside its baselines: accuracy, and how well wrong labels are found.
+
+    bash run.sh blindkd                                           digits with the noise `worst`, seeds 0 1 2
+    bash run.sh blindkd --noise worst aggre rand1 --val_ratio 0
+    bash run.sh blindkd --data data/csv/cifar10n --noise worst aggre rand1 --size 32 32 --shift 4 --mirror --epochs 30 \\
+        --batch-size 128 --lr-step 15 --encoder mobilenet_v2 --encoder-weights imagenet --features-size 128 128
+
+Rows: cross-entropy without a method, Co-teaching, BlindKD, its ablation without the mask, a linear classifier on frozen
+features (train_on_features.py), and cross-entropy on the true labels. A share of the noisy rows, --val_ratio, is kept out of
+the training of networks and chooses the best epoch of each; the linear classifier has all rows. Of digits the noise is drawn
+anew by each seed; the labels of --data are as they are, and a seed is one of split and training.
+
+Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
+--json FILE prints the tables of such a file again.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cli.command_line import (
+    command_line,
+    nonnegative_int,
+    positive_int,
+    seed_number,
+    share,
+    side_length,
+    tool_parser,
+)
+from cli.files import UserError, atomic_path, read_json, write_json
+from data.classification import read_class_names
+from engine import lock
+from engine.run_folder import inside
+from models import CLASSIFIERS
+from related.blindkd.comparison_plan import DETECTING, TITLES, Cell
+from related.blindkd.detection import wrong_labels
+from related.blindkd.flags import PUBLISHED
+from reports.comparison import mean_and_spread, paired_difference, percent
+from reports.plan import Job, run_plan
+from utils.metrics import markdown_table
+from utils.ranking import auroc, precision_recall_f1
+
+RANDOM_DRAWS = 100  # of as many random flags
+Cells = dict[tuple[str, int, str], Job]  # by noise, seed, row
+
+
+def parse() -> argparse.Namespace:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
+    parser.add_argument("--data", metavar="DIR", help="folder of train_NOISE.csv, train_clean.csv, test.csv (default: digits)")
+    parser.add_argument("--noise", nargs="+", default=["worst"], help="of digits: worst, rand1, aggre, symmetric; else a "
+                                                                      "train_NOISE.csv of --data each")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), default=list(TITLES))
+    parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
+    parser.add_argument("--out", default="runs/blindkd", help="where the runs of all tables are kept")
+    parser.add_argument("--name", help="folder in --out (default: digits, or the name of --data)")
+    parser.add_argument("--val_ratio", "--val-ratio", type=share, default=PUBLISHED["val_ratio"], help="share of the rows")
+    parser.add_argument("--forget-rate", type=share, help="of Co-teaching (default: the noise's own share of wrong labels)")
+    parser.add_argument("--model", default="small_cnn", choices=CLASSIFIERS)
+    parser.add_argument("--size", type=side_length, nargs=2, default=[8, 8], metavar=("H", "W"), help="px")
+    parser.add_argument("--shift", type=nonnegative_int, default=1, help="px that training pictures move at most")
+    parser.add_argument("--mirror", action="store_true", help="mirror training pictures at random")
+    parser.add_argument("--epochs", type=positive_int, default=100)
+    parser.add_argument("--batch-size", type=positive_int, default=64)
+    parser.add_argument("--lr-step", type=positive_int, default=50, help="epochs until the learning rate is a tenth")
+    parser.add_argument("--encoder", default="pixels", help="of the row `features`")
+    parser.add_argument("--encoder-weights", default="none", metavar="imagenet|none|FILE")
+    parser.add_argument("--features-size", type=side_length, nargs=2, metavar=("H", "W"), help="px, of the row `features`")
+    args = parser.parse_args()
+    args.home = inside(args.out, args.name or (Path(args.data).name if args.data else "digits"))
+    if "ce" not in args.rows:
+        raise UserError("--rows: needs ce, with which all others are compared")
+    return args
+
+
+# --- figures ----------------------------------------------------------------------------------------------------
+
+
+def accuracies(job: Job, row: str) -> dict[str, float | None]:
+    """Test accuracy of a finished row, in 0..1: `last` epoch, and the `best` one by noisy validation, None without it."""
+    if row in ("blindkd", "unmasked"):
+        told = read_json(job.result.with_name("learning.json"), "best", "last")
+        result = read_json(job.result.with_name("result.json"), "valid")
+        return {"last": told["last"]["both"], "best": told["best"]["both"] if result["valid"] else None}
+    result = read_json(job.result, "test", "test_last", "valid")
+    chosen = result["valid"] and row != "features"
+    return {"last": result["test_last"][0]["accuracy"], "best": result["test"][0]["accuracy"] if chosen else None}
+
+
+def detections(cell: Cell, job: Job, row: str) -> dict:
+    """How well a row finds the wrong labels: `precision`, `recall`, `f1`, `auroc`; of BlindKD also what it must beat."""
+    names = read_class_names(cell.csv)
+    wrong = wrong_labels(cell.csv, cell.truth, names or [])
+    if row == "features":
+        folder = job.result.parent
+        flags, scores = np.load(folder / "flags.npy"), _probabilities(folder / "scores.csv")
+        return {**precision_recall_f1(flags, wrong), "auroc": auroc(scores, wrong)}
+    told = read_json(job.result, "precision", "recall", "f1", "auroc", "all", "below_cut")
+    flags = np.load(job.result.with_name("detection.npy"))
+    numbers = np.random.default_rng(cell.seed)
+    chance = [precision_recall_f1(numbers.permutation(flags), wrong)["f1"] or 0.0 for _ in range(RANDOM_DRAWS)]
+    return {**{key: told[key] for key in ("precision", "recall", "f1", "auroc")}, "below_cut_f1": told["below_cut"]["f1"],
+            "all_f1": told["all"]["f1"], "random_f1": float(np.mean(chance))}
+
+
+def _probabilities(scores: Path) -> np.ndarray:
+    return pd.read_csv(scores)["probability"].to_numpy()
+
+
+def collect(args: argparse.Namespace, jobs: Cells) -> dict:
+    """What the tables show, of finished jobs, JSON-ready: noise -> row -> seed -> figures."""
+    found: dict = {}
+    for (noise, seed, row), job in jobs.items():
+        cell = Cell(args, noise, seed)
+        figures: dict = {"accuracy": accuracies(job, row)}
+        if row in DETECTING:
+            figures["detection"] = detections(cell, job, row)
+        seconds = read_json(job.result.with_name("result.json"), "seconds")["seconds"]
+        found.setdefault(noise, {}).setdefault(row, {})[str(seed)] = {**figures, "seconds": seconds}
+    first = next(iter(jobs.values())).result.with_name("result.json")
+    kept = {flag: value for flag, value in vars(args).items() if flag not in ("home", "json", "jobs", "out")}
+    return {"args": kept, "machine": read_json(first, "machine")["machine"], "noise": found}
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def spread(values: list) -> str:
+    """Mean and standard deviation over the seeds, in percent; `-` where one is missing."""
+    if not values or None in values:
+        return "-"
+    mean, deviation = mean_and_spread(values)
+    return percent(mean, 1) + (f" ± {percent(deviation, 1)}" if deviation is not None else "")
+
+
+def difference(ours: dict, base: dict) -> str:
+    """Mean paired difference and its 95 % interval, in points."""
+    mean, half, _ = paired_difference(ours, base)
+    return percent(mean, 1, sign=True) + (f" ± {percent(half, 1)}" if half is not None else "")
+
+
+def accuracy_table(rows: dict) -> str:
+    """Accuracy of each row of a noise type, and its difference to cross-entropy at the last epoch."""
+    last = {row: {int(seed): each["accuracy"]["last"] for seed, each in seeds.items()} for row, seeds in rows.items()}
+    lines = [[TITLES[row], spread(list(last[row].values())),
+              spread([each["accuracy"]["best"] for each in seeds.values()]),
+              "-" if row == "ce" else difference(last[row], last["ce"]),
+              f"{np.mean([each['seconds'] for each in seeds.values()]):.0f}"] for row, seeds in rows.items()]
+    return markdown_table(["accuracy, %", "last epoch ± sd", "best epoch by noisy validation ± sd", "last epoch - CE ± 95 %",
+                           "seconds of training"], lines)
+
+
+def detection_table(rows: dict) -> str:
+    """How well each detecting row finds the wrong labels, and what flagging by chance, by the cut or all gives."""
+    found = {row: [each["detection"] for each in seeds.values()] for row, seeds in rows.items() if row in DETECTING}
+    lines = [[TITLES[row], *(spread([each[key] for each in seeds]) for key in ("precision", "recall", "f1", "auroc"))]
+             for row, seeds in found.items()]
+    chance = found.get("blindkd") or found.get("unmasked")
+    for key, title in (("below_cut_f1", "all scores below the cut"), ("random_f1", "as many flags at random"),
+                       ("all_f1", "every label flagged")):
+        if chance:
+            lines.append([title, "-", "-", spread([each[key] for each in chance]), "-"])
+    return markdown_table(["wrong labels found, %", "precision ± sd", "recall ± sd", "F1 ± sd", "AUROC ± sd"], lines)
+
+
+def text_of(content: dict) -> str:
+    """All tables of a table.json as Markdown."""
+    parts = []
+    for noise, rows in content["noise"].items():
+        seeds = len(rows["ce"])
+        parts += [f"Noise `{noise}`, {seeds} seed{'s' * (seeds > 1)}", accuracy_table(rows)]
+        parts += [detection_table(rows)] if set(rows) & set(DETECTING) else []
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    args = parse()
+    if args.json:
+        print(text_of(read_json(args.json, "noise", "args")))
+        return
+    jobs: Cells = {(noise, seed, row): Cell(args, noise, seed).job(row)
+                   for noise in args.noise for seed in args.seeds for row in args.rows}
+    with lock.folder_lock(args.home):
+        run_plan(jobs.values(), args.jobs)
+    content = collect(args, jobs)
+    text = text_of(content)
+    write_json(args.home / "table.json", content)
+    with atomic_path(args.home / "table.md") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}\ntables: {args.home / 'table.md'}")
+
+
+if __name__ == "__main__":
+    command_line(main)
