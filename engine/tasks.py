@@ -10,6 +10,7 @@ import argparse
 
 from cli.files import UserError
 from data.classification import is_class_csv
+from data.csv_files import read_table
 from engine.classification import CLASSIFICATION, complete
 from engine.flags import CLASS_FLAGS
 from engine.task import SEGMENTATION, Task
@@ -32,6 +33,8 @@ def parse_task(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Tas
     args = parser.parse_args()
     task, given = task_of(args), given_flags(parser)
     if task is SEGMENTATION:
+        if set(given) & {*CLASS_FLAGS, *models_of(args)}:
+            read_table(args.train_csv, 0)  # a CSV that cannot be read is told of, not called one of masks
         refuse(given, CLASS_FLAGS, f"goes with class labels, a CSV headed `image,label`; {args.train_csv} holds masks")
         check_models(args, NAMES, f"masks ({args.train_csv})")
         for flag in CLASS_FLAGS:

@@ -70,6 +70,7 @@ ROWS = [
     ("a field too many", lambda a: a.write("0.png,0,1\n1.png,1,1\n"), "rows have more fields than the header"),
     ("two columns of weights", lambda a: a.write("0.png,0,1,1\n", header="image,label,weight,Weight\n"),
      "2 columns are named `weight`"),
+    ("no CSV", lambda a: (a.folder / "train.csv").unlink(), "train.csv: no such CSV", "--shift", 1),
     ("a broken picture", lambda a: (a.folder / "1.png").write_text("x"), "row 3: 1.png: not a readable image"),
     ("a picture that is cut short", lambda a: (a.folder / "1.png").write_bytes((a.folder / "1.png").read_bytes()[:100]),
      "row 3: 1.png: not a readable image"),

@@ -33,11 +33,13 @@ class Cell:
             `forget_rate`, `encoder`, `encoder_weights`, `features_size`.
         noise: type of noise; the CSV is train_NOISE.csv, of drawn noise train_NOISE_SEED.csv.
         seed: of the drawn noise, the split and the trainings.
+        jobs: of all cells, by their results: what two rows or cells need is one job.
     """
 
     settings: argparse.Namespace
     noise: str
     seed: int
+    jobs: dict[Path, Job]
 
     @property
     def folder(self) -> Path:
@@ -67,7 +69,7 @@ class Cell:
     def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
         words, root = [str(word) for word in command], self.settings.home
         log = root / "logs" / ("_".join(result.relative_to(root).with_suffix("").parts) + ".out")
-        return Job(words, result, needs, log, root, named_files(words, root))
+        return self.jobs.setdefault(result, Job(words, result, needs, log, root, named_files(words, root)))
 
     # --- labels -------------------------------------------------------------------------------------------------
 

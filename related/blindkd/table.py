@@ -114,7 +114,7 @@ def collect(args: argparse.Namespace, jobs: Cells) -> dict:
     """What the tables show, of finished jobs, JSON-ready: noise -> row -> seed -> figures."""
     found: dict = {}
     for (noise, seed, row), job in jobs.items():
-        cell = Cell(args, noise, seed)
+        cell = Cell(args, noise, seed, {})
         figures: dict = {"accuracy": accuracies(job, row)}
         if row in DETECTING:
             figures["detection"] = detections(cell, job, row)
@@ -181,7 +181,8 @@ def main() -> None:
     if args.json:
         print(text_of(read_json(args.json, "noise", "args")))
         return
-    jobs: Cells = {(noise, seed, row): Cell(args, noise, seed).job(row)
+    shared: dict[Path, Job] = {}
+    jobs: Cells = {(noise, seed, row): Cell(args, noise, seed, shared).job(row)
                    for noise in args.noise for seed in args.seeds for row in args.rows}
     with lock.folder_lock(args.home):
         run_plan(jobs.values(), args.jobs)
