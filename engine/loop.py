@@ -67,6 +67,7 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
         memory: what the method remembers from step to step: an object with `state_dict`, of tensors and plain values, and
             `load_state_dict`. It is saved with the run and restored on --resume, within an epoch as well. Only the first
             process saves its own, so a memory that differs between processes must be gathered (`utils.metrics.over_processes`).
+            What its `facts(training rows) -> dict`, if it has one, gives in the end goes into result.json.
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
         after_epoch: function (fabric, state, stop) -> dict, see the head of this module.
 
@@ -106,7 +107,8 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
         state.restore(checkpoint.load(folder / "last.ckpt"))
     with StopRequest(fabric.world_size == 1) as stop:  # several processes would hang, waiting for one another
         fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
-        return finish(args, fabric, state, loaders, task, folder, run_folder.row_facts(splits), stop)
+        facts = {**run_folder.row_facts(splits), **(memory.facts(splits["train"]) if hasattr(memory, "facts") else {})}
+        return finish(args, fabric, state, loaders, task, folder, facts, stop)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------

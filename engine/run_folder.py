@@ -180,13 +180,18 @@ def row_facts(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
     facts: dict[str, Any] = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None,
                              "test_set": None}
     if "weight" in train:
-        summary = summarise(train)[0]
-        facts["weights"] = {"mean": float(train["weight"].mean()), **{k: summary.get(k) for k in ("auroc", "auprc")}}
+        facts["weights"] = found_by(train)
     if test is not None:
         files = test[path_columns(test)].to_numpy().tolist()
         names = [(*map(os.path.basename, paths), os.path.getsize(paths[-1])) for paths in files if paths]
         facts["test_set"] = hashed(names) if len(path_columns(test)) > 1 else digest(test)
     return facts
+
+
+def found_by(rows: pd.DataFrame) -> dict[str, float | None]:
+    """The mean weight of rows, and how well the weights find the noisy masks: dict of `mean`, `auroc`, `auprc`."""
+    summary = summarise(rows)[0]
+    return {"mean": float(rows["weight"].mean()), **{key: summary.get(key) for key in ("auroc", "auprc")}}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,200 @@
+"""What a training with own weights remembers of each row: its scores and its averaged prediction.
+
+A memory is for `engine.loop.run`. What an epoch adds stays on the device, apart from the rest, until `fold` at the epoch's end,
+so that no step waits for the host and all processes get the same sums.
+
+Legend: N training rows, B samples of a batch, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cli.lazy import torch
+from utils.metrics import over_processes
+from utils.own_scores import own_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 65535 // 255  # predictions of a row that a sum of 16 bits holds; later ones are not added
+CHUNK = 64  # rows that are gathered at once
+
+
+class RunningScores:
+    """Sum and count of the scores of each row."""
+
+    def __init__(self, rows: int) -> None:
+        self.sums, self.counts = torch.zeros(rows), torch.zeros(rows)
+        self.now: Tensor | None = None  # (2, N): score and count of this epoch; None = nothing yet
+
+    def note(self, index: Tensor, scores: Tensor) -> None:
+        """Add the scores (B,) of the rows `index` (B,), each of them once an epoch."""
+        if self.now is None or self.now.device != scores.device:
+            self._move(scores.device)
+        assert self.now is not None
+        self.now[:, index] = torch.stack([scores, torch.ones_like(scores)])
+
+    def _move(self, device: torch.device) -> None:
+        self.sums, self.counts = self.sums.to(device), self.counts.to(device)
+        self.now = torch.zeros(2, len(self.sums), device=device) if self.now is None else self.now.to(device)
+
+    def running(self, index: Tensor) -> Tensor:
+        """Means (B,) of all scores of rows that this epoch has noted, its own included."""
+        assert self.now is not None
+        return (self.sums[index] + self.now[0, index]) / (self.counts[index] + self.now[1, index])
+
+    def means(self) -> np.ndarray:
+        """Means over the epochs that are over, float32 (N,); NaN for a row without a score."""
+        counts = self.counts.cpu()
+        return torch.where(counts > 0, self.sums.cpu() / counts.clamp(min=1), torch.nan).numpy()
+
+    def fold(self, fabric: Any) -> None:
+        """End an epoch: add what all processes have noted."""
+        if self.now is not None:
+            scores, counts = over_processes(fabric, self.now, "sum")
+            self.sums, self.counts, self.now = self.sums + scores, self.counts + counts, None
+
+    def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
+        """`fold`, as a hook of `engine.loop.run`."""
+        self.fold(fabric)
+        return {}
+
+    def state_dict(self) -> dict:
+        """All that changes, as tensors on the CPU."""
+        return {"sums": self.sums.cpu(), "counts": self.counts.cpu(), "now": None if self.now is None else self.now.cpu()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what `state_dict` gave; a ValueError if it is of another number of rows."""
+        refuse_other_shape(self.sums, state["sums"])
+        self.sums, self.counts, self.now = state["sums"], state["counts"], state["now"]
+
+
+class AveragedPredictions:
+    """Sum and count of the predicted probabilities of each row: uint16 sums of round(255 p).
+
+    They take 2 bytes a row, pixel and class (binary: a row and pixel), and 1 more for the epoch that goes on.
+
+    Args:
+        rows: N.
+        shape: of a row's probabilities: (H, W) for one logit, else (C, H, W).
+    """
+
+    BYTES = 9  # a value: 3 while training, and two copies of the 3 while the run is saved
+
+    def __init__(self, rows: int, shape: Sequence[int]) -> None:
+        self.sums, self.counts = np.zeros((rows, *shape), np.uint16), np.zeros(rows, np.int64)
+        self.now: Tensor | None = None  # uint8 (N, *shape), round(255 p) of this epoch
+        self.met: Tensor | None = None  # uint8 (N,), 1 for the rows of this epoch
+
+    def note(self, index: Tensor, logits: Tensor) -> None:
+        """Add the predictions of the rows `index` (B,), each of them once an epoch: logits (B, 1 or C, H, W)."""
+        if self.now is None or self.met is None:
+            self.now = torch.zeros(self.sums.shape, dtype=torch.uint8, device=logits.device)
+            self.met = torch.zeros(len(self.sums), dtype=torch.uint8, device=logits.device)
+        self.now, self.met = self.now.to(logits.device), self.met.to(logits.device)
+        p = logits[:, 0].float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(1)
+        self.now[index] = (255 * p).round().to(torch.uint8)
+        self.met[index] = 1
+
+    def average(self, row: int) -> np.ndarray:
+        """The averaged prediction of a row, float32 of `shape`, 0..1; NaN before the first one."""
+        with np.errstate(invalid="ignore"):
+            return (self.sums[row] / np.float32(255 * self.counts[row])).astype(np.float32)
+
+    def fold(self, fabric: Any) -> None:
+        """End an epoch: add what all processes have noted."""
+        if self.now is None or self.met is None:
+            return
+        for first in range(0, len(self.sums), CHUNK):
+            rows = slice(first, first + CHUNK)
+            met, added = self.met[rows].int(), self.now[rows].int()
+            added = (added * met.view(-1, *[1] * (added.dim() - 1)))
+            met, added = (each.cpu().numpy() for each in over_processes(fabric, (met, added), "sum"))
+            fits = self.counts[rows] + met <= MOST
+            self.sums[rows][fits] += added[fits].astype(np.uint16)
+            self.counts[rows][fits] += met[fits]
+        self.now = self.met = None
+
+    def state_dict(self) -> dict:
+        """All that changes, as tensors on the CPU."""
+        return {"sums": torch.from_numpy(self.sums), "counts": torch.from_numpy(self.counts),
+                "now": None if self.now is None else self.now.cpu(), "met": None if self.met is None else self.met.cpu()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what `state_dict` gave; a ValueError if it is of other rows or sizes."""
+        refuse_other_shape(self.sums, state["sums"])
+        self.sums, self.counts = state["sums"].numpy(), state["counts"].numpy()
+        self.now, self.met = state["now"], state["met"]
+
+
+def refuse_other_shape(own: Any, saved: Any) -> None:
+    """Raise ValueError if what was saved has another shape."""
+    if tuple(own.shape) != tuple(saved.shape):
+        raise ValueError(f"its memory is of shape {tuple(saved.shape)}, this run's of {tuple(own.shape)}")
+
+
+class OwnMemory:
+    """Scores and averaged predictions of all rows, and the weights that the scores give.
+
+    Args:
+        rows: N.
+        shape: of a row's probabilities, see `AveragedPredictions`; None = none are kept.
+        from_epoch: the first epoch with weights and the first whose predictions count.
+        change: a control: changes the weights of all rows, float (N,) -> (N,).
+        say: function that tells the user a sentence.
+        origin: of the run that this one follows, a text; a run must go on after the same one.
+    """
+
+    def __init__(self, rows: int, shape: Sequence[int] | None, from_epoch: int,
+                 change: Callable[[np.ndarray], np.ndarray] | None = None, say: Callable[[str], None] = print,
+                 origin: str = "") -> None:
+        self.scores, self.from_epoch, self.change, self.say, self.origin = RunningScores(rows), from_epoch, change, say, origin
+        self.predictions = AveragedPredictions(rows, shape) if shape else None
+        self.current: tuple[int, Tensor] | None = None  # epoch and its weights, float32 (N,)
+        self.said = ""
+
+    def note(self, index: Tensor, scores: Tensor, logits: Tensor, epoch: int) -> None:
+        """Take note of a batch: rows (B,), scores (B,), logits (B, 1 or C, H, W)."""
+        self.scores.note(index, scores)
+        if self.predictions and epoch >= self.from_epoch:
+            self.predictions.note(index, logits)
+
+    def weights(self, epoch: int, device: torch.device) -> Tensor:
+        """Weights of all rows in an epoch, float32 (N,), by the scores of the epochs before it; 1 before `from_epoch`."""
+        if self.current is None or self.current[0] != epoch:
+            found = self.judged() if epoch >= self.from_epoch else np.ones(len(self.scores.sums))
+            self.current = epoch, torch.tensor(found, dtype=torch.float32, device=device)
+        return self.current[1]
+
+    def judged(self) -> np.ndarray:
+        """Weights of all rows by all scores so far, float (N,); tells once why all are 1."""
+        weights, reason = own_weights(self.scores.means())
+        if reason and reason != self.said:
+            self.say(f"own weights: all are 1, since {reason}")
+            self.said = reason
+        return self.change(weights) if self.change else weights
+
+    def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
+        """End an epoch, see `engine.loop`; returns its mean score for the log."""
+        self.scores.fold(fabric)
+        if self.predictions:
+            self.predictions.fold(fabric)
+        return {"own_score": float(np.nanmean(self.scores.means()))}
+
+    def state_dict(self) -> dict:
+        """All that changes; the weights follow from it."""
+        return {"scores": self.scores.state_dict(), "origin": self.origin,
+                "predictions": self.predictions.state_dict() if self.predictions else None}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what `state_dict` gave; a ValueError if it is not of this run."""
+        if state["origin"] != self.origin:
+            raise ValueError("the run named by --after is not the one that it followed")
+        self.scores.load_state_dict(state["scores"])
+        if self.predictions:
+            self.predictions.load_state_dict(state["predictions"])
+        self.current = None

@@ -1,0 +1,246 @@
+"""A training with own weights as a whole: its flags, its memory, and the run that it follows (--after).
+
+Legend: N training rows, D doubted ones among them, B samples of a batch, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cli.command_line import nonnegative_int
+from cli.files import UserError, progress, read_json, write_rows
+from cli.lazy import torch
+from cli.machine import free_memory, usable_cores
+from data.pictures import read_mask, resize_labels
+from engine import checkpoint, run_folder
+from engine.loaders import local_processes
+from engine.lock import is_first_process
+from engine.own_memory import AveragedPredictions, OwnMemory
+from engine.task import SEGMENTATION, check_files
+from utils.losses import training_losses
+from utils.own_scores import DOUBTED, learnt_mask
+from utils.weighting import levelled, shuffled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCRIPT = "train_with_own_weight.py"
+SHARED = ("size", "num_classes", "theta")  # flags that a run and the one that it follows must have in common
+
+
+def add_own_flags(parser: ArgumentParser) -> None:
+    """--from-epoch, --after, --scores-only, --shuffle-weights, --mean-weights."""
+    parser.add_argument("--from-epoch", type=nonnegative_int, metavar="E", help="first epoch with weights, from 0 "
+                        "(default: after 3 of 10 epochs)")
+    parser.add_argument("--after", metavar="RUN", help="a further pass: folder of a finished run of this script on these rows")
+    parser.add_argument("--scores-only", action="store_true", help="keep no averaged predictions; no run can follow by --after")
+    controls = parser.add_mutually_exclusive_group()
+    controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
+    controls.add_argument("--mean-weights", action="store_true", help="control: each row gets the mean of all weights")
+
+
+def complete(args: Namespace) -> None:
+    """Set --from-epoch.
+
+    Raises:
+        UserError: flags that contradict one another.
+    """
+    if args.after and args.augment:
+        raise UserError("--augment goes without --after: the masks that a further pass corrects lie where the picture was not "
+                        "moved; train the further pass without it")
+    if args.after and args.from_epoch:
+        raise UserError("--from-epoch goes without --after: a further pass has its weights from the start")
+    if args.from_epoch is None:
+        args.from_epoch = 0 if args.after else max(1, round(0.3 * args.epochs))
+    elif args.from_epoch == 0 and not args.after:
+        raise UserError("--from-epoch 0: there are no scores before the first epoch; pass 1 or more")
+    elif args.from_epoch >= args.epochs:
+        raise UserError(f"--from-epoch {args.from_epoch}: no epoch would have weights, there are {args.epochs}, counted from 0")
+
+
+class OwnRun:
+    """What `engine.loop.run` needs of a training with own weights.
+
+    Args:
+        args: the flags, see `complete`.
+
+    It is a memory of the loop; `task` is segmentation whose losses are those of the corrected masks. `memory` and, in a further
+    pass, `corrected` are there once the rows are checked.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+        self.task = dataclasses.replace(SEGMENTATION, check=self.open, losses=self.losses)
+        self.corrected: CorrectedMasks | None = None
+        self.memory: Any = None  # an OwnMemory
+
+    def open(self, args: Namespace, splits: dict[str, pd.DataFrame]) -> None:
+        """Check the files and --after, and make the memory; `Task.check`."""
+        rows = splits["train"]
+        before = earlier_run(args, rows) if args.after else None
+        check_files(args, splits)
+        shape = None if args.scores_only or args.augment else shape_of(args)
+        if shape:
+            check_memory(args, len(rows), shape)
+        say = print if is_first_process() else no_word
+        origin = run_folder.file_digest(Path(args.after, "last.ckpt")) if args.after else ""
+        self.memory = OwnMemory(len(rows), shape, args.from_epoch, control_of(args), say, origin)
+        if before is not None:
+            self.memory.scores.load_state_dict(before["scores"])
+            self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
+            say(f"--after {args.after}: {len(self.corrected.learnt)} of {len(rows)} masks are doubted"
+                + (" and moved to where its predictions make them most likely" if args.num_classes == 2 else ""))
+
+    def losses(self, output: Any, batch: dict, pixel_weights: Tensor | None = None) -> Tensor:
+        """`Task.losses`, of the masks that are learnt."""
+        mask = self.corrected.masks(batch) if self.corrected else batch["mask"]
+        return training_losses(output, mask, pixel_weights)
+
+    def state_dict(self) -> dict:
+        """See `OwnMemory`."""
+        return self.memory.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """See `OwnMemory`."""
+        self.memory.load_state_dict(state)
+
+    def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
+        """See `OwnMemory`."""
+        return self.memory.after_epoch(fabric, state, stop)
+
+    def facts(self, rows: pd.DataFrame) -> dict:
+        """What result.json says of the last weights of the training rows."""
+        return {"weights": run_folder.found_by(rows.assign(weight=self.memory.judged()))}
+
+    def write_weights(self) -> None:
+        """Leave the last weights of a finished run as weights.csv in its folder, unless they are there."""
+        folder = Path(self.args.out_dir, self.args.name)
+        if not is_first_process() or (folder / "weights.csv").exists():
+            return
+        rows = SEGMENTATION.rows(self.args)["train"]
+        memory = OwnMemory(len(rows), None, 0, control_of(self.args), no_word)
+        memory.scores.load_state_dict(checkpoint.load(folder / "last.ckpt")["memory"]["scores"])
+        write_rows(folder / "weights.csv", rows.assign(weight=memory.judged()), "weight",
+                   *["iterations"] * ("iterations" in rows))
+
+
+def no_word(*words: object) -> None:
+    """Say nothing."""
+
+
+def control_of(args: Namespace) -> Callable[[np.ndarray], np.ndarray] | None:
+    """How a control changes the weights of all rows; None: it is none."""
+    return partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
+
+
+def shape_of(args: Namespace) -> tuple[int, ...]:
+    """The shape of a row's averaged prediction: (H, W), or (C, H, W) of more than two classes."""
+    return (args.num_classes, *args.size) if args.num_classes > 2 else tuple(args.size)
+
+
+def check_memory(args: Namespace, rows: int, shape: Iterable[int]) -> None:
+    """Print how much memory the averaged predictions take.
+
+    Raises:
+        UserError: that is more than the free memory.
+    """
+    values = rows * int(np.prod(list(shape))) * local_processes()
+    needed, free = values * AveragedPredictions.BYTES / 2**30, free_memory() / 2**30
+    what = f"averaged predictions of {rows} masks of {args.size[0]}x{args.size[1]}, {args.num_classes} classes"
+    if needed > free:
+        raise UserError(f"{what} take {needed:.2f} GiB, {free:.2f} GiB are free; pass --scores-only, which keeps none, so that "
+                        "no run can follow by --after, or choose a smaller --size")
+    if is_first_process():
+        print(f"own weights: {what} take {values * 3 / 2**30:.2f} GiB, and up to {needed:.2f} GiB while they are saved")
+
+
+# --- a further pass ---------------------------------------------------------------------------------------------
+
+
+def earlier_run(args: Namespace, rows: pd.DataFrame) -> dict:
+    """The memory of the run that --after names, as `OwnMemory.state_dict` gave it.
+
+    Raises:
+        UserError: it is not a finished run of this script, or one of other rows, size, classes or tolerance, or it kept no
+            predictions.
+    """
+    folder, after = Path(args.after), f"--after {args.after}"
+    if folder.resolve() == Path(args.out_dir, args.name).resolve():
+        raise UserError(f"{after}: is the folder of this run itself; choose another --name")
+    if not (folder / "result.json").is_file():
+        raise UserError(f"{after}: not the folder of a finished run, it has no result.json; let it end first, with --resume")
+    before = read_json(folder / "args.json", "rows", *SHARED)
+    if "from_epoch" not in before:
+        raise UserError(f"{after}: not a run of {SCRIPT}; name one of those")
+    for flag in SHARED:
+        if before[flag] != getattr(args, flag):
+            then, now = (" ".join(map(str, each)) if isinstance(each, list) else each
+                         for each in (before[flag], getattr(args, flag)))
+            name = flag.replace("_", "-")
+            raise UserError(f"{after}: was trained with --{name} {then}, this run has {now}; pass --{name} {then}")
+    if before["rows"]["train"]["digest"] != run_folder.digest(rows):
+        raise UserError(f"{after}: was trained on other rows or files than {args.train_csv} holds now; pass the CSV of its own "
+                        f"training, {before['train_csv']}")
+    memory = checkpoint.load(folder / "last.ckpt").get("memory") or {}
+    if not memory.get("predictions") or not memory["predictions"]["counts"].any():
+        raise UserError(f"{after}: has kept no averaged predictions; train it without --scores-only and --augment")
+    return memory
+
+
+class CorrectedMasks:
+    """What a further pass learns: doubted masks as `learnt_mask` gives them, all others as they are.
+
+    Args:
+        rows: of training.
+        args: `size` and `num_classes`.
+        weights: float (N,), of the rows, by the earlier scores.
+        predictions: the earlier run's, as `AveragedPredictions.state_dict` gave them.
+    """
+
+    def __init__(self, rows: pd.DataFrame, args: Namespace, weights: np.ndarray, predictions: dict) -> None:
+        averages = AveragedPredictions(len(rows), shape_of(args))
+        averages.load_state_dict(predictions)
+        doubted = np.flatnonzero((weights < DOUBTED) & (averages.counts > 0))
+
+        def correct(row: int) -> tuple[np.ndarray, np.ndarray]:
+            mask = resize_labels(read_mask(rows["mask"].iloc[row], args.num_classes), tuple(args.size))
+            return learnt_mask(mask, averages.average(row))
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            found = list(progress(pool.map(correct, doubted), "correcting", len(doubted), "mask"))
+        self.place = torch.full((len(rows),), -1)  # of each row in the next two, -1 = not doubted
+        self.place[doubted] = torch.arange(len(doubted))
+        empty = np.zeros((0, *args.size))
+        self.learnt = torch.from_numpy(np.array([each for each, _ in found] or empty, np.uint8))  # (D, H, W)
+        self.counted = torch.from_numpy(np.array([each for _, each in found] or empty, bool))  # (D, H, W)
+
+    def masks(self, batch: dict) -> Tensor:
+        """The masks (B, H, W) that a batch learns, int64."""
+        self._follow(batch["mask"].device)
+        return self._chosen(batch, self.learnt, batch["mask"])
+
+    def pixel_weights(self, batch: dict) -> Tensor:
+        """1 for the pixels that count, else 0; float32 (B, H, W)."""
+        self._follow(batch["mask"].device)
+        return self._chosen(batch, self.counted, torch.ones_like(batch["mask"])).float()
+
+    def _follow(self, device: torch.device) -> None:
+        """Move to the device of the batches."""
+        if self.place.device != device:
+            self.place, self.learnt, self.counted = (each.to(device) for each in (self.place, self.learnt, self.counted))
+
+    def _chosen(self, batch: dict, corrected: Tensor, others: Tensor) -> Tensor:
+        """`corrected` for the doubted rows of a batch, `others` (B, H, W) for the rest."""
+        if not len(corrected):
+            return others
+        place = self.place[batch["index"]]
+        return torch.where((place >= 0)[:, None, None], corrected[place.clamp(min=0)].to(others.dtype), others)

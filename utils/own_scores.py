@@ -1,0 +1,97 @@
+"""Own weights: a student's scores, averaged over time, tell doubted annotations; and what a further pass learns of those.
+
+While a network trains, it fits annotations that agree with one another earlier than wrong ones. So the mean over the epochs of
+how well each prediction, at its own step, agrees with its annotation ranks the annotations, without a teacher.
+
+Legend: N rows, C classes, H x W pixels; a mask is uint8 (H, W), 0..C-1, 255 = ignored; probabilities lie in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from data import IGNORE_INDEX
+from utils.judge import weakness
+from utils.weighting import sharpened
+
+TOLERANCE = 2 / 3  # of theta, in the scores: a smaller one finds coarse masks better (docs/results)
+DOUBTED = 0.5  # a mask of a lower weight is doubted
+SURE = 0.98  # probabilities count as SURE at most and 1 - SURE at least, so that few pixels cannot outvote many
+REACH = 0.045  # how far a doubted outline may move either way, as a share of the picture's diagonal
+STEPS = 16  # levels each way
+
+
+def own_tolerance(theta: float) -> float:
+    """The tolerance of the student's scores: two thirds of theta; at least 1 px where theta is in pixels, see `pixels`."""
+    return max(1.0, TOLERANCE * theta) if theta >= 1 else TOLERANCE * theta
+
+
+def own_weights(means: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """The weights of all rows by their mean scores, and the reason, as text, where all are 1.
+
+    Args:
+        means: float (N,), in 0..1; NaN = no score yet.
+
+    Returns:
+        (float (N,) in 0..1, `sharpened` scores, 1 for a row without one; reason or None)
+    """
+    weights, known = np.ones(len(means)), ~np.isnan(means)
+    if known.any():
+        weights[known] = sharpened(means[known].astype(float))
+    few = weakness(None, weights)
+    if few or (weights == 1).all():
+        return np.ones(len(means)), few or "the scores form one group: no mask stands out as coarse"
+    return weights, None
+
+
+def signed_distance(inside: np.ndarray) -> np.ndarray:
+    """Distance in px to the nearest pixel of the other kind, float32 (H, W): positive inside, negative outside.
+
+    Args:
+        inside: bool (H, W).
+    """
+    within, without = (cv2.distanceTransform(each.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+                       for each in (inside, ~inside))
+    return within - without
+
+
+def likely_level_set(inside: np.ndarray, probability: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """The region moved inwards or outwards to where it is most likely, bool (H, W); its shape stays the annotator's.
+
+    Of the regions {signed distance > t} it is the one with the largest sum of log(p / (1 - p)) over its pixels: the likeliest
+    one, if pixels were independent. Of equally likely ones the least moved; t reaches from -REACH to REACH of the diagonal.
+
+    Args:
+        inside: bool (H, W).
+        probability: float (H, W), that a pixel is inside.
+        valid: bool (H, W), pixels that count; default: all.
+    """
+    distance = signed_distance(inside)
+    odds = np.clip(probability, 1 - SURE, SURE).astype(float)
+    odds = np.log(odds / (1 - odds)) * (1 if valid is None else valid)
+    step = round(REACH * math.hypot(*inside.shape) / STEPS, 1) or REACH
+    levels = np.arange(-STEPS, STEPS + 1) * step
+    # the sum over {distance > t}: of all pixels in bins above t
+    sums = np.bincount(np.searchsorted(levels, distance.ravel(), side="left"), odds.ravel(), len(levels) + 1)
+    likelihood = sums[::-1].cumsum()[::-1][1:]  # (levels,)
+    best = np.flatnonzero(likelihood >= likelihood.max() - 1e-9)
+    return distance > levels[best[np.abs(levels[best]).argmin()]]
+
+
+def learnt_mask(mask: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a further pass learns of a doubted mask, and which of its pixels count: (uint8 (H, W), bool (H, W)).
+
+    A binary mask is moved to its most likely level set, and counts where that and the average agree. One of more classes stays
+    as it is, and counts where it is the average's most probable class. Ignored pixels stay ignored.
+
+    Args:
+        average: float, the averaged prediction: binary (H, W), of the foreground; else (C, H, W).
+    """
+    if average.ndim == 3:
+        return mask, mask == average.argmax(0)
+    valid = mask != IGNORE_INDEX
+    moved = likely_level_set(mask == 1, average, valid)
+    return np.where(valid, moved, mask).astype(np.uint8), moved == (average > 0.5)
