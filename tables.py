@@ -12,10 +12,10 @@ added to the training masks; where train_truth.csv lies beside them (really coar
 pictures) they are taken as they are. Runs are kept in --out/NAME and shared by all tables: finished ones are skipped,
 interrupted ones continue, and runs with other flags or files are refused: pass another --name. A table ends in
 --out/NAME/TABLE: table.md, table.csv, table.json, report.html and figures (see report.py), laid out like the paper's (its
-figures beside ours where the data set is the paper's, from prepare_supervisely.py or prepare_cityscapes.py), then each row's
-difference to the baseline of its own network and the share of the gap to clean masks that it recovers. Every row is the last
-epoch, since coarse validation masks choose a bad one. Flags that are not listed go to every training (e.g. --precision
-bf16-mixed).
+figures beside ours where the data set is the paper's, from prepare_supervisely.py or prepare_cityscapes.py), with what each row
+costs in trainings of one network, those of its teachers and earlier passes included; then each row's difference to the baseline
+of its own network and the share of the gap to clean masks that it recovers. Every row is the last epoch, since coarse
+validation masks choose a bad one. Flags that are not listed go to every training (e.g. --precision bf16-mixed).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from engine import lock
 from engine.run_folder import inside
 from models import NAMES
 from reports import comparison
-from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags
+from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags, trainings
 from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
@@ -71,6 +71,10 @@ def layout(content: dict) -> str:
     spread, compared = comparison.spread_title("", rows), comparison.compared_in(rows)
     titles = [" / ".join(title + spread for title in compared.values()) + ", %"]
     lines = [[title] for _, title in content["rows"]]
+    cost = content.get("cost")  # missing in older ones
+    if cost:
+        titles.append("cost, trainings")
+        lines = [[title, str(cost[name])] for name, title in content["rows"]]
     for its_share in content["shares"]:
         ours, papers = [], []
         for name, _ in content["rows"]:
@@ -113,7 +117,7 @@ def make_table(table: str, args: argparse.Namespace, jobs: Jobs) -> None:
     content = {"table": table, "rows": [(row.name, row.title) for row in TABLES[table][1] if row.name in shown],
                "shares": [1 if each == DRAWN else each for each in shares_of(table, args)],
                "data_set": prepared_data_set(args.splits), "classes": legend.names, "baseline": "noisy", "clean": "clean",
-               **packed(results)}
+               "cost": {name: trainings(job) for (name, _, _), job in jobs.items()}, **packed(results)}
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
     text = table_text(content)

@@ -14,9 +14,10 @@ from cli.files import UserError
 from data.rows import read_rows
 from engine import run_folder
 from engine.flags import train_parser
-from reports.plan import ROOT, Job, named_files
+from reports.plan import ROOT, Job, named_files, with_needs
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
+OWN = "train_with_own_weight.py"
 WEIGHING = (TEACHER, KD)  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
@@ -128,11 +129,17 @@ class Cell:
         return [f"--model{suffix}", model, f"--encoder{suffix}", self.settings.encoder,
                 f"--encoder-weights{suffix}", self.settings.encoder_weights]
 
-    def _training(self, result: str, script: str, annotations: Job, *flags: object) -> Job:
-        """A training on the CSV that the job `annotations` makes; a job. The folder of `result` names the run."""
+    def _training(self, result: str, script: str, annotations: Job, *flags: object, after: Job | None = None) -> Job:
+        """A training on the CSV that the job `annotations` makes; a job. The folder of `result` names the run.
+
+        Args:
+            after: the job whose run it follows (--after).
+        """
         needs, valid = [annotations], []
         if self.validated:
             needs, valid = [annotations, self.valid], ["--valid_csv", self.valid.result]
+        if after:
+            needs, flags = [*needs, after], ("--after", after.result.parent, *flags)
         weighs = "--weighted" in flags or script in WEIGHING
         judge = ["--weak-judge", "use"] * (weighs and self.settings.weak_judge == "use")
         return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags, *judge,
@@ -165,16 +172,29 @@ class Cell:
         return self._job(out, [self.noisy], "utils/get_weight.py", "--csv", self.noisy.result, "--known", weight,
                          "--out", self.home / out, "--overwrite")
 
-    def student(self, name: str, script: str, annotations: Job, *flags: object, model: str | None = "smp_unet") -> Job:
+    def student(self, name: str, script: str, annotations: Job, *flags: object, model: str | None = "smp_unet",
+                after: Job | None = None) -> Job:
         """A training and its test; a job.
 
         Args:
             annotations: the job that makes the CSV.
             model: None for two networks, U-Net and DeepLabv3+ (paper, section 4).
+            after: see `_training`.
         """
         networks = self._network(model) if model else [*self._network("smp_unet", "-a"), *self._network("deeplabv3plus", "-b")]
         return self._training(f"{name}/result.json", script, annotations, "--test_csv", self.settings.splits / "test.csv",
-                              *networks, *flags)
+                              *networks, *flags, after=after)
+
+
+def trainings(job: Job) -> int:
+    """What a job costs with all that it needs, in trainings of one network on all rows: out-of-fold teachers, each of which
+    leaves out its fold, cost one less than there are folds, and a pair of networks costs two."""
+    def cost(one: Job) -> int:
+        if "--folds" in one.command:
+            return max(1, int(one.command[one.command.index("--folds") + 1]) - 1)
+        return ("--train_csv" in one.command) + ("--model-a" in one.command)
+
+    return sum(map(cost, with_needs([job])))
 
 
 @lru_cache

@@ -2,7 +2,8 @@
 
 The content of a table.json is a dict of `classes` (names), `baseline` and `clean` (names of runs, see `comparison.compare`),
 `machine`, `args` and `runs` (see `packed`), `weights` (see `weight_summaries`), and `recommended` (name of runs, see
-`verdict.verdict`), which may be missing.
+`verdict.verdict`), which may be missing. Those of `tables.py` have more, see there: `table`, `rows`, `shares`, `data_set`, and
+`cost` (name of a row -> trainings of one network), missing in older ones.
 """
 
 import os

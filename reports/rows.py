@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from reports.experiment import DRAWN, KD, PLAIN, TEACHER, Cell
+from reports.experiment import DRAWN, KD, OWN, PLAIN, TEACHER, Cell
 from reports.plan import Job
 
 Plan = Callable[[Cell], Job]
@@ -127,6 +127,22 @@ def pixel_row(name: str, title: str, *flags: str, role: Role = Role.METHOD, on_c
     return Row(name, title, job, role, on_clean=on_clean)
 
 
+def own_row(name: str, title: str, earlier: Row | None = None, *flags: str, role: Role = Role.METHOD) -> Row:
+    """A row by the student's own scores; a further pass follows the run of the row `earlier`."""
+    def job(cell: Cell) -> Job:
+        return cell.student(name, OWN, cell.noisy, *flags, after=earlier.job(cell) if earlier else None)
+
+    return Row(name, title, job, role, on_clean=role is Role.METHOD)
+
+
+def own_controls(row: Row, earlier: Row | None = None) -> list[Row]:
+    """Two controls of the last pass of a row of `own_row`: the weights of other masks, and their mean for all."""
+    return [own_row(f"{row.name}_shuffled", f"control: {row.name} by weights of other masks", earlier, "--shuffle-weights",
+                    role=Role.CONTROL),
+            own_row(f"{row.name}_constant", f"control: {row.name} by the mean weight everywhere", earlier, "--mean-weights",
+                    role=Role.CONTROL)]
+
+
 def sharp_weights(cell: Cell) -> Job:
     """The weights of the option beyond the paper: sharpened BF of second-round teachers."""
     return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
@@ -140,10 +156,14 @@ NLKD = teacher_row("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD, on_clean=Tr
 SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
             lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)), on_clean=True)
 PIXELS = pixel_row("pixels", "beyond the paper: the same, by pixels", on_clean=True)
-BEYOND = [SHARP, PIXELS]
+OWN1 = own_row("own", "beyond the paper: own weight, one run")
+OWN2 = own_row("own2", "beyond the paper: own weight, second pass", OWN1)
+OWN3 = own_row("own3", "beyond the paper: own weight, third pass", OWN2)
+BEYOND = [SHARP, PIXELS, OWN1, OWN2, OWN3]
 ORACLE = oracle_row("oracle", "control: told which masks are noisy, drops them", 0, Role.CONTROL)
 CONTROLS = [*weight_controls(sharp_weights), ORACLE,
-            pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role=Role.CONTROL)]
+            pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role=Role.CONTROL),
+            *own_controls(OWN1), *own_controls(OWN3, OWN2)]
 
 TABLES: dict[str, tuple[str, list[Row]]] = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
