@@ -3,7 +3,8 @@
     W = lambda * w_student + (1 - lambda) * w_teacher                    (paper, eq. 6; Table 2, "reweight + KD")
 
 w_teacher is the weight in the CSV. w_student is the score of the student's current prediction at every step, by the metric
-that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grows to --lambda-max in the last one.
+that scored the CSV. lambda is 0 for --lambda-warmup epochs and then grows to --lambda-max in the last one. Beyond the paper,
+--student running takes the mean of a row's scores over the epochs so far: a single late score hardly tells good masks from bad.
 
     python train_with_KDweight.py --train_csv data/csv/train_noisy_60_PointRend_weight_bmscore.csv \\
         --valid_csv data/csv/valid_noisy_60.csv --test_csv data/csv/test.csv \\
@@ -17,20 +18,24 @@ the paper; with --keep-loss-size it does not.
 from functools import partial
 
 from cli.command_line import command_line, nonnegative_int, share
-from data.rows import read_header
+from data.rows import read_header, read_rows
 from engine.flags import add_weight_flags, metric_of, train_parser
 from engine.loop import run
+from engine.own_memory import RunningScores
 from utils.agreement import METRICS, agreement, hard_labels
 from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, lambda_at, mix, scaled
 
 
-def weigh(args, logits, batch, epoch):
-    """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,)."""
+def weigh(args, logits, batch, epoch, scores=None):
+    """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,); `scores` remembers the student's, see --student."""
     share_of_student = lambda_at(epoch, args.epochs, args.lambda_warmup, args.lambda_max)
     weights = batch["weight"]
-    if share_of_student:
+    if share_of_student or scores:
         student = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, args.metric, args.theta)
+        if scores:
+            scores.note(batch["index"], student)
+            student = scores.running(batch["index"])
         weights = mix(student, weights, share_of_student)
     return [floored(weights, args.min_weight)]
 
@@ -40,13 +45,17 @@ def main():
     parser.add_argument("--metric", choices=METRICS, help="metric that scored the CSV (default: from its JSON or its name)")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")
     parser.add_argument("--lambda-max", type=share, default=0.5, help="the student's share in the last epoch")
+    parser.add_argument("--student", choices=("now", "running"), default="now",
+                        help="the student's weight: its score at this step, or the mean of its scores over the epochs so far")
     add_weight_flags(parser)
     args = parser.parse_args()
     read_header(args.train_csv, needs_weights=True)  # refuse a CSV without weights before metric_of asks for its metric
     args.metric = metric_of(args)
     print(f"the student is scored by {args.metric}, as {args.train_csv} was")
     check_weights(args)
-    run(args, scaled(partial(weigh, args), loss_scale(args)), needs_weights=True)
+    scores = RunningScores(len(read_rows(args.train_csv))) if args.student == "running" else None
+    run(args, scaled(partial(weigh, args, scores=scores), loss_scale(args)), needs_weights=True, memory=scores,
+        after_epoch=scores and scores.after_epoch)
 
 
 if __name__ == "__main__":

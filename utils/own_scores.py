@@ -58,6 +58,21 @@ def signed_distance(inside: np.ndarray) -> np.ndarray:
     return within - without
 
 
+def labelled_throughout(mask: np.ndarray) -> np.ndarray:
+    """A mask whose ignored pixels have the label of the nearest pixel that has one, uint8 (H, W); unchanged if none has.
+
+    Else the edge of an ignored region would count as an outline.
+    """
+    ignored = mask == IGNORE_INDEX
+    if not ignored.any() or ignored.all():
+        return mask
+    _, nearest = cv2.distanceTransformWithLabels(ignored.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                                 labelType=cv2.DIST_LABEL_PIXEL)
+    label_of = np.zeros(nearest.max() + 1, np.uint8)
+    label_of[nearest[~ignored]] = mask[~ignored]
+    return label_of[nearest]
+
+
 def likely_level_set(inside: np.ndarray, probability: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """The region moved inwards or outwards to where it is most likely, bool (H, W); its shape stays the annotator's.
 
@@ -93,5 +108,5 @@ def learnt_mask(mask: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.n
     if average.ndim == 3:
         return mask, mask == average.argmax(0)
     valid = mask != IGNORE_INDEX
-    moved = likely_level_set(mask == 1, average, valid)
+    moved = likely_level_set(labelled_throughout(mask) == 1, average, valid)
     return np.where(valid, moved, mask).astype(np.uint8), moved == (average > 0.5)
