@@ -66,6 +66,11 @@ class Cell:
         """Folder of the cell's runs."""
         return self.settings.home / self.noise / f"seed{self.seed}"
 
+    @property
+    def clean_home(self) -> Path:
+        """Folder of the runs on true labels, which are the same for each type of noise."""
+        return self.settings.home / "true" / f"seed{self.seed}"
+
     def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
         words, root = [str(word) for word in command], self.settings.home
         log = root / "logs" / ("_".join(result.relative_to(root).with_suffix("").parts) + ".out")
@@ -91,8 +96,8 @@ class Cell:
         return [self._job(self.csv, [digits], "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
                           "--seed", self.seed, "--out", self.csv, "--overwrite")]
 
-    def _split(self, name: str, csv: Path) -> Job:
-        out = self.home / "csv" / name
+    def _split(self, home: Path, csv: Path) -> Job:
+        out = home / "csv"
         return self._job(out / "train.csv", self.labels, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
                          self.settings.val_ratio, "--seed", self.seed, "--out", out, "--overwrite")
 
@@ -108,12 +113,13 @@ class Cell:
     def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:
         """A training by one of the scripts at the top; a job."""
         settings, needs, train = self.settings, self.labels, csv
+        home = self.clean_home if csv == self.truth else self.home
         valid: list[object] = []
         if settings.val_ratio:
-            split = self._split("true" if csv == self.truth else "given", csv)
+            split = self._split(home, csv)
             needs, train, valid = [split], split.result, ["--valid_csv", split.result.with_name("valid.csv")]
-        return self._job(self.home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
-                         self.folder / "test.csv", "--name", name, "--out-dir", self.home, *flags, "--epochs", settings.epochs,
+        return self._job(home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
+                         self.folder / "test.csv", "--name", name, "--out-dir", home, *flags, "--epochs", settings.epochs,
                          "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
 
     def _blind(self, name: str, *flags: object) -> Job:
