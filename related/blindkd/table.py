@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--data", metavar="DIR", help="folder of train_NOISE.csv, train_clean.csv, test.csv (default: digits)")
-    parser.add_argument("--noise", nargs="+", default=["worst", "aggre", "rand1"], help="of digits: worst, rand1, aggre, symmetric; else a "
-                                                                      "train_NOISE.csv of --data each")
+    parser.add_argument("--noise", nargs="+", default=["worst", "aggre", "rand1"],
+                        help="of digits: worst, rand1, aggre, symmetric; else a train_NOISE.csv of --data each")
     parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), default=list(TITLES))
     parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
