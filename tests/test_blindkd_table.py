@@ -78,6 +78,8 @@ def test_what_cannot_be_planned_is_refused(tmp_path):
         cell.job("co_teaching")
     assert "--forget-rate 0.3" in words(Cell(settings(tmp_path / "home", data=str(tmp_path), forget_rate=0.3), "odd", 0,
                                              {}).job("co_teaching"))
+    with pytest.raises(UserError, match="--noise bogus: digits get worst, aggre, rand1, symmetric"):
+        Cell(settings(tmp_path / "home"), "bogus", 0, {}).job("ce")
     with pytest.raises(UserError, match="has no train_worst.csv; make it with data/prepare_cifar_n.py"):
         Cell(settings(tmp_path / "home", data=str(tmp_path)), "worst", 0, {}).job("ce")
 
@@ -90,7 +92,7 @@ def test_tables_by_hand():
     flags = {"precision": 0.9, "recall": 0.6, "auroc": 0.95, "below_cut_f1": 0.8, "random_f1": 0.3, "all_f1": 0.5}
     rows = {"ce": {"0": run_of(0.5, 0.7), "1": run_of(0.6, 0.8)},
             "blindkd": {"0": run_of(0.8, f1=0.7, **flags), "1": run_of(0.7, f1=0.8, **flags)}}
-    text = table.text_of({"noise": {"worst": rows}})
+    text = table.text_of({"noise": {"worst": rows}, "args": {"encoder": "pixels", "val_ratio": 0.1}})
     assert text.startswith("Noise `worst`, 2 seeds\n\n| accuracy, % |")
     # mean .55, sd .0707; differences .3 and .1: mean .2, sd .1414, t(1) = 12.706, half width 12.706 x .1414 / sqrt(2) = 1.2706
     assert "| cross-entropy (no method) | 55.0 ± 7.1 | 75.0 ± 7.1 | - | 2 |" in text
@@ -98,6 +100,28 @@ def test_tables_by_hand():
     assert "| BlindKD | 90.0 ± 0.0 | 60.0 ± 0.0 | 75.0 ± 7.1 | 95.0 ± 0.0 |" in text
     assert "| as many flags at random | - | - | 30.0 ± 0.0 | - |" in text
     assert "| every label flagged | - | - | 50.0 ± 0.0 | - |" in text
+    assert "Networks train on 90 % of the rows, the others choose the best epoch." in text and "unmasked" not in text
+
+
+def test_pairs_and_the_networks_alone_by_hand():
+    pair = {"0": run_of(0.8, f1=0.7), "1": run_of(0.7, f1=0.8)}
+    pair["0"]["accuracy"].update(teacher=0.6, student=0.9)
+    pair["1"]["accuracy"].update(teacher=0.8, student=0.9)
+    rows = {"ce": {"0": run_of(0.5), "1": run_of(0.7)}, "co_teaching": {"0": run_of(0.6), "1": run_of(0.5)},
+            "blindkd": pair, "unmasked": {"0": run_of(0.9, f1=0.6), "1": run_of(0.8, f1=0.7)}}
+    text = table.pair_table(rows)
+    assert "BlindKD - unmasked | -10.0 ± 0.0 |" in text and "F1 of wrong labels: BlindKD - unmasked | +10.0 ± 0.0 |" in text
+    assert "BlindKD - Co-teaching | +20.0 ± 0.0 |" in text
+    accuracy = table.accuracy_table(rows, "mobilenet_v2")
+    assert "| BlindKD, its teacher alone | 70.0 ± 14.1 | - | +10.0 ± 0.0 | - |" in accuracy
+    assert "| BlindKD, its student alone | 90.0 ± 0.0 | - | +30.0 ± 127.1 | - |" in accuracy
+    assert "ablation: BlindKD, unmasked, its" not in accuracy
+    assert table.title_of("features", "mobilenet_v2") == "linear classifier on frozen mobilenet_v2 features"
+
+
+def test_a_file_without_its_baseline_is_refused():
+    with pytest.raises(UserError, match="noise w: there is no row ce"):
+        table.text_of({"noise": {"w": {"blindkd": {}}}, "args": {"encoder": "pixels", "val_ratio": 0}})
 
 
 def test_flags_at_random_are_as_many_and_find_what_chance_finds(tmp_path):
@@ -128,6 +152,7 @@ def test_the_table_from_start_to_end(tmp_path, monkeypatch, capsys):
     table.main()
     printed = capsys.readouterr().out
     content = read_json(tmp_path / "digits/table.json", "noise")
+    assert content["args"]["data"] is None and content["args"]["encoder_weights"] == "none"
     assert set(content["noise"]["symmetric"]) == set(TITLES) and "| BlindKD |" in printed
     features = content["noise"]["symmetric"]["features"]["3"]
     assert features["detection"]["f1"] > 0.7 and features["accuracy"]["last"] > 0.7
