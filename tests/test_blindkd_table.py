@@ -167,7 +167,7 @@ def test_the_table_from_start_to_end(tmp_path, monkeypatch, capsys):
 
 
 def test_the_committed_table_shows_what_the_method_reaches():
-    """Digits, `worst`, 3 seeds: 10 points above cross-entropy, F1 of 0.70 and 0.1 above flagging all; random flags fail that."""
+    """Digits, `worst`: 10 points above cross-entropy, F1 of 0.70 and 0.1 above flagging all; random flags fail that."""
     content = read_json(ROOT / "docs/results/blindkd_digits.json", "noise")
     rows = content["noise"]["worst"]
     mean = {row: np.mean([each["accuracy"]["last"] for each in rows[row].values()]) for row in ("ce", "blindkd")}
