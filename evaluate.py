@@ -10,7 +10,7 @@ BF, Dice and Boundary IoU are means over its images. Of a classifier, on a CSV h
 from cli.command_line import command_line, positive_float, positive_int, side_length, tool_parser
 from cli.files import UserError, check_outputs, write_json
 from cli.lazy import torch
-from data.classification import ClassDataset, check_class_files, is_class_csv, read_class_names, read_class_rows
+from data.classification import ClassDataset, check_class_files, is_class_csv, read_class_rows
 from data.dataset import SegmentationDataset, as_it_is
 from data.rows import check_batch, check_rows, read_rows
 from engine.checkpoint import load_network
@@ -41,7 +41,8 @@ def main():
     labels = is_class_csv(args.csv)
     if labels and args.theta:
         raise UserError(f"--theta: goes with masks; {args.csv} holds class labels")
-    rows = read_class_rows(args.csv, read_class_names(args.csv)) if labels else read_rows(args.csv)
+    # labels are read by the network's classes, later
+    rows = read_class_rows(args.csv, None, needs_labels=False) if labels else read_rows(args.csv)
     if args.json:
         check_outputs([args.json], args.overwrite, [args.csv, args.checkpoint, *rows["image"], *rows.get("mask", [])])
     (evaluate_labels if labels else evaluate_masks)(args, rows)
@@ -88,7 +89,6 @@ def tell(args, text, facts):
     print(text)
     if args.json:
         write_json(args.json, {"checkpoint": args.checkpoint, "csv": args.csv, **facts})
-
 
 
 if __name__ == "__main__":

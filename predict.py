@@ -97,6 +97,5 @@ def predict_labels(args, rows):
     print(f"{len(rows)} predictions in {out}")
 
 
-
 if __name__ == "__main__":
     command_line(main)

@@ -288,6 +288,11 @@ def test_the_other_scripts_take_the_pair_as_one_network(call, drawn, tmp_path, m
     product = pair.teacher(images).softmax(1) * pair.student(images).softmax(1)
     expected = (product / product.sum(1, keepdim=True)).detach().numpy()
     np.testing.assert_allclose(found[[f"probability_{name}" for name in NAMES]].to_numpy(), expected, atol=1e-5)
+    # the predictions are a class CSV of names, without a classes.json: the network knows the names
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *command[:2], "--csv", str(tmp_path / "predictions.csv"), "--accelerator",
+                                      "cpu", "--json", str(tmp_path / "own.json")])
+    evaluate.main()
+    assert read(tmp_path / "own.json")["accuracy"] == 1
 
 
 def test_detection_by_hand(call, drawn, capsys):
@@ -474,6 +479,53 @@ def test_bad_input_is_named(call, tmp_path, script, flags, message):
     with pytest.raises(UserError, match=message):
         call(script, *flags)
     assert not (tmp_path / "results").exists()
+
+
+def test_rows_that_changed_since_the_training_are_refused(call, drawn):
+    """Other labels in the noisy CSV; the rows of both CSVs in another order; other test rows."""
+    call(training)
+    kept = {name: (drawn / name).read_text() for name in ("train_worst.csv", "train_clean.csv", "test.csv")}
+
+    def reverse(name):
+        header, *lines = kept[name].splitlines(keepends=True)
+        (drawn / name).write_text(header + "".join(reversed(lines)))
+
+    try:
+        header, first, *lines = kept["train_worst.csv"].splitlines(keepends=True)
+        other = first.replace(first.strip().split(",")[1], next(name for name in NAMES if name not in first))
+        (drawn / "train_worst.csv").write_text(header + other + "".join(lines))
+        with pytest.raises(UserError, match="train_worst.csv: its rows or pictures have changed since the training"):
+            call(detection)
+        for name in ("train_worst.csv", "train_clean.csv"):
+            reverse(name)
+        with pytest.raises(UserError, match="train_worst.csv: its rows or pictures have changed since the training"):
+            call(detection)
+        reverse("test.csv")
+        with pytest.raises(UserError, match="test.csv: its rows or pictures have changed since the training"):
+            call(learning)
+    finally:
+        for name, text in kept.items():
+            (drawn / name).write_text(text)
+    call(detection)
+    call(learning)
+
+
+def test_a_moved_run_goes_on(call):
+    folder = call(training, "--n_epoch", 2)
+    folder.parent.rename(folder.parent.with_name("kept"))
+    assert "results" not in read(folder.parents[1] / "kept" / folder.name / "args.json")
+    call(training, "--n_epoch", 2, "--resume", "--results", "kept")
+    call(detection, "--results", "kept")
+
+
+def test_a_picture_never_trains_and_validates(call, drawn):
+    text = (drawn / "train_worst.csv").read_text()
+    try:
+        (drawn / "train_worst.csv").write_text(text + "".join(text.splitlines(keepends=True)[1:]))
+        with pytest.raises(UserError, match=r"--val_ratio 0.3 of .*train_worst.csv: \d+ of its 24 images are in"):
+            call(training, "--val_ratio", 0.3)
+    finally:
+        (drawn / "train_worst.csv").write_text(text)
 
 
 @pytest.mark.parametrize("flags", [["--smooth", 2], ["--fallback", "never"], ["--alpha1", 1.5], ["--min-epoch", -1]])

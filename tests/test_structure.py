@@ -43,6 +43,13 @@ def test_scripts_never_import_one_another(path):
     assert not {name.split(".")[0] for name in imports_of(path)} & {script.stem for script in ROOT.glob("*.py")}
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("related/*/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_of_a_neighbour_never_import_one_another(path):
+    scripts = {f"{other.parent.relative_to(ROOT).as_posix().replace('/', '.')}.{other.stem}"
+               for other in ROOT.glob("related/*/*.py") if '__name__ == "__main__"' in other.read_text(encoding="utf-8")}
+    assert scripts and not imports_of(path) & scripts
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("reports/*.py")), ids=lambda path: path.name)
 def test_reports_never_import_torch(path):
     assert not {name for name in imports_of(path) if name.split(".")[0] == "torch" or name == "cli.lazy.torch"}
@@ -59,7 +66,7 @@ def test_rules_on_tensors_know_nothing_of_files(name, allowed):
 
 
 def test_every_room_says_who_lives_there():
-    for room in ROOMS:
+    for room in (*ROOMS, *ABOVE):
         assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())), room
 
 

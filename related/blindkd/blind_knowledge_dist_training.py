@@ -24,7 +24,7 @@ from engine.lock import is_first_process
 from engine.loop import run
 from related.blindkd.flags import drop_idle, run_name, training_parser
 from related.blindkd.memory import BlindDistillation, Memory
-from related.blindkd.noisy_set import beside, noisy_csv, validation_split
+from related.blindkd.noisy_set import beside, noisy_csv, split_rows, validation_split
 from related.blindkd.outputs import write_outputs
 from related.blindkd.tipping import TipRule
 
@@ -36,6 +36,7 @@ def parse() -> Namespace:
     csv = noisy_csv(args)
     args.train_csv, args.valid_csv, args.test_csv = str(csv), None, str(beside(csv, "test.csv"))
     args.out_dir, args.name, args.load = args.results, run_name(args), None
+    del args.results  # a run may be moved before it goes on
     published = args.dataset.startswith("cifar")  # the published augmentation
     args.mirror = published if args.mirror is None else args.mirror
     args.shift = 4 * published if args.shift is None else args.shift
@@ -48,14 +49,15 @@ def main() -> None:
     args = parse()
     splits = CLASSIFICATION.rows(args)
     whole = splits["train"]
-    trained, validated = validation_split(len(whole), args.val_ratio, args.seed)
-    splits["train"] = whole.iloc[trained]
-    if len(validated):
-        splits["valid"], args.valid_csv = whole.iloc[validated], args.train_csv
+    trained, _ = validation_split(len(whole), args.val_ratio, args.seed)
+    splits["train"], valid = split_rows(whole, args.train_csv, args.val_ratio, args.seed)
+    if len(valid):
+        splits["valid"], args.valid_csv = valid, args.train_csv
     else:
         print("--val_ratio 0: no rows validate, the last epoch is the one that is reported")
     task = replace(CLASSIFICATION, rows=lambda args: splits,
-                   config=lambda args, suffix: {**CLASSIFICATION.config(args, suffix), "pair": True})
+                   config=lambda args, suffix: {**CLASSIFICATION.config(args, suffix), "pair": True},
+                   cache_bytes=lambda rows, args: 2 * CLASSIFICATION.cache_bytes(rows, args))  # the whole set is scored, too
     memory = Memory(trained, len(whole), args.epochs, TipRule(args.smooth, args.min_epoch), args.fallback)
     objective = BlindDistillation(memory, [args.alpha1, args.alpha2, args.alpha3, args.alpha4], args.unmasked,
                                   args.detach_targets)

@@ -1,7 +1,7 @@
 """The commands that compare Blind Knowledge Distillation with its baselines: one noise type at one seed is a cell.
 
-Every row of a cell learns from the same rows, and those that choose an epoch choose it by the same noisy ones. Nothing is
-written while jobs are planned.
+All networks of a cell train on the same rows and choose their best epoch by the same noisy validation rows. The linear
+classifier has all of them: its own folds judge. Nothing is written while jobs are planned.
 """
 
 import argparse
@@ -18,8 +18,10 @@ SYMMETRIC = 0.4  # rate of the drawn noise of that name
 RATES = {"worst": 0.4021, "aggre": 0.0901, "rand1": 0.1723, "rand2": 0.1812, "rand3": 0.1764, "symmetric": SYMMETRIC}
 TITLES = {  # row -> what the reader sees
     "ce": "cross-entropy (no method)", "co_teaching": "Co-teaching, told the share of wrong labels",
-    "blindkd": "BlindKD", "unmasked": "ablation: BlindKD, unmasked", "features": "linear classifier on frozen features",
+    "blindkd": "BlindKD", "unmasked": "ablation: BlindKD, unmasked",
+    "features": "linear classifier on frozen {encoder} features",
     "clean": "upper bound: cross-entropy, true labels"}
+DRAWN = ("worst", "aggre", "rand1", "symmetric")  # noise that is drawn for the digits
 DETECTING = ("blindkd", "unmasked", "features")
 
 
@@ -28,12 +30,12 @@ class Cell:
     """The jobs of a noise type and a seed.
 
     Args:
-        settings: Namespace: `data`, folder of the CSVs of labels that people gave, None = digits with drawn noise; `home`,
+        settings: Namespace: `data`, folder of the CSVs of labels by people, None = digits with drawn noise; `home`,
             folder of all jobs; `model`, `size`, `shift`, `mirror`, `epochs`, `batch_size`, `lr_step`, `val_ratio`,
             `forget_rate`, `encoder`, `encoder_weights`, `features_size`.
         noise: type of noise; the CSV is train_NOISE.csv, of drawn noise train_NOISE_SEED.csv.
         seed: of the drawn noise, the split and the trainings.
-        jobs: of all cells, by their results: what two rows or cells need is one job.
+        jobs: dict of result file -> job, shared by all cells: each result is computed once.
     """
 
     settings: argparse.Namespace
@@ -43,7 +45,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Of the CSVs."""
+        """Folder of the CSVs."""
         return Path(self.settings.data or self.settings.home / "digits")
 
     @property
@@ -66,6 +68,11 @@ class Cell:
         """Folder of the cell's runs."""
         return self.settings.home / self.noise / f"seed{self.seed}"
 
+    @property
+    def clean_home(self) -> Path:
+        """Folder of the runs on true labels, which are the same for each type of noise."""
+        return self.settings.home / "true" / f"seed{self.seed}"
+
     def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
         words, root = [str(word) for word in command], self.settings.home
         log = root / "logs" / ("_".join(result.relative_to(root).with_suffix("").parts) + ".out")
@@ -74,26 +81,34 @@ class Cell:
     # --- labels -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def labels(self) -> list[Job]:
-        """The jobs that make the training CSV; none where it is there.
+    def pictures(self) -> list[Job]:
+        """The jobs that make the pictures with their true labels; none where they are there.
 
         Raises:
-            UserError: --data holds no such CSV.
+            UserError: --data lacks a CSV, or there is no such noise.
         """
+        if not self.settings.data:
+            if self.noise not in DRAWN:
+                raise UserError(f"--noise {self.noise}: digits get {', '.join(DRAWN)}; labels of your own go with --data")
+            return [self._job(self.folder / "test.csv", [], "data/make_digits.py", "--out", self.folder, "--overwrite")]
+        for path in (self.csv, self.truth, self.folder / "test.csv"):
+            if not path.is_file():
+                raise UserError(f"--data {self.folder}: has no {path.name}; make it with data/prepare_cifar_n.py, or choose "
+                                "another --noise")
+        return []
+
+    @cached_property
+    def labels(self) -> list[Job]:
+        """The jobs that make the training CSV; none where it is there."""
         if self.settings.data:
-            for path in (self.csv, self.truth, self.folder / "test.csv"):
-                if not path.is_file():
-                    raise UserError(f"--data {self.folder}: has no {path.name}; make it with data/prepare_cifar_n.py, or "
-                                    "choose another --noise")
-            return []
-        digits = self._job(self.folder / "test.csv", [], "data/make_digits.py", "--out", self.folder, "--overwrite")
+            return self.pictures
         rate = ["--rate", SYMMETRIC] if self.noise == "symmetric" else []
-        return [self._job(self.csv, [digits], "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
+        return [self._job(self.csv, self.pictures, "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
                           "--seed", self.seed, "--out", self.csv, "--overwrite")]
 
-    def _split(self, name: str, csv: Path) -> Job:
-        out = self.home / "csv" / name
-        return self._job(out / "train.csv", self.labels, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
+    def _split(self, home: Path, csv: Path, needs: list[Job]) -> Job:
+        out = home / "csv"
+        return self._job(out / "train.csv", needs, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
                          self.settings.val_ratio, "--seed", self.seed, "--out", out, "--overwrite")
 
     # --- runs ---------------------------------------------------------------------------------------------------
@@ -107,17 +122,18 @@ class Cell:
 
     def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:
         """A training by one of the scripts at the top; a job."""
-        settings, needs, train = self.settings, self.labels, csv
+        settings, train = self.settings, csv
+        home, needs = (self.clean_home, self.pictures) if csv == self.truth else (self.home, self.labels)
         valid: list[object] = []
         if settings.val_ratio:
-            split = self._split("true" if csv == self.truth else "given", csv)
+            split = self._split(home, csv, needs)
             needs, train, valid = [split], split.result, ["--valid_csv", split.result.with_name("valid.csv")]
-        return self._job(self.home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
-                         self.folder / "test.csv", "--name", name, "--out-dir", self.home, *flags, "--epochs", settings.epochs,
+        return self._job(home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
+                         self.folder / "test.csv", "--name", name, "--out-dir", home, *flags, "--epochs", settings.epochs,
                          "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
 
     def _blind(self, name: str, *flags: object) -> Job:
-        """A training of a pair, told what its scripts tell of it; the job of the last of them, detection.py."""
+        """Train a pair, then measure it with learning.py and detection.py; the last job."""
         settings, results = self.settings, self.home / name
         named = ["--dataset", self.folder.name, "--noise_path", self.csv, "--noise_type", self.kind, "--seed", self.seed,
                  "--results", results]

@@ -2,9 +2,9 @@
 
     python detection.py --dataset cifar10 --noise_type aggre --seed 42
 
-Compares detection.npy with what train_clean.csv says: a label is wrong where it differs from the true one. No other script
-reads the true labels. Leaves detection.json in the run's folder; there stand beside the flags, to compare with: the score alone
-as a ranking (AUROC), flagging all rows below the cut of the split, and flagging every row.
+Compares detection.npy with what train_clean.csv says: a label is wrong where it differs from the true one. The training and
+learning.py never read the true labels. Leaves detection.json in the run's folder. It also holds three baselines: the score
+alone as a ranking (AUROC), flagging all rows below the cut of the split, and flagging every row.
 """
 
 from pathlib import Path
@@ -15,24 +15,12 @@ from cli.command_line import command_line
 from cli.files import UserError, check_outputs, read_json, write_json
 from data.classification import read_class_rows
 from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
-from related.blindkd.noisy_set import beside
+from related.blindkd.noisy_set import beside, refuse_changed, split_rows, wrong_labels
 from related.blindkd.outputs import FACTS, finished
 from utils.ranking import auroc, precision_recall_f1
 
 
-def wrong_labels(csv: Path, clean: Path, names: list) -> np.ndarray:
-    """Whether each label of a noisy CSV differs from the true one, bool (M,).
-
-    Raises:
-        UserError: the two CSVs are not of the same pictures in the same order.
-    """
-    given, true = (read_class_rows(path, names) for path in (csv, clean))
-    if given["image"].tolist() != true["image"].tolist():
-        raise UserError(f"{clean}: other pictures, or in another order, than {csv}")
-    return (given["label"] != true["label"]).to_numpy()
-
-
-def saved(folder: Path, name: str, rows: int) -> np.ndarray:
+def load_array(folder: Path, name: str, rows: int) -> np.ndarray:
     """An array (M,) of a run; a UserError if it is missing, or of other rows."""
     path = folder / name
     try:
@@ -56,8 +44,10 @@ def main() -> None:
     csv = Path(trained["train_csv"])
     clean = beside(csv, "train_clean.csv")
     check_outputs([folder / "detection.json"], args.overwrite, [csv, clean])
+    parts = split_rows(read_class_rows(csv, trained["classes"]), csv, trained["val_ratio"], trained["seed"])
+    refuse_changed(folder, csv, dict(zip(("train", "valid"), parts)))
     wrong = wrong_labels(csv, clean, trained["classes"])
-    flags, scores = (saved(folder, f"{name}.npy", len(wrong)) for name in ("detection", "scores"))
+    flags, scores = (load_array(folder, f"{name}.npy", len(wrong)) for name in ("detection", "scores"))
     judged = read_json(folder / FACTS, "epoch", "why", "detection")
     below = scores < (judged["detection"]["cut"] if judged["detection"] else 0)
     found = precision_recall_f1(flags, wrong)

@@ -22,6 +22,7 @@ from engine.devices import start_fabric
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
 from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.noisy_set import refuse_changed
 from related.blindkd.outputs import finished
 
 BATCH = 256
@@ -55,6 +56,7 @@ def main() -> None:
     csv = trained["test_csv"]
     rows = read_class_rows(csv, trained["classes"])
     check_outputs([folder / "learning.json"], args.overwrite, [csv, *rows["image"]])
+    refuse_changed(folder, csv, {"test": rows})
     check_class_files(csv, rows)
     fabric = start_fabric(args)
     best, last = (accuracies(fabric, folder / f"{name}.ckpt", rows, worker_count(args, fabric)) for name in ("best", "last"))

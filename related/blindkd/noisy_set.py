@@ -1,16 +1,19 @@
 """Where the CSVs of a data set lie, and which of its noisy rows validate.
 
 The names are those that data/prepare_cifar_n.py and data/make_digits.py give: train_TYPE.csv for each type of noise, test.csv
-and classes.json in one folder. The true labels, train_clean.csv, are read by detection.py alone.
+and classes.json in one folder. The training and learning.py never read the true labels, train_clean.csv.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from cli.files import UserError
-from data.classification import is_class_csv
+from cli.files import UserError, read_json
+from data.classification import is_class_csv, read_class_rows
+from data.rows import check_apart
+from engine.run_folder import digest
 
 PROJECT = Path(__file__).resolve().parents[2]
 CSVS = Path("data", "csv")
@@ -62,3 +65,41 @@ def validation_split(rows: int, val_ratio: float, seed: int) -> tuple[np.ndarray
                         "another share, or 0")
     order = np.random.default_rng(seed).permutation(rows)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def split_rows(rows: pd.DataFrame, csv: Path | str, val_ratio: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that train and rows that validate, see `validation_split`.
+
+    Raises:
+        UserError: a picture that is listed twice would do both.
+    """
+    train, valid = (rows.iloc[part] for part in validation_split(len(rows), val_ratio, seed))
+    check_apart([(csv, train), (f"--val_ratio {val_ratio:g} of {csv}", valid)])
+    return train, valid
+
+
+def refuse_changed(folder: Path, csv: Path | str, splits: dict[str, pd.DataFrame]) -> None:
+    """Raise UserError unless rows are those that a run was trained or tested on.
+
+    Args:
+        folder: of the run.
+        csv: that the rows are read from, for the message.
+        splits: dict of `train`, `valid` or `test` -> rows of `read_class_rows`.
+    """
+    before = read_json(folder / "args.json", "rows")["rows"]
+    for split, rows in splits.items():
+        if len(rows) and before.get(split) != {"count": len(rows), "digest": digest(rows)}:
+            raise UserError(f"{csv}: its rows or pictures have changed since the training in {folder}; bring them back, or "
+                            "train again")
+
+
+def wrong_labels(csv: Path, clean: Path, names: list) -> np.ndarray:
+    """Whether each label of a noisy CSV differs from the true one, bool (M,).
+
+    Raises:
+        UserError: the two CSVs are not of the same pictures in the same order.
+    """
+    given, true = (read_class_rows(path, names) for path in (csv, clean))
+    if given["image"].tolist() != true["image"].tolist():
+        raise UserError(f"{clean}: other pictures, or in another order, than {csv}")
+    return (given["label"] != true["label"]).to_numpy()

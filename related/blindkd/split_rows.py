@@ -13,7 +13,7 @@ from cli.files import UserError, read_json
 from data.class_sets import NORMALISATION, class_rows, write_class_set
 from data.classification import read_class_names, read_class_rows
 from related.blindkd.flags import PUBLISHED
-from related.blindkd.noisy_set import validation_split
+from related.blindkd.noisy_set import split_rows
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     rows = read_class_rows(args.csv, names)
     if not 0 < args.val_ratio < 1:
         raise UserError(f"--val_ratio {args.val_ratio:g}: a share between 0 and 1 is needed, or there is nothing to split")
-    parts = zip(("train", "valid"), validation_split(len(rows), args.val_ratio, args.seed))
+    parts = zip(("train", "valid"), split_rows(rows, args.csv, args.val_ratio, args.seed))
     texts = names or [str(number) for number in range(int(rows["label"].max()) + 1)]
-    splits = {name: class_rows(rows["image"].iloc[part], rows["label"].iloc[part], texts) for name, part in parts}
+    splits = {name: class_rows(part["image"], part["label"], texts) for name, part in parts}
     beside = Path(args.csv).with_name(NORMALISATION)
     facts = {NORMALISATION: read_json(beside)} if beside.exists() else {}
     write_class_set(Path(args.out), texts, splits, args.overwrite, facts=facts)

@@ -1,14 +1,14 @@
-"""What Blind Knowledge Distillation is worth, beside its baselines: accuracy, and how well wrong labels are found.
+"""Compare Blind Knowledge Distillation with its baselines: accuracy, and how well wrong labels are found.
 
-    bash run.sh blindkd                                           digits with the noise `worst`, seeds 0 1 2
-    bash run.sh blindkd --noise worst aggre rand1 --val_ratio 0
+    bash run.sh blindkd                                           digits, three types of noise, seeds 0 1 2
+    bash run.sh blindkd --noise worst --val_ratio 0 --name digits_all_rows
     bash run.sh blindkd --data data/csv/cifar10n --noise worst aggre rand1 --size 32 32 --shift 4 --mirror --epochs 30 \\
         --batch-size 128 --lr-step 15 --encoder mobilenet_v2 --encoder-weights imagenet --features-size 128 128
 
 Rows: cross-entropy without a method, Co-teaching, BlindKD, its ablation without the mask, a linear classifier on frozen
 features (train_on_features.py), and cross-entropy on the true labels. A share of the noisy rows, --val_ratio, is kept out of
-the training of networks and chooses the best epoch of each; the linear classifier has all rows. Of digits the noise is drawn
-anew by each seed; the labels of --data are as they are, and a seed is one of split and training.
+the training of networks and chooses the best epoch of each; the linear classifier has all rows. Each seed draws new noise
+for the digits; with --data it changes the split and the training alone.
 
 Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
 --json FILE prints the tables of such a file again.
@@ -35,8 +35,8 @@ from engine import lock
 from engine.run_folder import inside
 from models import CLASSIFIERS
 from related.blindkd.comparison_plan import DETECTING, TITLES, Cell
-from related.blindkd.detection import wrong_labels
 from related.blindkd.flags import PUBLISHED
+from related.blindkd.noisy_set import wrong_labels
 from reports.comparison import mean_and_spread, paired_difference, percent
 from reports.plan import Job, run_plan
 from utils.metrics import markdown_table
@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--data", metavar="DIR", help="folder of train_NOISE.csv, train_clean.csv, test.csv (default: digits)")
-    parser.add_argument("--noise", nargs="+", default=["worst"], help="of digits: worst, rand1, aggre, symmetric; else a "
-                                                                      "train_NOISE.csv of --data each")
+    parser.add_argument("--noise", nargs="+", default=["worst", "aggre", "rand1"],
+                        help="of digits: worst, rand1, aggre, symmetric; else a train_NOISE.csv of --data each")
     parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), default=list(TITLES))
     parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
@@ -73,6 +73,8 @@ def parse() -> argparse.Namespace:
     args.home = inside(args.out, args.name or (Path(args.data).name if args.data else "digits"))
     if "ce" not in args.rows:
         raise UserError("--rows: needs ce, with which all others are compared")
+    if args.forget_rate is not None and len(args.noise) > 1:
+        raise UserError(f"--forget-rate {args.forget_rate:g}: goes with one --noise, whose share of wrong labels it is")
     return args
 
 
@@ -80,18 +82,21 @@ def parse() -> argparse.Namespace:
 
 
 def accuracies(job: Job, row: str) -> dict[str, float | None]:
-    """Test accuracy of a finished row, in 0..1: `last` epoch, and the `best` one by noisy validation, None without it."""
+    """Test accuracy of a finished row, in 0..1: `last` epoch, and the `best` one by noisy validation, None without it; of a
+    pair, also `teacher` and `student`, each alone at the last epoch."""
     if row in ("blindkd", "unmasked"):
         told = read_json(job.result.with_name("learning.json"), "best", "last")
         result = read_json(job.result.with_name("result.json"), "valid")
-        return {"last": told["last"]["both"], "best": told["best"]["both"] if result["valid"] else None}
+        return {"last": told["last"]["both"], "best": told["best"]["both"] if result["valid"] else None,
+                **{name: told["last"][name] for name in ("teacher", "student")}}
     result = read_json(job.result, "test", "test_last", "valid")
     chosen = result["valid"] and row != "features"
     return {"last": result["test_last"][0]["accuracy"], "best": result["test"][0]["accuracy"] if chosen else None}
 
 
 def detections(cell: Cell, job: Job, row: str) -> dict:
-    """How well a row finds the wrong labels: `precision`, `recall`, `f1`, `auroc`; of BlindKD also what it must beat."""
+    """How well a row finds the wrong labels: `precision`, `recall`, `f1`, `auroc`; of BlindKD also its baselines:
+    random flags, all rows below the cut, all rows."""
     names = read_class_names(cell.csv)
     wrong = wrong_labels(cell.csv, cell.truth, names or [])
     if row == "features":
@@ -121,7 +126,9 @@ def collect(args: argparse.Namespace, jobs: Cells) -> dict:
         seconds = read_json(job.result.with_name("result.json"), "seconds")["seconds"]
         found.setdefault(noise, {}).setdefault(row, {})[str(seed)] = {**figures, "seconds": seconds}
     first = next(iter(jobs.values())).result.with_name("result.json")
-    kept = {flag: value for flag, value in vars(args).items() if flag not in ("home", "json", "jobs", "out")}
+    kept = {flag: value for flag, value in vars(args).items() if flag not in ("home", "json", "out")}
+    kept["data"] = args.data and Path(args.data).name  # no path of this machine
+    kept["encoder_weights"] = Path(args.encoder_weights).name
     return {"args": kept, "machine": read_json(first, "machine")["machine"], "noise": found}
 
 
@@ -142,21 +149,53 @@ def difference(ours: dict, base: dict) -> str:
     return percent(mean, 1, sign=True) + (f" ± {percent(half, 1)}" if half is not None else "")
 
 
-def accuracy_table(rows: dict) -> str:
+def title_of(row: str, encoder: str) -> str:
+    """What the reader sees of a row; the linear classifier's names what it reads."""
+    on_pixels = row == "features" and encoder == "pixels"
+    return "linear classifier on the pixels" if on_pixels else TITLES[row].format(encoder=encoder)
+
+
+def accuracy_table(rows: dict, encoder: str) -> str:
     """Accuracy of each row of a noise type, and its difference to cross-entropy at the last epoch."""
     last = {row: {int(seed): each["accuracy"]["last"] for seed, each in seeds.items()} for row, seeds in rows.items()}
-    lines = [[TITLES[row], spread(list(last[row].values())),
-              spread([each["accuracy"]["best"] for each in seeds.values()]),
-              "-" if row == "ce" else difference(last[row], last["ce"]),
-              f"{np.mean([each['seconds'] for each in seeds.values()]):.0f}"] for row, seeds in rows.items()]
+    lines = []
+    for row, seeds in rows.items():
+        best = spread([each["accuracy"]["best"] for each in seeds.values()])
+        seconds = f"{np.mean([each['seconds'] for each in seeds.values()]):.0f}"
+        lines.append([title_of(row, encoder), spread(list(last[row].values())), best,
+                      "-" if row == "ce" else difference(last[row], last["ce"]), seconds])
+        for name in ("teacher", "student"):
+            alone = {int(seed): each["accuracy"].get(name) for seed, each in seeds.items()}
+            if None not in alone.values():
+                lines.append([f"{title_of(row, encoder)}, its {name} alone", spread(list(alone.values())), "-",
+                              difference(alone, last["ce"]), "-"])
     return markdown_table(["accuracy, %", "last epoch ± sd", "best epoch by noisy validation ± sd", "last epoch - CE ± 95 %",
                            "seconds of training"], lines)
 
 
-def detection_table(rows: dict) -> str:
+def pair_table(rows: dict) -> str:
+    """Paired differences of BlindKD to its ablation and to Co-teaching, where these rows are there; else nothing."""
+    def of(row: str, *keys: str) -> dict:
+        found = {}
+        for seed, value in rows.get(row, {}).items():
+            for key in keys:
+                value = value.get(key, {})
+            found[int(seed)] = value
+        return found
+
+    pairs = [("accuracy, last epoch: BlindKD - unmasked", "unmasked", ("accuracy", "last")),
+             ("F1 of wrong labels: BlindKD - unmasked", "unmasked", ("detection", "f1")),
+             ("accuracy, last epoch: BlindKD - Co-teaching", "co_teaching", ("accuracy", "last"))]
+    lines = [[title, difference(of("blindkd", *keys), of(other, *keys))] for title, other, keys in pairs
+             if rows.get("blindkd", {}).keys() & rows.get(other, {}).keys()]
+    return markdown_table(["paired over the seeds", "points ± 95 %"], lines) if lines else ""
+
+
+def detection_table(rows: dict, encoder: str) -> str:
     """How well each detecting row finds the wrong labels, and what flagging by chance, by the cut or all gives."""
     found = {row: [each["detection"] for each in seeds.values()] for row, seeds in rows.items() if row in DETECTING}
-    lines = [[TITLES[row], *(spread([each[key] for each in seeds]) for key in ("precision", "recall", "f1", "auroc"))]
+    lines = [[title_of(row, encoder), *(spread([each[key] for each in seeds])
+                                           for key in ("precision", "recall", "f1", "auroc"))]
              for row, seeds in found.items()]
     chance = found.get("blindkd") or found.get("unmasked")
     for key, title in (("below_cut_f1", "all scores below the cut"), ("random_f1", "as many flags at random"),
@@ -168,12 +207,23 @@ def detection_table(rows: dict) -> str:
 
 def text_of(content: dict) -> str:
     """All tables of a table.json as Markdown."""
-    parts = []
+    parts, encoder = [], content["args"]["encoder"]
     for noise, rows in content["noise"].items():
+        if not rows.get("ce"):
+            raise UserError(f"noise {noise}: there is no row ce, with which the others are compared")
         seeds = len(rows["ce"])
-        parts += [f"Noise `{noise}`, {seeds} seed{'s' * (seeds > 1)}", accuracy_table(rows)]
-        parts += [detection_table(rows)] if set(rows) & set(DETECTING) else []
-    return "\n\n".join(parts)
+        parts += [f"Noise `{noise}`, {seeds} seed{'s' * (seeds > 1)}", accuracy_table(rows, encoder), pair_table(rows)]
+        parts += [detection_table(rows, encoder)] if set(rows) & set(DETECTING) else []
+    return "\n\n".join([part for part in parts if part] + [note(content)])
+
+
+def note(content: dict) -> str:
+    """What a reader of the tables must know, as one paragraph."""
+    ratio = content["args"]["val_ratio"]
+    chosen = ", the others choose the best epoch" if ratio else ""
+    return (f"Networks train on {100 * (1 - ratio):g} % of the rows{chosen}. The linear classifier has all rows and no epochs. "
+            "Cross-entropy is one network, Co-teaching the first of two, BlindKD the sum of both networks' logits. Seconds are "
+            "those of trainings beside others on the same machine.")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Ratios against peers and limits, each from one script."""
