@@ -6,6 +6,7 @@ table1   half weight for coarse masks added to clean ones       table4   two stu
 table2   weights by mIoU, BF and both, over shares of noise     table5   methods of two networks
 table3   clean and coarse annotations                           figure3  the lowest and the highest weights
 all      everything above                               alternatives  weightings beyond the paper
+                                                        rivals   other remedies for coarse masks
 
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same

@@ -60,7 +60,7 @@ def slope_change(curve):
     """
     from scipy.optimize import curve_fit
 
-    if len(curve) < SHORTEST or not np.isfinite(curve).all():
+    if len(curve) < SHORTEST or not np.isfinite(curve).all() or not any(curve):
         return 0.0
     t = np.arange(1.0, len(curve) + 1)
     try:

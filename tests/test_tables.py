@@ -99,6 +99,22 @@ def test_alternatives_judge_by_the_teacher_that_weighed(args):
     assert "alternatives" not in tables.PAPERS and len(tables.PAPERS) == 5
 
 
+def test_each_rival_has_its_command(args):
+    jobs = tables.jobs_of("rivals", args)
+    commands = {name: job.command for (name, _, seed), job in jobs.items() if seed == 0}
+    assert {"noisy", "sharp", "pixels", "oracle", "clean"} <= set(commands) and "rivals" not in tables.PAPERS
+    by = {name: jobs[name, 0.6, 0].needs[0].command[0] for name in ("grabcut", "densecrf", "confident_rows", "drop_worst")}
+    assert by == {"grabcut": "benchmarks/refine_masks.py", "densecrf": "benchmarks/refine_masks.py",
+                  "confident_rows": "benchmarks/confident_filter.py", "drop_worst": "utils/get_weight.py"}
+    assert commands["grabcut"][0] == "train_without_weight.py" and "csv/train_grabcut.csv" in " ".join(commands["grabcut"])
+    assert commands["small_loss"][0] == "benchmarks/small_loss.py" and commands["adele"][0] == "benchmarks/adele.py"
+    worst = commands["drop_worst"]
+    assert worst[worst.index("--drop-worst") + 1] == "0.6"
+    pixels = jobs["confident_pixels", 0.6, 0].needs[0].command
+    assert pixels[pixels.index("--drop") + 1] == "pixels"
+    assert pixels[pixels.index("--teacher") + 1].endswith("/teacher_pointrend")
+
+
 def test_published_figures():
     ours = "supervisely"
     assert published("table2", "bm_kd", 0.5, ours) == (86.80, 58.03) and published("table2", "bm_kd", 0.6, ours) is None
