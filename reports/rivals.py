@@ -1,7 +1,10 @@
 """Jobs of what a user may do with coarse masks instead of weighting them: refine, select, correct or filter."""
 
+from pathlib import Path
+
+from cli.files import read_json
 from reports.experiment import PLAIN, TEACHER, Cell
-from reports.plan import Job
+from reports.plan import Job, with_needs
 
 
 def refined(cell: Cell, method: str) -> Job:
@@ -36,3 +39,20 @@ def drop_worst(cell: Cell) -> Job:
 def adele(cell: Cell) -> Job:
     """A training with early-learning correction."""
     return cell.student("adele", "benchmarks/adele.py", cell.noisy)
+
+
+def seconds_spent(job: Job) -> float:
+    """Seconds of a training and of all that prepares it: teachers, refinement, filter; without noise, scoring and tests."""
+    spent = 0.0
+    for each in with_needs([job]):
+        for path in _records(each):
+            spent += read_json(path).get("seconds", 0.0)
+    return spent
+
+
+def _records(job: Job) -> list[Path]:
+    """The JSON files that tell the seconds of a job."""
+    if job.result.name == "teacher.json":
+        return sorted(job.result.parent.glob("fold*/result.json"))
+    record = job.result.with_suffix(".json")
+    return [record] if record.exists() else []

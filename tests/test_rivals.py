@@ -76,6 +76,16 @@ def test_several_classes_and_ignored_pixels(method):
     assert (refined[5:] == truth[5:]).mean() > 0.99 > (coarse[5:] == truth[5:]).mean() + 0.1
 
 
+def test_a_pixel_that_several_classes_claim_keeps_its_label(monkeypatch):
+    claims = {0: [0, 0, 0, 1], 3: [1, 1, 0, 0], 7: [0, 1, 0, 0]}
+    given = np.array([[3, 7, 3, 0, 7]], np.uint8)
+    monkeypatch.setattr(refine_masks, "grabcut_region", lambda image, region, band, rounds: np.array(
+        [claims[given[region][0]] + [0]], bool) if given[region].size else region)
+    assert refine_masks.grabcut(None, given, 3).tolist() == [[3, 7, 3, 0, 7]]
+    claims[7] = [0, 0, 1, 0]
+    assert refine_masks.grabcut(None, given, 3).tolist() == [[3, 3, 7, 0, 7]]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mask", [np.zeros((9, 9), np.uint8), np.ones((9, 9), np.uint8), np.full((9, 9), 255, np.uint8),
                                   np.eye(9, dtype=np.uint8) * 255, np.pad([[1]], 4).astype(np.uint8)],
@@ -252,7 +262,9 @@ def test_adele_corrects_and_a_stop_changes_nothing(drawn, tmp_path, monkeypatch,
     call(monkeypatch, adele, *adele_flags(drawn, tmp_path / "whole"))
     log = [json.loads(line) for line in (tmp_path / "whole/run/log.jsonl").read_text().splitlines()]
     assert [entry["corrected"] for entry in log[:3]] == [[], [], []] and 0 in log[3]["corrected"] + log[4]["corrected"]
-    assert log[-1]["corrected_share"] > 0.1 and all(0 < entry["training_iou"][0] < 1 for entry in log)
+    once = [c for entry in log for c in entry["corrected"]]
+    assert len(once) == len(set(once)) and log[-1]["corrected_share"] > 0.1
+    assert all(0 < entry["training_iou"][0] < 1 for entry in log)
     plain, steps = adele.objective, iter(range(100))
 
     def stopping(*arguments):
@@ -355,11 +367,14 @@ def test_the_filter_drops_a_planted_wrong_mask(judged_set, rule, monkeypatch):
 
 def test_ignored_pixels_have_no_issue(judged_set, monkeypatch):
     labels = read_mask("masks/4.png")
-    labels[2:10, 2:10] = 255
+    labels[2:10, 2:10] = labels[40:56, 32:48] = 255  # beside the object and within it
     write_mask("masks/4.png", labels)
-    call(monkeypatch, confident_filter, "--csv", "train.csv", "--teacher", "t", "--size", 96, 80, "--rule", "thresholds",
-         "--drop", "rows", "--threshold", 0.99, "--out", "rows.csv")
+    flags = ["--csv", "train.csv", "--teacher", "t", "--size", 96, 80, "--rule", "thresholds", "--drop", "rows"]
+    call(monkeypatch, confident_filter, *flags, "--threshold", 0.99, "--out", "rows.csv")
     assert read_rows("rows.csv", needs_weights=True)["weight"].tolist() == [1, 1, 0, 1, 1, 1]
+    monkeypatch.setattr(confident_filter, "by_thresholds", lambda labels, probs: (labels >= 0, np.ones(6)))
+    call(monkeypatch, confident_filter, *flags, "--out", "all.csv")
+    assert json.loads(open("all.json").read())["pixels_with_issues"] == 1 - (8 * 8 + 16 * 16) / (6 * 96 * 80)
 
 
 def test_the_filter_refuses(judged_set, monkeypatch, tmp_path):

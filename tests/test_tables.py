@@ -14,6 +14,7 @@ from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
 from reports.report_files import packed
+from reports.rivals import seconds_spent
 from reports.rows import TEACHER
 from tests.conftest import run_script
 from tests.test_report import run_of
@@ -115,6 +116,17 @@ def test_each_rival_has_its_command(args):
     assert pixels[pixels.index("--teacher") + 1].endswith("/teacher_pointrend")
 
 
+def test_the_time_of_a_rival_counts_what_prepares_it(args):
+    jobs = tables.jobs_of("rivals", args)
+    filtered, refined = jobs["confident_rows", 0.6, 0], jobs["grabcut", 0.6, 0]
+    for job in (filtered, refined):
+        write_json(job.result, {"seconds": 100})
+        write_json(job.needs[0].result.with_suffix(".json"), {"seconds": 5})
+    for fold in range(3):
+        write_json(filtered.needs[0].needs[1].result.parent / f"fold{fold}" / "result.json", {"seconds": 60})
+    assert seconds_spent(refined) == 105 and seconds_spent(filtered) == 285
+
+
 def test_published_figures():
     ours = "supervisely"
     assert published("table2", "bm_kd", 0.5, ours) == (86.80, 58.03) and published("table2", "bm_kd", 0.6, ours) is None
@@ -205,7 +217,7 @@ def test_another_call_never_takes_old_results_for_its_own(args):
 @pytest.mark.parametrize("flags, message", [
     (["--learnig-rate", "1"], "unrecognized arguments: --learnig-rate 1"),
     (["--precision", "8"], "--precision: invalid choice"),
-    (["--rows", "nlkd"], "--rows nlkd: no such row; there are band, bf"),
+    (["--rows", "nlkd"], "--rows nlkd: no such row; there are adele, band, bf"),
     (["--rows", "clean"], "`noisy`, is not finished or not among --rows"),
     (["--finished"], "table2: the baseline"),
     (["--shares", "60"], "'60' is not a number in 0..1")])
