@@ -11,6 +11,7 @@ import pytest
 
 from data.pictures import read_image, resize_image, write_image
 from data.splits import pair_folder
+from related.blindkd.table import text_of as blindkd_text
 from reports.report_files import report_text
 from tables import table_text
 from tests.conftest import ROOT, run_script
@@ -150,6 +151,8 @@ RESULTS = sorted(path for path in (ROOT / "docs" / "results").glob("*.json") if 
 
 def tables_in(content):
     """All tables that a committed JSON stands for, as text."""
+    if "noise" in content:  # of class labels
+        return [blindkd_text(content)]
     if "tables" in content:  # of a benchmark
         return ["\n".join(lines) for lines in content["tables"].values()]
     return [table_text(content) if "table" in content else report_text(content)]
@@ -160,7 +163,7 @@ def test_the_pages_show_the_committed_results(path):
     """people_table2.json stands in people.md, and so on."""
     content = json.loads(path.read_text())
     page = path.with_name(re.sub("_(table.|alternatives)$", "", path.stem) + ".md")
-    if "tables" in content:
+    if {"tables", "noise"} & set(content):
         page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
     for table in tables_in(content):
         assert table.strip() in page.read_text()
@@ -204,7 +207,10 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
     trainings = run_script("train_teacher.py", "--help").stdout
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
-        if program == "bash":
+        if words[:1] == ["blindkd"]:
+            known = run_script(ROOT / "related" / "blindkd" / "table.py", "--help").stdout
+            assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
+        elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
             assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
         elif script.startswith("benchmarks/"):

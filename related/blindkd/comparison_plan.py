@@ -66,6 +66,11 @@ class Cell:
         """Folder of the cell's runs."""
         return self.settings.home / self.noise / f"seed{self.seed}"
 
+    @property
+    def clean_home(self) -> Path:
+        """Folder of the runs on true labels, which are the same for each type of noise."""
+        return self.settings.home / "true" / f"seed{self.seed}"
+
     def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
         words, root = [str(word) for word in command], self.settings.home
         log = root / "logs" / ("_".join(result.relative_to(root).with_suffix("").parts) + ".out")
@@ -74,26 +79,32 @@ class Cell:
     # --- labels -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def labels(self) -> list[Job]:
-        """The jobs that make the training CSV; none where it is there.
+    def pictures(self) -> list[Job]:
+        """The jobs that make the pictures with their true labels; none where they are there.
 
         Raises:
-            UserError: --data holds no such CSV.
+            UserError: --data lacks a CSV.
         """
+        if not self.settings.data:
+            return [self._job(self.folder / "test.csv", [], "data/make_digits.py", "--out", self.folder, "--overwrite")]
+        for path in (self.csv, self.truth, self.folder / "test.csv"):
+            if not path.is_file():
+                raise UserError(f"--data {self.folder}: has no {path.name}; make it with data/prepare_cifar_n.py, or choose "
+                                "another --noise")
+        return []
+
+    @cached_property
+    def labels(self) -> list[Job]:
+        """The jobs that make the training CSV; none where it is there."""
         if self.settings.data:
-            for path in (self.csv, self.truth, self.folder / "test.csv"):
-                if not path.is_file():
-                    raise UserError(f"--data {self.folder}: has no {path.name}; make it with data/prepare_cifar_n.py, or "
-                                    "choose another --noise")
-            return []
-        digits = self._job(self.folder / "test.csv", [], "data/make_digits.py", "--out", self.folder, "--overwrite")
+            return self.pictures
         rate = ["--rate", SYMMETRIC] if self.noise == "symmetric" else []
-        return [self._job(self.csv, [digits], "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
+        return [self._job(self.csv, self.pictures, "utils/class_noise.py", "--csv", self.truth, "--noise", self.noise, *rate,
                           "--seed", self.seed, "--out", self.csv, "--overwrite")]
 
-    def _split(self, name: str, csv: Path) -> Job:
-        out = self.home / "csv" / name
-        return self._job(out / "train.csv", self.labels, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
+    def _split(self, home: Path, csv: Path, needs: list[Job]) -> Job:
+        out = home / "csv"
+        return self._job(out / "train.csv", needs, f"{FOLDER}/split_rows.py", "--csv", csv, "--val_ratio",
                          self.settings.val_ratio, "--seed", self.seed, "--out", out, "--overwrite")
 
     # --- runs ---------------------------------------------------------------------------------------------------
@@ -107,13 +118,14 @@ class Cell:
 
     def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:
         """A training by one of the scripts at the top; a job."""
-        settings, needs, train = self.settings, self.labels, csv
+        settings, train = self.settings, csv
+        home, needs = (self.clean_home, self.pictures) if csv == self.truth else (self.home, self.labels)
         valid: list[object] = []
         if settings.val_ratio:
-            split = self._split("true" if csv == self.truth else "given", csv)
+            split = self._split(home, csv, needs)
             needs, train, valid = [split], split.result, ["--valid_csv", split.result.with_name("valid.csv")]
-        return self._job(self.home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
-                         self.folder / "test.csv", "--name", name, "--out-dir", self.home, *flags, "--epochs", settings.epochs,
+        return self._job(home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
+                         self.folder / "test.csv", "--name", name, "--out-dir", home, *flags, "--epochs", settings.epochs,
                          "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
 
     def _blind(self, name: str, *flags: object) -> Job:

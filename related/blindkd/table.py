@@ -1,7 +1,7 @@
 """What Blind Knowledge Distillation is worth, beside its baselines: accuracy, and how well wrong labels are found.
 
-    bash run.sh blindkd                                           digits with the noise `worst`, seeds 0 1 2
-    bash run.sh blindkd --noise worst aggre rand1 --val_ratio 0
+    bash run.sh blindkd                                           digits, three types of noise, seeds 0 1 2
+    bash run.sh blindkd --noise worst --val_ratio 0 --name digits_all_rows
     bash run.sh blindkd --data data/csv/cifar10n --noise worst aggre rand1 --size 32 32 --shift 4 --mirror --epochs 30 \\
         --batch-size 128 --lr-step 15 --encoder mobilenet_v2 --encoder-weights imagenet --features-size 128 128
 
@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--data", metavar="DIR", help="folder of train_NOISE.csv, train_clean.csv, test.csv (default: digits)")
-    parser.add_argument("--noise", nargs="+", default=["worst"], help="of digits: worst, rand1, aggre, symmetric; else a "
-                                                                      "train_NOISE.csv of --data each")
+    parser.add_argument("--noise", nargs="+", default=["worst", "aggre", "rand1"],
+                        help="of digits: worst, rand1, aggre, symmetric; else a train_NOISE.csv of --data each")
     parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), default=list(TITLES))
     parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
