@@ -33,6 +33,8 @@ from engine.flags import add_flip_flag
 from utils.confident import wrong_labels
 from utils.generate_noisy_label import noisy_mask_names
 
+THRESHOLDS = {"cleanlab": 0.1, "thresholds": 0.95}
+
 
 def filled(labels, probs):
     """Labels (N, H, W) whose ignored pixels are the likeliest class, which is never an issue, by probs (N, K, H, W)."""
@@ -83,12 +85,15 @@ def parse():
     parser.add_argument("--mask-dir", help="pixels: folder of the masks (default: beside --out, named after it)")
     parser.add_argument("--drop", required=True, choices=("pixels", "rows"))
     parser.add_argument("--rule", choices=("cleanlab", "thresholds"), default="cleanlab")
-    parser.add_argument("--threshold", type=share, default=0.5, help="rows: masks of a lower score are dropped")
+    parser.add_argument("--threshold", type=share,
+                        help="rows: masks of a lower score are dropped (default: cleanlab's own, 0.1; of thresholds 0.95)")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"))
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flip_flag(parser)
     add_class_flag(parser)
     args = parser.parse_args()
+    if args.threshold is None:
+        args.threshold = THRESHOLDS[args.rule]
     if args.rule == "cleanlab":
         try:
             import cleanlab  # noqa: F401

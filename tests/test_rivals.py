@@ -345,8 +345,8 @@ def test_the_filter_drops_a_planted_wrong_mask(judged_set, rule, monkeypatch):
     if rule == "cleanlab":
         pytest.importorskip("cleanlab")
     flags = ["--csv", "train.csv", "--teacher", "t", "--size", 96, 80, "--rule", rule]
-    threshold = 0.9 if rule == "thresholds" else 0.5
-    call(monkeypatch, confident_filter, *flags, "--drop", "rows", "--threshold", threshold, "--out", "rows.csv")
+    limit = [] if rule == "thresholds" else ["--threshold", 0.5]
+    call(monkeypatch, confident_filter, *flags, "--drop", "rows", *limit, "--out", "rows.csv")
     rows, given = read_rows("rows.csv", needs_weights=True), read_rows("train.csv")
     assert rows["weight"].tolist()[2] == 0 and rows["weight"].tolist()[:2] == [1, 1] and rows["weight"].tolist()[5] == 1
     assert rows[["image", "mask", "iterations"]].equals(given)
