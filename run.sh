@@ -4,6 +4,7 @@
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks; see quick.py
 #   bash run.sh table1 ... table5 --data CSVDIR [flags]     one of the paper's tables, with seeds and controls; see tables.py
 #   bash run.sh figure3 --data CSVDIR [flags]               the lowest and the highest weights; `all`: tables and figure
+#   bash run.sh rivals --data CSVDIR [flags]                what else can be done with coarse masks: refine, select, correct, filter
 #   bash run.sh blindkd [flags]      wrong class labels: BlindKD and its baselines on the digits; see related/blindkd/table.py
 #   bash run.sh test [pytest flags]  set up, then the fast tests; test all: every one
 #   bash run.sh setup                set up only
@@ -39,7 +40,12 @@ case ${1:-sample} in
             --lr-step 5 --batch-size 8 --learning-rate 0.002 --encoder-weights none "$@" ;;
     quick) setup; shift; exec "$python" "$home/quick.py" "$@" ;;
     table[1-5]|figure3|all|alternatives) setup; exec "$python" "$home/tables.py" "$@" ;;
+    rivals)  # two of its rows need packages that nothing else here does
+        setup
+        "$python" -m pip install --quiet --disable-pip-version-check -r "$home/benchmarks/requirements.txt" \
+            || echo "run.sh: benchmarks/requirements.txt cannot be installed: leave rows out with --rows" >&2
+        exec "$python" "$home/tables.py" "$@" ;;
     blindkd) setup; shift; exec "$python" "$home/related/blindkd/table.py" "$@" ;;
-    -h|--help|help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    -h|--help|help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

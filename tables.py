@@ -6,6 +6,7 @@ table1   half weight for coarse masks added to clean ones       table4   two stu
 table2   weights by mIoU, BF and both, over shares of noise     table5   methods of two networks
 table3   clean and coarse annotations                           figure3  the lowest and the highest weights
 all      everything above                               alternatives  weightings beyond the paper
+                                                        rivals   other remedies for coarse masks
 
 --data is a folder with train.csv and test.csv, or the name of one in data/csv (see the data/prepare_*.py scripts). Noise is
 added to the training masks; where train_truth.csv lies beside them (really coarse masks, and better ones of the same
@@ -36,6 +37,7 @@ from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
 from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
+from reports.rivals import seconds_spent
 from reports.rows import PAPERS, TABLES, Role
 from utils.metrics import markdown_table
 
@@ -104,7 +106,11 @@ def asked_share(row: dict, shares: Sequence[float]) -> float | None:
 def table_text(content: dict) -> str:
     """All of a table as Markdown: the paper's layout, then each run against the baseline, then the weights."""
     seeds = len({result["args"]["seed"] for result in unpacked(content).values()})
-    return f"{TABLES[content['table']][0]} ({seeds} seed{'s' * (seeds > 1)})\n\n{layout(content)}\n\n{report_text(content)}"
+    text = f"{TABLES[content['table']][0]} ({seeds} seed{'s' * (seeds > 1)})\n\n{layout(content)}\n\n{report_text(content)}"
+    if "seconds" in content:
+        spent = [(name, f"{seconds:.0f}") for name, seconds in content["seconds"].items()]
+        text += "\n\n" + markdown_table(["run", "seconds of the first seed, with all that it needs"], spent)
+    return text
 
 
 def make_table(table: str, args: argparse.Namespace, jobs: Jobs) -> None:
@@ -118,6 +124,8 @@ def make_table(table: str, args: argparse.Namespace, jobs: Jobs) -> None:
                "shares": [1 if each == DRAWN else each for each in shares_of(table, args)],
                "data_set": prepared_data_set(args.splits), "classes": legend.names, "baseline": "noisy", "clean": "clean",
                "cost": {name: trainings(job) for (name, _, _), job in jobs.items()}, **packed(results)}
+    if table == "rivals":
+        content["seconds"] = {job.result.parent.name: seconds_spent(job) for job in last}
     if weights:
         content["weights"] = weight_summaries(csvs, weights)
     text = table_text(content)

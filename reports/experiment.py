@@ -93,6 +93,11 @@ class Cell:
         """Whether a word names a CSV that was there before all jobs."""
         return not self.splitting and word.endswith(".csv") and Path(word).parent == self.settings.splits
 
+    def prepared(self, result: str, needs: list[Job], script: str, *flags: object) -> Job:
+        """A job of any script that makes the CSV `result`, a path inside this cell's folder."""
+        return self._job(result, needs, script, *flags, "--out", self.home / result, "--overwrite",
+                         "--num-classes", self.settings.num_classes)
+
     # --- annotations --------------------------------------------------------------------------------------------
 
     @cached_property

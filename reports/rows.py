@@ -6,6 +6,7 @@ from enum import Enum
 
 from reports.experiment import DRAWN, KD, OWN, PLAIN, TEACHER, Cell
 from reports.plan import Job
+from reports.rivals import adele, drop_worst, filtered, refined, small_loss
 
 Plan = Callable[[Cell], Job]
 
@@ -165,6 +166,14 @@ CONTROLS = [*weight_controls(sharp_weights), ORACLE,
             pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role=Role.CONTROL),
             *own_controls(OWN1), *own_controls(OWN3, OWN2)]
 
+RIVALS = [
+    Row("grabcut", "masks refined by GrabCut", lambda cell: refined(cell, "grabcut")),
+    Row("densecrf", "masks refined by a dense CRF", lambda cell: refined(cell, "densecrf")),
+    Row("small_loss", "small-loss selection", small_loss), Row("drop_worst", "drop the worst by BF, first round", drop_worst),
+    Row("adele", "ADELE", adele),
+    Row("confident_rows", "confident learning drops masks", lambda cell: filtered(cell, "confident_rows", "rows")),
+    Row("confident_pixels", "confident learning ignores pixels", lambda cell: filtered(cell, "confident_pixels", "pixels"))]
+
 TABLES: dict[str, tuple[str, list[Row]]] = {
     "table1": ("Table 1: fixed weights for coarse masks among clean ones", [
         NOISY, oracle_row("oracle", "clean ones alone", 0), oracle_row("half", "coarse ones with weight 0.5", 0.5),
@@ -192,5 +201,6 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         alternative_row("cubed", "BF cubed, second round", lambda cell: cell.weights(cell.settings.teacher, "bf", rounds=2)),
         alternative_row("band", "the band of doubted outlines, second round"),
         alternative_row("relabel", "doubted masks replaced by pseudo-labels"), *CONTROLS, CLEAN]),
+    "rivals": ("Instead of weights", [NOISY, *RIVALS, *BEYOND, *CONTROLS, CLEAN]),
 }
-PAPERS = [table for table in TABLES if table != "alternatives"]
+PAPERS = [table for table in TABLES if table not in ("alternatives", "rivals")]

@@ -14,6 +14,7 @@ from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
 from reports.report_files import packed
+from reports.rivals import seconds_spent
 from reports.rows import TEACHER
 from tests.conftest import run_script
 from tests.test_report import run_of
@@ -97,6 +98,33 @@ def test_alternatives_judge_by_the_teacher_that_weighed(args):
         assert command[0] == script and command[command.index(flag) + 1].endswith("teacher_pointrend2/pseudo")
     assert command[command.index("--train_csv") + 1].endswith("train_noisy_pointrend2_sharp_bfscore.csv")
     assert "alternatives" not in tables.PAPERS and len(tables.PAPERS) == 5
+
+
+def test_each_rival_has_its_command(args):
+    jobs = tables.jobs_of("rivals", args)
+    commands = {name: job.command for (name, _, seed), job in jobs.items() if seed == 0}
+    assert {"noisy", "sharp", "pixels", "oracle", "clean"} <= set(commands) and "rivals" not in tables.PAPERS
+    by = {name: jobs[name, 0.6, 0].needs[0].command[0] for name in ("grabcut", "densecrf", "confident_rows", "drop_worst")}
+    assert by == {"grabcut": "benchmarks/refine_masks.py", "densecrf": "benchmarks/refine_masks.py",
+                  "confident_rows": "benchmarks/confident_filter.py", "drop_worst": "utils/get_weight.py"}
+    assert commands["grabcut"][0] == "train_without_weight.py" and "csv/train_grabcut.csv" in " ".join(commands["grabcut"])
+    assert commands["small_loss"][0] == "benchmarks/small_loss.py" and commands["adele"][0] == "benchmarks/adele.py"
+    worst = commands["drop_worst"]
+    assert worst[worst.index("--drop-worst") + 1] == "0.6"
+    pixels = jobs["confident_pixels", 0.6, 0].needs[0].command
+    assert pixels[pixels.index("--drop") + 1] == "pixels"
+    assert pixels[pixels.index("--teacher") + 1].endswith("/teacher_pointrend")
+
+
+def test_the_time_of_a_rival_counts_what_prepares_it(args):
+    jobs = tables.jobs_of("rivals", args)
+    filtered, refined = jobs["confident_rows", 0.6, 0], jobs["grabcut", 0.6, 0]
+    for job in (filtered, refined):
+        write_json(job.result, {"seconds": 100})
+        write_json(job.needs[0].result.with_suffix(".json"), {"seconds": 5})
+    for fold in range(3):
+        write_json(filtered.needs[0].needs[1].result.parent / f"fold{fold}" / "result.json", {"seconds": 60})
+    assert seconds_spent(refined) == 105 and seconds_spent(filtered) == 285
 
 
 def test_published_figures():
@@ -189,7 +217,7 @@ def test_another_call_never_takes_old_results_for_its_own(args):
 @pytest.mark.parametrize("flags, message", [
     (["--learnig-rate", "1"], "unrecognized arguments: --learnig-rate 1"),
     (["--precision", "8"], "--precision: invalid choice"),
-    (["--rows", "nlkd"], "--rows nlkd: no such row; there are band, bf"),
+    (["--rows", "nlkd"], "--rows nlkd: no such row; there are adele, band, bf"),
     (["--rows", "clean"], "`noisy`, is not finished or not among --rows"),
     (["--finished"], "table2: the baseline"),
     (["--shares", "60"], "'60' is not a number in 0..1")])
