@@ -18,6 +18,11 @@ which it keeps none makes no update and is counted in the log. A method of anoth
 that it gives goes into the epoch's line of the log. What it notes must be in the memory. Where it asks `stop`, it must have
 changed nothing yet: after a stop it is called again.
 
+A memory is an object with `state_dict`, of tensors and plain values, and `load_state_dict`. It is saved with the run and
+restored on --resume, within an epoch as well. Only the first process saves its own, so a memory that differs between processes
+must be gathered (`utils.metrics.over_processes`). What its `facts(training rows) -> dict`, if it has one, gives at the end goes
+into result.json.
+
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
 """
@@ -64,10 +69,7 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
         pseudo_dir: folder of the training rows' pseudo-labels; `weigh` finds them as batch["pseudo"], uint8 (B, H, W).
         task: the problem: data, networks, losses, scores.
         objective: in place of `weigh`, see engine/objective.py.
-        memory: what the method remembers from step to step: an object with `state_dict`, of tensors and plain values, and
-            `load_state_dict`. It is saved with the run and restored on --resume, within an epoch as well. Only the first
-            process saves its own, so a memory that differs between processes must be gathered (`utils.metrics.over_processes`).
-            What its `facts(training rows) -> dict`, if it has one, gives in the end goes into result.json.
+        memory: what the method remembers from step to step, see the head of this module.
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
         after_epoch: function (fabric, state, stop) -> dict, see the head of this module.
 

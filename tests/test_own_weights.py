@@ -1,5 +1,6 @@
 """Own weights: the rules by hand, the trainings against ones written out, further passes, resuming, and bad input."""
 
+import argparse
 import importlib
 import json
 import os
@@ -282,7 +283,7 @@ def test_own_weights_find_planted_noise_and_the_further_pass_mends_it(tmp_path, 
     found = json.loads((run / "result.json").read_text())["weights"]
     assert found["auroc"] > 0.9, found
     rows, clean = read_rows(noisy), read_rows(tmp_path / "clean.csv")
-    args = train_with_own_weight_args(flags)
+    args = argparse.Namespace(size=[48, 48], num_classes=2)
     corrected = own_run.CorrectedMasks(rows, args, read_rows(run / "weights.csv")["weight"].to_numpy(),
                                        checkpoint.load(run / "last.ckpt")["memory"]["predictions"])
     doubted = np.flatnonzero(corrected.place >= 0)

@@ -48,9 +48,10 @@ def test_each_table_has_its_controls():
 def test_table2_at_three_shares(args):
     jobs = tables.jobs_of("table2", args)
     at = {share: {name for name, its, seed in jobs if its == share and seed == 1} for share in args.shares}
-    assert at[0] == {"bm_kd", "sharp", "pixels"}  # without noise the baseline is the run on clean masks
-    assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp", "pixels"}
-    assert at[0.6] == at[0.3] | {"shuffled", "constant", "pixels_shuffled", "oracle", "clean"}
+    assert at[0] == {"bm_kd", "sharp", "pixels", "own", "own2", "own3"}  # without noise the baseline is the run on clean masks
+    assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp", "pixels", "own", "own2", "own3"}
+    assert at[0.6] == at[0.3] | {"shuffled", "constant", "pixels_shuffled", "oracle", "clean", "own_shuffled", "own_constant",
+                                 "own3_shuffled", "own3_constant"}
     assert len({job.result for job in jobs.values()}) == len(jobs)
     kd = jobs["bf_kd", 0.3, 1]
     assert kd.command[0] == "train_with_KDweight.py" and kd.needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"

@@ -47,30 +47,17 @@ def own_weights(means: np.ndarray) -> tuple[np.ndarray, str | None]:
     return weights, None
 
 
-def signed_distance(inside: np.ndarray) -> np.ndarray:
-    """Distance in px to the nearest pixel of the other kind, float32 (H, W): positive inside, negative outside.
+def signed_distance(inside: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Distance in px to the nearest valid pixel of the other kind, float32 (H, W): positive inside, negative outside.
 
     Args:
         inside: bool (H, W).
+        valid: bool (H, W), pixels that are one or the other; default: all. The distance of the others means nothing.
     """
-    within, without = (cv2.distanceTransform(each.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-                       for each in (inside, ~inside))
-    return within - without
-
-
-def labelled_throughout(mask: np.ndarray) -> np.ndarray:
-    """A mask whose ignored pixels have the label of the nearest pixel that has one, uint8 (H, W); unchanged if none has.
-
-    Else the edge of an ignored region would count as an outline.
-    """
-    ignored = mask == IGNORE_INDEX
-    if not ignored.any() or ignored.all():
-        return mask
-    _, nearest = cv2.distanceTransformWithLabels(ignored.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
-                                                 labelType=cv2.DIST_LABEL_PIXEL)
-    label_of = np.zeros(nearest.max() + 1, np.uint8)
-    label_of[nearest[~ignored]] = mask[~ignored]
-    return label_of[nearest]
+    outside = ~inside if valid is None else valid & ~inside
+    to_outside, to_inside = (cv2.distanceTransform((~each).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+                             for each in (outside, inside))
+    return np.where(inside, to_outside, -to_inside)
 
 
 def likely_level_set(inside: np.ndarray, probability: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
@@ -84,7 +71,7 @@ def likely_level_set(inside: np.ndarray, probability: np.ndarray, valid: np.ndar
         probability: float (H, W), that a pixel is inside.
         valid: bool (H, W), pixels that count; default: all.
     """
-    distance = signed_distance(inside)
+    distance = signed_distance(inside, valid)
     odds = np.clip(probability, 1 - SURE, SURE).astype(float)
     odds = np.log(odds / (1 - odds)) * (1 if valid is None else valid)
     step = round(REACH * math.hypot(*inside.shape) / STEPS, 1) or REACH
