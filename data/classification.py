@@ -26,6 +26,7 @@ from data.pictures import check_image, read_image, resize_image
 
 NORMALISATION = "normalisation.json"
 SHOWN_NAMES = 5
+MOST_CLASSES = 10_000  # that labels may imply; a mistyped one would ask for a giant confusion matrix
 
 
 def is_class_csv(csv: Path | str) -> bool:
@@ -36,14 +37,17 @@ def is_class_csv(csv: Path | str) -> bool:
         return False
 
 
-def read_class_names(csv: Path | str) -> list[str] | None:
+def read_class_names(csv: Path | str, legend: Path | str | None = None) -> list[str] | None:
     """Names of the classes, in their order, from the classes.json beside a CSV; None where there is none.
+
+    Args:
+        legend: such a file somewhere else.
 
     Raises:
         UserError: the file is not such a one, or names a class twice, or fewer than two.
     """
-    path = Path(csv).parent / FILE_NAME
-    if not path.exists():
+    path = Path(legend) if legend else Path(csv).parent / FILE_NAME
+    if not legend and not path.exists():
         return None
     names = read_json(path, "names")["names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -82,8 +86,8 @@ def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: boo
     if not needs_labels:
         raise_faults(csv, faults)
         return rows
-    numbers = None if names is None else _numbers_of(names)
-    labels = [_label_of(text.strip(), numbers) for text in table.iloc[:, 1]]
+    numbers = None if names is None else numbers_of(names)
+    labels = [label_number(text.strip(), numbers) for text in table.iloc[:, 1]]
     wanted = ("a whole number is needed, or names of the classes in classes.json beside the CSV" if names is None else
               f"none of the {len(names)} classes ({', '.join(names[:SHOWN_NAMES])}{', ...' * (len(names) > SHOWN_NAMES)})")
     faults += [(row, f"label {text!r}: {wanted}") for row, text, label in zip(table.index, table["label"], labels)
@@ -118,13 +122,14 @@ def _checked_table(csv: Path | str, needs_weights: bool) -> pd.DataFrame:
     return table
 
 
-def _numbers_of(names: list[str]) -> dict[str, int]:
-    """What a label may be -> its number: names, and positions unless a name looks like one."""
+def numbers_of(names: list[str]) -> dict[str, int]:
+    """dict of accepted label -> number: each name, and each position unless a name is a number itself."""
     numbers = {name: number for number, name in enumerate(names)}
     return numbers if any(map(str.isdecimal, names)) else {**{str(n): n for n in range(len(names))}, **numbers}
 
 
-def _label_of(text: str, numbers: dict[str, int] | None) -> int | None:
+def label_number(text: str, numbers: dict[str, int] | None) -> int | None:
+    """The class number of a label, None if it has none; `numbers` as of `numbers_of`, None = labels are whole numbers."""
     if numbers is not None and text in numbers:
         return numbers[text]
     if not re.fullmatch(r"[0-9]{1,9}", text):

@@ -12,6 +12,7 @@ from typing import Any
 from cli.files import UserError
 from cli.lazy import torch
 from data.classification import (
+    MOST_CLASSES,
     ClassDataset,
     channel_statistics,
     check_class_files,
@@ -31,7 +32,6 @@ from utils.class_scores import CLASS_TITLES, ClassScores
 from utils.losses import main_logits
 
 CONFIG = {"task", "name", "encoder", "num_classes", "classes", "size", "mean", "std"}  # of a classifier, see `class_config`
-MOST_CLASSES = 10_000  # that labels may imply; a mistyped one would ask for a giant confusion matrix
 
 
 def complete(args: Namespace) -> None:

@@ -95,5 +95,5 @@ def learnt_mask(mask: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.n
     if average.ndim == 3:
         return mask, mask == average.argmax(0)
     valid = mask != IGNORE_INDEX
-    moved = likely_level_set(labelled_throughout(mask) == 1, average, valid)
+    moved = likely_level_set(mask == 1, average, valid)
     return np.where(valid, moved, mask).astype(np.uint8), moved == (average > 0.5)
