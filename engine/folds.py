@@ -16,11 +16,11 @@ from cli.lazy import lightning_fabric, sklearn_model_selection, torch
 from data.pictures import check_image
 from data.rows import pseudo_label_names
 from engine import run_folder
-from engine.building import build_state
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, check_cache, worker_count
 from engine.loop import run
+from engine.networks import build_state
 from engine.prediction import predict
 from engine.task import check_files, read_splits
 from utils.agreement import METRICS
