@@ -208,7 +208,7 @@ def standardised(images: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
 
-def moved(images: np.ndarray, mirror: np.ndarray, corners: np.ndarray, shift: int, padding: str) -> np.ndarray:
+def shift_and_mirror(images: np.ndarray, mirror: np.ndarray, corners: np.ndarray, shift: int, padding: str) -> np.ndarray:
     """Pictures mirrored left to right where `mirror` says so, then padded on all sides and cut to their size again.
 
     Args:
@@ -237,7 +237,7 @@ class ClassDataset:
         statistics: (mean, std) of the channels, in 0..1.
         mirror: mirror half of the pictures, at random (training only, as `shift`).
         shift: px; move each picture at random by up to as much, up, down, left and right.
-        padding: what comes in at the edge, see `moved`.
+        padding: what comes in at the edge, see `shift_and_mirror`.
         cache: keep the decoded, resized pictures in memory, see `class_cache_bytes`.
         seed: of the augmentation; `epoch` counts in too, and is set before each one.
 
@@ -278,6 +278,6 @@ class ClassDataset:
         images = np.stack([self._load(index) for index in indices]) if self.cached is None else self.cached[indices]
         if self.mirror or self.shift:
             moves = self._moves()[indices]  # (B, 3)
-            images = moved(images, self.mirror & (moves[:, 0] == 1), moves[:, 1:], self.shift, self.padding)
+            images = shift_and_mirror(images, self.mirror & (moves[:, 0] == 1), moves[:, 1:], self.shift, self.padding)
         return {"image": torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2), "label": self.labels[indices],
                 "weight": self.weights[indices], "index": torch.tensor(indices), "statistics": self.statistics}

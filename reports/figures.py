@@ -229,8 +229,8 @@ def plot_examples(rows: pd.DataFrame, pred_dir: Path | str, legend: Legend, coun
             axes[line, column].imshow(legend.overlay(image, labels, strength=0.25 if num_classes == 2 else 0.6))
         name = Path(row["mask"]).name
         axes[1, column].set_xlabel(name if len(name) <= NAME_LENGTH else f"\u2026{name[1 - NAME_LENGTH:]}", fontsize=6)
-        known = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
-        axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
+        noise = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
+        axes[0, column].set_title(f"w = {row['weight']:.2f}{noise}", fontsize=9,
                                   color="tab:red" if column < count else "tab:green")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

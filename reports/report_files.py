@@ -135,10 +135,10 @@ def weight_summaries(csvs: Sequence[Path | str], tables: dict[str, pd.DataFrame]
     for csv, summary in zip(csvs, summaries.values()):
         beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
         if beside.exists():
-            known = read_json(beside)
-            known = known if isinstance(known, dict) else {}
-            summary["spearman"] = known.get("spearman")
-            summary.update({key: known[key] for key in ("agreement", "theta", "mean_weight", "fallback") if known.get(key)})
+            origin = read_json(beside)
+            origin = origin if isinstance(origin, dict) else {}
+            summary["spearman"] = origin.get("spearman")
+            summary.update({key: origin[key] for key in ("agreement", "theta", "mean_weight", "fallback") if origin.get(key)})
     return summaries
 
 
@@ -147,13 +147,13 @@ def weight_table(summaries: dict[str, dict]) -> str:
     is, and the mean weight of each noise level."""
     levels = list(dict.fromkeys(level for summary in summaries.values() for level in summary["levels"]))
     titles = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman"}
-    known = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
+    keys = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
     lines = []
     for name, summary in summaries.items():
-        values = [summary.get(key) for key in known]
+        values = [summary.get(key) for key in keys]
         values += [summary["levels"].get(level, {}).get("mean") for level in levels]
         lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
-    headings = ["weights", *(titles[key] for key in known), *(f"mean at level {level}" for level in levels)]
+    headings = ["weights", *(titles[key] for key in keys), *(f"mean at level {level}" for level in levels)]
     return markdown_table(headings, lines)
 
 

@@ -24,7 +24,7 @@ from engine.lock import is_first_process
 from engine.loop import run
 from related.blindkd.flags import drop_idle, run_name, training_parser
 from related.blindkd.memory import BlindDistillation, Memory
-from related.blindkd.noisy_set import beside, noisy_csv, split_rows, validation_split
+from related.blindkd.noisy_set import csv_beside, noisy_csv, split_rows, validation_split
 from related.blindkd.outputs import write_outputs
 from related.blindkd.tipping import TipRule
 
@@ -34,7 +34,7 @@ def parse() -> Namespace:
     args = training_parser(__doc__).parse_args()
     drop_idle(args)
     csv = noisy_csv(args)
-    args.train_csv, args.valid_csv, args.test_csv = str(csv), None, str(beside(csv, "test.csv"))
+    args.train_csv, args.valid_csv, args.test_csv = str(csv), None, str(csv_beside(csv, "test.csv"))
     args.out_dir, args.name, args.load = args.results, run_name(args), None
     del args.results  # a run may be moved before it goes on
     published = args.dataset.startswith("cifar")  # the published augmentation

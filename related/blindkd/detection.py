@@ -15,7 +15,7 @@ from cli.command_line import command_line
 from cli.files import UserError, check_outputs, read_json, write_json
 from data.classification import read_class_rows
 from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
-from related.blindkd.noisy_set import beside, refuse_changed, split_rows, wrong_labels
+from related.blindkd.noisy_set import csv_beside, refuse_changed, split_rows, wrong_labels
 from related.blindkd.outputs import FACTS, finished
 from utils.ranking import auroc, precision_recall_f1
 
@@ -42,7 +42,7 @@ def main() -> None:
     trained = finished(folder)["args"]
     refuse_other_run(args, trained)
     csv = Path(trained["train_csv"])
-    clean = beside(csv, "train_clean.csv")
+    clean = csv_beside(csv, "train_clean.csv")
     check_outputs([folder / "detection.json"], args.overwrite, [csv, clean])
     parts = split_rows(read_class_rows(csv, trained["classes"]), csv, trained["val_ratio"], trained["seed"])
     refuse_changed(folder, csv, dict(zip(("train", "valid"), parts)))

@@ -88,7 +88,7 @@ class Memory:
 
     # --- while an epoch goes on -----------------------------------------------------------------------------------
 
-    def note(self, index: Tensor, scores: Tensor, confidence: Tensor) -> None:
+    def record(self, index: Tensor, scores: Tensor, confidence: Tensor) -> None:
         """Take note of a training batch.
 
         Args:
@@ -147,9 +147,9 @@ class Memory:
         self.judged = {"epoch": at, "why": "no tipping point" if tip is None else why,
                        **{name: None if each is None else asdict(each) for name, each in by.items()}}
         self.trained, self.whole = {}, {at: self.whole[at]}
-        return self.words(epoch)
+        return self.summary(epoch)
 
-    def words(self, epoch: int) -> str:
+    def summary(self, epoch: int) -> str:
         """What was found after `epoch`, in words."""
         assert self.detected is not None  # judged
         at, why = self.judged["epoch"], self.judged["why"]
@@ -180,7 +180,7 @@ class BlindDistillation:
     def __call__(self, outputs: list, batch: dict, epoch: int) -> list:
         teacher, student, labels = outputs[0]["teacher"].float(), outputs[0]["student"].float(), batch["label"]
         with torch.no_grad():
-            self.memory.note(batch["index"], agreement(teacher, student, labels), student.softmax(1).amax(1))
+            self.memory.record(batch["index"], agreement(teacher, student, labels), student.softmax(1).amax(1))
         alphas = None
         if self.memory.groups is not None:
             groups = self.memory.groups[batch["index"].cpu()]

@@ -45,7 +45,7 @@ def noisy_csv(args: argparse.Namespace) -> Path:
                     "data/make_digits.py, or name another one by --dataset or --noise_path")
 
 
-def beside(csv: Path, name: str) -> Path:
+def csv_beside(csv: Path, name: str) -> Path:
     """Another CSV of the same data set; a UserError if it is missing."""
     path = csv.with_name(name)
     if not path.is_file():
