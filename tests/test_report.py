@@ -50,6 +50,9 @@ def test_runs_of_one_name_are_told_apart_by_the_flags_that_differ():
     by_file = group_runs({"a": run_of("kd", pixels="s0/p"), "b": run_of("kd", pixels="s1/p", seed=1),
                           "c": run_of("kd", pixels=None)})
     assert [group["runs"] for group in by_file] == [{0: "a", 1: "b"}, {0: "c"}]
+    by_pass = group_runs({"a": run_of("own2", after="s0/own"), "b": run_of("own2", after="s1/own", seed=1),
+                          "c": run_of("own3", after="s0/own2")})  # each seed goes on from a run of its own
+    assert [(group["name"], group["runs"]) for group in by_pass] == [("own2", {0: "a", 1: "b"}), ("own3", {0: "c"})]
     by_csv = group_runs({"a": run_of("kd", train_csv="x/bf.csv"), "b": run_of("kd", train_csv="x/miou.csv")})
     assert [group["label"] for group in by_csv] == ["kd, bf", "kd, miou"]
     by_noise = group_runs({"a": run_of("kd", noise=0.3), "b": run_of("kd", noise=0.6)})
