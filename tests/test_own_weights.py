@@ -20,7 +20,6 @@ from data.pictures import read_mask, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
 from engine import checkpoint, own_memory, own_run
-from engine.flags import train_parser
 from tests.conftest import ROOT, TORCHRUN, run_script
 from tests.test_agreement import slow_scores
 from tests.test_bad_input import check
@@ -283,7 +282,7 @@ def test_own_weights_find_planted_noise_and_the_further_pass_mends_it(tmp_path, 
     found = json.loads((run / "result.json").read_text())["weights"]
     assert found["auroc"] > 0.9, found
     rows, clean = read_rows(noisy), read_rows(tmp_path / "clean.csv")
-    args = argparse.Namespace(size=[48, 48], num_classes=2)
+    args = argparse.Namespace(size=[64, 64], num_classes=2)
     corrected = own_run.CorrectedMasks(rows, args, read_rows(run / "weights.csv")["weight"].to_numpy(),
                                        checkpoint.load(run / "last.ckpt")["memory"]["predictions"])
     doubted = np.flatnonzero(corrected.place >= 0)
@@ -291,10 +290,6 @@ def test_own_weights_find_planted_noise_and_the_further_pass_mends_it(tmp_path, 
                      for mask in (lambda row: read_mask(rows["mask"].iloc[row]),
                                   lambda row: corrected.learnt[corrected.place[row]].numpy()))
     assert len(doubted) > 30 and mended > given + 0.03, (len(doubted), given, mended)
-
-
-def train_with_own_weight_args(flags):
-    return train_parser("").parse_args([*map(str, flags), "--name", "x"])
 
 
 # --- stopped, and several processes -----------------------------------------------------------------------------
