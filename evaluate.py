@@ -58,7 +58,7 @@ def evaluate_masks(args, rows):
     scorer = SegmentationScorer(config["num_classes"], theta, fabric.device)
     scores = scores_of(args, fabric, network, dataset, scorer, SEGMENTATION)
     if fabric.is_global_zero:
-        tell(args, score_table({args.csv: scores}), {"theta": theta, "size": size, **scores})
+        print_scores(args, score_table({args.csv: scores}), {"theta": theta, "size": size, **scores})
 
 
 def evaluate_labels(args, rows):
@@ -73,7 +73,7 @@ def evaluate_labels(args, rows):
     scores = scores_of(args, fabric, network, dataset, ClassScorer(config["num_classes"], fabric.device), CLASSIFICATION)
     if fabric.is_global_zero:
         text = f"{score_table({args.csv: scores}, CLASS_TITLES)}\n\n{recall_table(scores, config['classes'])}"
-        tell(args, text, {"size": size, "classes": config["classes"], **scores})
+        print_scores(args, text, {"size": size, "classes": config["classes"], **scores})
 
 
 def scores_of(args, fabric, network, dataset, scorer, task):
@@ -83,7 +83,7 @@ def scores_of(args, fabric, network, dataset, scorer, task):
     return evaluate(fabric, fabric.setup_module(network), loader, scorer, task, title="evaluating")
 
 
-def tell(args, text, facts):
+def print_scores(args, text, facts):
     """Print the scores, and write them to --json."""
     print(text)
     if args.json:

@@ -12,7 +12,7 @@ from benchmarks.training import batch_of, epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import read_json
 from cli.lazy import plt
-from engine import building, devices, loop
+from engine import devices, loop, networks
 from engine.task import SegmentationScorer
 from reports.figures import save_figure
 
@@ -22,7 +22,7 @@ def prepare(args, side, classes):
     flags = flags_of("--epochs", 2, "--size", side, side, "--num-classes", classes, "--devices", 1, "--optimizer", "adamw",
                      "--model", args.model, "--encoder", args.encoder, "--width", args.width)
     fabric = devices.start_fabric(flags)
-    state = building.build_state(flags, fabric)
+    state = networks.build_state(flags, fabric)
     batch = [batch_of(args.batch_size, side, classes)]
 
     def step():

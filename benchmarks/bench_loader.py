@@ -16,7 +16,7 @@ from benchmarks.training import epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from data.make_sample import draw_set
 from data.splits import pair_folder
-from engine import building, devices
+from engine import devices, networks
 from engine.loaders import build_loaders, on_device
 
 
@@ -54,7 +54,7 @@ def measure_loaders(args, rows):
     names = {**{f"{n} processes": run_flags(args, "--workers", n) for n in workers}, "cached": run_flags(args, "--cache")}
     loaders = {name: build_loaders(flags, {"train": rows}, fabric)["train"] for name, flags in names.items()}
     resident = [fabric.to_device(batch) for batch in loaders["cached"]]
-    train = functools.partial(epoch_seconds, run_flags(args), fabric, building.build_state(run_flags(args), fabric))
+    train = functools.partial(epoch_seconds, run_flags(args), fabric, networks.build_state(run_flags(args), fabric))
     train(resident)  # warm
     images = len(resident) * args.batch_size
     loading = in_turn({name: functools.partial(load_epoch, fabric, loader) for name, loader in loaders.items()}, args.rounds)

@@ -14,7 +14,7 @@ from benchmarks.measure import RESULTS, in_turn, keep, ratio, run_command, secon
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.lazy import torch
-from engine import building, devices, loaders
+from engine import devices, loaders, networks
 
 METHODS = ("plain", "Teacher", "KD")
 # reading a value from the device makes the host wait; the first four can be counted on a CPU too
@@ -32,7 +32,7 @@ def build_step(args, method, classes):
     """A function that makes one step of the engine's loop and gives its seconds."""
     flags = run_flags(args, classes)
     fabric = devices.start_fabric(flags)
-    state, batch = building.build_state(flags, fabric), batch_of(args.batch_size, args.side, classes)
+    state, batch = networks.build_state(flags, fabric), batch_of(args.batch_size, args.side, classes)
     return functools.partial(epoch_seconds, flags, fabric, state, [batch], method)
 
 

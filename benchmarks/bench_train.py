@@ -12,7 +12,7 @@ from benchmarks.measure import RESULTS, in_turn, keep, ratio, seconds_of, table
 from benchmarks.training import batch_of, epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.lazy import torch
-from engine import building, devices
+from engine import devices, networks
 from utils.losses import per_sample_loss
 
 # name -> (--precision, channels last, --compile)
@@ -27,7 +27,7 @@ def prepare(args, precision, channels_last, compiled):
                      "--model", args.model, "--encoder", args.encoder, "--devices", 1, "--precision", precision,
                      *["--compile"] * compiled)
     fabric = devices.start_fabric(flags)
-    state = building.build_state(flags, fabric)
+    state = networks.build_state(flags, fabric)
     batches = [fabric.to_device(batch_of(args.batch_size, args.side, args.classes))] * args.steps
     if not channels_last:
         state.networks[0].to(memory_format=torch.contiguous_format)
@@ -45,7 +45,7 @@ def operations(args):
     from torch.utils.flop_counter import FlopCounterMode
 
     flags = flags_of("--width", args.width, "--num-classes", args.classes, "--model", args.model, "--encoder", args.encoder)
-    network, = building.build_state(flags, devices.start_fabric(flags)).networks
+    network, = networks.build_state(flags, devices.start_fabric(flags)).networks
     batch = batch_of(args.batch_size, args.side, args.classes)
     device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter:

@@ -203,7 +203,7 @@ def standardised(images: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
 
-def moved(images: np.ndarray, mirror: np.ndarray, corners: np.ndarray, shift: int, padding: str) -> np.ndarray:
+def shift_and_mirror(images: np.ndarray, mirror: np.ndarray, corners: np.ndarray, shift: int, padding: str) -> np.ndarray:
     """Pictures mirrored left to right where `mirror` says so, then padded on all sides and cut to their size again.
 
     Args:
@@ -232,7 +232,7 @@ class ClassDataset:
         statistics: (mean, std) of the channels, in 0..1.
         mirror: mirror half of the pictures, at random (training only, as `shift`).
         shift: px; move each picture at random by up to as much, up, down, left and right.
-        padding: what comes in at the edge, see `moved`.
+        padding: what comes in at the edge, see `shift_and_mirror`.
         cache: keep the decoded, resized pictures in memory, see `class_cache_bytes`.
         seed: of the augmentation; `epoch` counts in too, and is set before each one.
 

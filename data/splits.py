@@ -35,16 +35,16 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
             found[path.stem].append(path)
         else:
             others.append(path.name)
-    known = ", ".join(IMAGE_SUFFIXES)
+    suffixes = ", ".join(IMAGE_SUFFIXES)
     if not found:
         inside = f"; its folders are not looked into, e.g. {folders[0]}" if folders else ""
-        raise UserError(f"{folder}: no {known} in it{inside}")
+        raise UserError(f"{folder}: no {suffixes} in it{inside}")
     for paths in found.values():
         if len(paths) > 1:
             raise UserError(f"{folder}: {paths[0].name} and {paths[1].name} share a stem; rename or remove one")
         if not is_utf8(paths[0]):
             raise UserError(f"{str(paths[0])!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
-    for names, reason in ((folders, "folders, which are not looked into,"), (others, f"files that are none of {known}")):
+    for names, reason in ((folders, "folders, which are not looked into,"), (others, f"files that are none of {suffixes}")):
         if names:
             print(f"{folder}: {len(names)} {reason} are left out, e.g. {names[0]}", file=sys.stderr)
     return {stem: paths[0] for stem, paths in found.items()}

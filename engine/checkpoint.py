@@ -127,9 +127,9 @@ def start_from(network: torch.nn.Module, path: Path | str, index: int = 0) -> No
     try:
         network.load_state_dict(saved["state"])
     except RuntimeError as error:
-        held = saved["config"]
-        classes = f" with {held['num_classes']} classes" if "num_classes" in held else ""
-        raise UserError(f"--load {path}: holds {held.get('name', 'a network')}{classes}, which does not fit this run's network "
+        config = saved["config"]
+        classes = f" with {config['num_classes']} classes" if "num_classes" in config else ""
+        raise UserError(f"--load {path}: holds {config.get('name', 'a network')}{classes}, which does not fit this run's network "
                         f"({str(error).splitlines()[1].strip()})") from None
 
 

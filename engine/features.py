@@ -86,8 +86,8 @@ def features_of(args: Namespace, rows: pd.DataFrame, network: Any, device: Any, 
 def _made_by(args: Namespace, rows: pd.DataFrame) -> str:
     """16 hex digits that stand for encoder, weights, size and the content of all images, in their order."""
     weights = args.encoder_weights
-    known = file_digest(weights) if weights and Path(weights).is_file() else weights
-    return hashed([args.encoder, known, args.maps, list(args.size), [file_digest(path) for path in rows["image"]]])
+    made_of = file_digest(weights) if weights and Path(weights).is_file() else weights
+    return hashed([args.encoder, made_of, args.maps, list(args.size), [file_digest(path) for path in rows["image"]]])
 
 
 def _resized(path: str, size: Sequence[int]) -> np.ndarray:

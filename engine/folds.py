@@ -16,11 +16,11 @@ from cli.lazy import lightning_fabric, sklearn_model_selection, torch
 from data.pictures import check_image
 from data.rows import pseudo_label_names
 from engine import run_folder
-from engine.building import build_state
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, check_cache, worker_count
 from engine.loop import run
+from engine.networks import build_state
 from engine.prediction import predict
 from engine.task import check_files, read_splits
 from utils.agreement import METRICS
@@ -185,7 +185,7 @@ def train_one(args: argparse.Namespace, fabric: lightning_fabric.Fabric, home: P
     settings = argparse.Namespace(**{**vars(args), "train_csv": str(csv), "name": str(name)})
     result = run(settings, weigh_by_csv if weighted else weigh_alike, needs_weights=weighted)
     checkpoint = home / f"fold{label}" / "best.ckpt"
-    judges = [name for name, held in zip(names, held_out) if held]
+    judges = [name for name, is_judged in zip(names, held_out) if is_judged]
     if fabric.is_global_zero:
         predict(fabric, *load_network(checkpoint), judged[held_out], judges, pseudo_dir, args.batch_size,
                 worker_count(args, fabric), args.flip)
@@ -213,7 +213,7 @@ def nested_round(args: argparse.Namespace, fabric: lightning_fabric.Fabric, home
         fabric.barrier()
         for own, other in (pair, pair[::-1]):
             judged = fold_of == other
-            files = [str(pseudo_dir / name) for name, held in zip(names, judged) if held]
+            files = [str(pseudo_dir / name) for name, is_judged in zip(names, judged) if is_judged]
             weights[own, judged] = score_pairs(rows["mask"][judged].tolist(), files, args.num_classes, args.metric, args.theta,
                                                args.size)
     return record, weights

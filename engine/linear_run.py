@@ -41,7 +41,7 @@ def run_linear(args: Namespace) -> dict:
     Raises:
         UserError: anything the user can mend, found before the work begins where that is possible.
     """
-    asked = filled(args)
+    asked = complete_flags(args)
     names = asked.classes
     with run_folder.claimed(args) as folder:
         splits = read_class_splits(asked)
@@ -59,8 +59,8 @@ def run_linear(args: Namespace) -> dict:
         return judge_and_test(args, folder, splits, names, fold_of, network, fabric)
 
 
-def filled(args: Namespace) -> Namespace:
-    """The flags that reading class labels needs, of a run that has no networks to train; `args` gets size and num_classes.
+def complete_flags(args: Namespace) -> Namespace:
+    """The flags that reading class labels needs, of a run without training networks.
 
     Raises:
         UserError: see `engine.classification.complete`.

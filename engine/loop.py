@@ -37,9 +37,9 @@ import pandas as pd
 from cli.files import progress, read_json, write_json
 from cli.lazy import lightning_fabric, torch
 from engine import checkpoint, run_folder
-from engine.building import build_state
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, on_device, seed_epoch
+from engine.networks import build_state
 from engine.objective import WeightedLoss
 from engine.optimizers import changes_by_step
 from engine.stopping import LossWatch, StopRequest

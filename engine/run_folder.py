@@ -176,8 +176,8 @@ def row_facts(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
         the test rows' file names and their annotations' sizes in bytes (of rows without files, of the rows), None without a
         test set.
     """
-    train, test, known = splits["train"], splits.get("test"), "iterations" in splits["train"]
-    facts: dict[str, Any] = {"noise_share": float((train["iterations"] > 0).mean()) if known else None, "weights": None,
+    train, test, has_levels = splits["train"], splits.get("test"), "iterations" in splits["train"]
+    facts: dict[str, Any] = {"noise_share": float((train["iterations"] > 0).mean()) if has_levels else None, "weights": None,
                              "test_set": None}
     if "weight" in train:
         summary = summarise(train)[0]

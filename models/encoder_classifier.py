@@ -20,10 +20,10 @@ class EncoderClassifier(nn.Module):
 
 def build_encoder_classifier(encoder: str, encoder_weights: str | None, num_classes: int) -> nn.Module:
     """See `models.build_classifier`."""
-    known = encoder in smp.encoders.get_encoder_names() or encoder.startswith("tu-")
+    has_name = encoder in smp.encoders.get_encoder_names() or encoder.startswith("tu-")
 
     def make(weights: str | None) -> nn.Module:
-        network = smp.encoders.get_encoder(encoder if known else f"tu-{encoder}", weights=weights)  # `tu-`: of timm
+        network = smp.encoders.get_encoder(encoder if has_name else f"tu-{encoder}", weights=weights)  # `tu-`: of timm
         return EncoderClassifier(network, network.out_channels[-1], num_classes)
 
     return build_with_encoder(make, encoder, encoder_weights)

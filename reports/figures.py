@@ -127,12 +127,12 @@ def plot_gain(rows: list[dict], path: Path) -> bool:
     names = list(dict.fromkeys(row["name"] for row, _ in points))
     shares = sorted({row["noise_share"] or 0 for row, _ in points})
     for row, score in points:  # a colour per method, a marker per noise share
-        known = score["interval"] is not None and len(row["seeds"]) > 2  # the interval of two seeds is too wide to show
+        has_bar = score["interval"] is not None and len(row["seeds"]) > 2  # the interval of two seeds is too wide to show
         axis.errorbar(row["auroc"], 100 * score["difference"], capsize=3, markeredgecolor="black",
                       fmt="osD^vP*X"[shares.index(row["noise_share"] or 0) % 8],
                       color=plt.get_cmap("tab20")(names.index(row["name"]) % 20),
                       label=row["name"] + _percent_noisy(row["noise_share"] if len(shares) > 1 else None),
-                      yerr=100 * score["interval"] if known else None)
+                      yerr=100 * score["interval"] if has_bar else None)
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(xlabel="AUROC of the weights, untouched against noisy annotations",
@@ -229,8 +229,8 @@ def plot_examples(rows: pd.DataFrame, pred_dir: Path | str, legend: Legend, coun
             axes[line, column].imshow(legend.overlay(image, labels, strength=0.25 if num_classes == 2 else 0.6))
         name = Path(row["mask"]).name
         axes[1, column].set_xlabel(name if len(name) <= NAME_LENGTH else f"\u2026{name[1 - NAME_LENGTH:]}", fontsize=6)
-        known = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
-        axes[0, column].set_title(f"w = {row['weight']:.2f}{known}", fontsize=9,
+        state = "" if "iterations" not in rows else ("\nnoisy" if row["iterations"] else "\nuntouched")
+        axes[0, column].set_title(f"w = {row['weight']:.2f}{state}", fontsize=9,
                                   color="tab:red" if column < count else "tab:green")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

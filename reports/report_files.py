@@ -134,10 +134,10 @@ def weight_summaries(csvs: Sequence[Path | str], tables: dict[str, pd.DataFrame]
     for csv, summary in zip(csvs, summaries.values()):
         beside = Path(csv).with_suffix(".json")  # utils/get_weight.py knows the truth, the CSV does not
         if beside.exists():
-            known = read_json(beside)
-            known = known if isinstance(known, dict) else {}
-            summary["spearman"] = known.get("spearman")
-            summary.update({key: known[key] for key in ("agreement", "theta", "mean_weight", "fallback") if known.get(key)})
+            content = read_json(beside)
+            content = content if isinstance(content, dict) else {}
+            summary["spearman"] = content.get("spearman")
+            summary.update({key: content[key] for key in ("agreement", "theta", "mean_weight", "fallback") if content.get(key)})
     return summaries
 
 
@@ -146,13 +146,13 @@ def weight_table(summaries: dict[str, dict]) -> str:
     is, and the mean weight of each noise level."""
     levels = list(dict.fromkeys(level for summary in summaries.values() for level in summary["levels"]))
     titles = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman"}
-    known = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
+    columns = [key for key in titles if any(summary.get(key) is not None for summary in summaries.values())]
     lines = []
     for name, summary in summaries.items():
-        values = [summary.get(key) for key in known]
+        values = [summary.get(key) for key in columns]
         values += [summary["levels"].get(level, {}).get("mean") for level in levels]
         lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
-    headings = ["weights", *(titles[key] for key in known), *(f"mean at level {level}" for level in levels)]
+    headings = ["weights", *(titles[key] for key in columns), *(f"mean at level {level}" for level in levels)]
     return markdown_table(headings, lines)
 
 

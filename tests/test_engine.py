@@ -22,7 +22,8 @@ from cli.files import UserError, write_rows
 from data.dataset import SegmentationDataset
 from data.rows import read_rows
 from data.transforms import normalised
-from engine import building, devices, loaders, loop
+from engine import devices, loaders, loop
+from engine import networks as run_networks
 from engine.checkpoint import load, load_network, model_config
 from engine.flags import metric_of, train_parser
 from engine.optimizers import build_ranger, centralise_gradients
@@ -104,18 +105,18 @@ def test_weights_scale_the_step_and_carry_no_gradient(csvs, tmp_path):
 
     args = arguments(csvs, tmp_path, "--optimizer", "adamw", "--weight-decay", "0", "--epochs", "1")
     before = {}
-    build = building.build_networks
+    build = run_networks.build_networks
 
     def remember(*arguments):
         networks = build(*arguments)
         before.update({k: v.clone() for k, v in networks[0].named_parameters()})
         return networks
 
-    building.build_networks = remember
+    run_networks.build_networks = remember
     try:
         loop.run(args, weigh)
     finally:
-        building.build_networks = build
+        run_networks.build_networks = build
     after = load_network(tmp_path / "run" / "last.ckpt")[0]
     for name, value in after.named_parameters():
         assert torch.equal(before[name], value)  # all weights 0: nothing moves
@@ -135,7 +136,7 @@ def test_gradients_are_clipped_before_the_step(csvs, tmp_path, monkeypatch):
         optimizer = Spy(list(parameters), lr=1.0)
         return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
-    monkeypatch.setattr(building, "build_optimizer", build)
+    monkeypatch.setattr(run_networks, "build_optimizer", build)
     loop.run(arguments(csvs, tmp_path, "--clip", "0.001", "--epochs", "1"), lambda logits, batch, epoch: [batch["weight"]])
     assert 0.0009 < max(moved) <= 0.001 + 1e-6
 
@@ -223,7 +224,7 @@ def test_load_starts_from_the_weights_of_another_run(csvs, tmp_path):
     loop.run(arguments(csvs, tmp_path / "a", "--epochs", "1"), weigh)
     start = str(tmp_path / "a" / "run" / "best.ckpt")
     args = arguments(csvs, tmp_path / "b", "--load", start)
-    network, = building.build_networks(args, [load(start)["networks"][0]["config"]])
+    network, = run_networks.build_networks(args, [load(start)["networks"][0]["config"]])
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), load_network(start)[0].state_dict().values()))
     with pytest.raises(UserError, match="does not fit"):
         loop.run(arguments(csvs, tmp_path / "c", "--load", start, "--width", "8"), weigh)
@@ -402,8 +403,8 @@ def test_usable_cores_are_those_of_the_process_and_its_container(tmp_path, monke
 
 
 def test_compiled_networks_keep_the_names_of_their_weights(csvs, tmp_path):
-    plain, = building.build_networks(*with_config(arguments(csvs, tmp_path)))
-    compiled, = building.build_networks(*with_config(arguments(csvs, tmp_path, "--compile")))
+    plain, = run_networks.build_networks(*with_config(arguments(csvs, tmp_path)))
+    compiled, = run_networks.build_networks(*with_config(arguments(csvs, tmp_path, "--compile")))
     assert plain._compiled_call_impl is None and compiled._compiled_call_impl is not None
     assert plain.state_dict().keys() == compiled.state_dict().keys()
 

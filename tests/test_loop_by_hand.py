@@ -18,7 +18,8 @@ from data.make_sample import draw_set
 from data.rows import read_rows
 from data.splits import pair_folder
 from data.transforms import normalised
-from engine import building, checkpoint, loop
+from engine import checkpoint, loop
+from engine import networks as run_networks
 from engine.devices import start_fabric
 from engine.flags import add_pair_flags, train_parser
 from engine.objective import WeightedLoss
@@ -204,14 +205,14 @@ def test_a_script_trains_the_same_when_task_and_objective_are_passed(drawn, tmp_
 
 def test_the_learning_rate_halves_when_the_schedule_says(csvs, tmp_path, monkeypatch):
     """In the log, and in every step that the optimizer takes."""
-    stepped, build = [], building.build_optimizer
+    stepped, build = [], run_networks.build_optimizer
 
     def remember(args, parameters, steps):
         optimizer, scheduler = build(args, parameters, steps)
         optimizer.register_step_pre_hook(lambda it, args, kwargs: stepped.append(it.param_groups[0]["lr"]))
         return optimizer, scheduler
 
-    monkeypatch.setattr(building, "build_optimizer", remember)
+    monkeypatch.setattr(run_networks, "build_optimizer", remember)
     loop.run(arguments(csvs, tmp_path, "--epochs", "5", "--lr-step", "2", "--lr-gamma", "0.5"), baseline_weigh)
     rates = [0.1, 0.1, 0.05, 0.05, 0.025]
     assert [entry["learning_rate"] for entry in epochs_of(tmp_path)] == pytest.approx(rates)
@@ -242,7 +243,7 @@ def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides(csvs, tmp_pa
 @pytest.mark.parametrize("kept", [0, 1])
 def test_each_network_is_updated_by_its_own_selection(csvs, tmp_path, monkeypatch, kept):
     """One network keeps all samples and learns, the other one keeps none and stays as it was; then the other way round."""
-    before, build = [], building.build_networks
+    before, build = [], run_networks.build_networks
 
     def remember(*given):
         networks = build(*given)
@@ -252,7 +253,7 @@ def test_each_network_is_updated_by_its_own_selection(csvs, tmp_path, monkeypatc
     def weigh(logits, batch, epoch):
         return [torch.full_like(batch["weight"], float(k == kept)) for k in range(2)]
 
-    monkeypatch.setattr(building, "build_networks", remember)
+    monkeypatch.setattr(run_networks, "build_networks", remember)
     parser = train_parser("", add_pair_flags)
     args = parser.parse_args(["--train_csv", str(csvs / "train_noisy_60.csv"), "--name", "run", "--out-dir", str(tmp_path),
                               "--model-b", "unet", "--size", "48", "32", "--width", "4", "--accelerator", "cpu",

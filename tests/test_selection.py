@@ -10,7 +10,8 @@ import torch
 
 import train_decoupling
 from data.rows import read_rows
-from engine import building, loop
+from engine import loop
+from engine import networks as run_networks
 from engine.objective import averaged_over_kept
 from tests.conftest import run_script
 from tests.test_engine import arguments, epochs_of
@@ -163,18 +164,18 @@ def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
         seen.append([p.clone() for p in networks[0].parameters()])
         return [torch.zeros_like(batch["weight"]) if len(seen) > 1 else torch.ones_like(batch["weight"])]
 
-    networks, build = [], building.build_networks
+    networks, build = [], run_networks.build_networks
 
     def remember(*given):
         networks.extend(build(*given))
         return networks
 
     args = arguments(csvs, tmp_path, "--optimizer", "adamw", "--weight-decay", "0.5", "-l", "0.1", "--epochs", "2")
-    building.build_networks = remember
+    run_networks.build_networks = remember
     try:
         loop.run(args, weigh, selects=True)
     finally:
-        building.build_networks = build
+        run_networks.build_networks = build
     assert [entry["empty"] for entry in epochs_of(tmp_path)] == [[1], [2]]  # 2 steps an epoch, the first one kept all
     assert [entry["weight"] for entry in epochs_of(tmp_path)] == [[0.5], [0.0]]
     for before, after in zip(seen[1], networks[0].parameters()):
