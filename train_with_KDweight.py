@@ -14,9 +14,14 @@ name shows the metric (miou, bf, bm), or pass --metric. Validation uses no weigh
 the paper; with --keep-loss-size it does not.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line, nonnegative_int, share
+from cli.lazy import torch
 from data.rows import read_header
 from engine.flags import add_weight_flags, metric_of, train_parser
 from engine.loop import run
@@ -25,7 +30,7 @@ from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, lambda_at, mix, scaled
 
 
-def weigh(args, logits, batch, epoch):
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int) -> list[torch.Tensor]:
     """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,)."""
     share_of_student = lambda_at(epoch, args.epochs, args.lambda_warmup, args.lambda_max)
     weights = batch["weight"]
@@ -35,7 +40,7 @@ def weigh(args, logits, batch, epoch):
     return [floored(weights, args.min_weight)]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__)
     parser.add_argument("--metric", choices=METRICS, help="metric that scored the CSV (default: from its JSON or its name)")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")

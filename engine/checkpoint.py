@@ -129,8 +129,8 @@ def start_from(network: torch.nn.Module, path: Path | str, index: int = 0) -> No
     except RuntimeError as error:
         config = saved["config"]
         classes = f" with {config['num_classes']} classes" if "num_classes" in config else ""
-        raise UserError(f"--load {path}: holds {config.get('name', 'a network')}{classes}, which does not fit this run's network "
-                        f"({str(error).splitlines()[1].strip()})") from None
+        raise UserError(f"--load {path}: holds {config.get('name', 'a network')}{classes}, which does not fit this run's "
+                        f"network ({str(error).splitlines()[1].strip()})") from None
 
 
 class TrainingState:

@@ -1,4 +1,4 @@
-"""The networks of a run: built, tried on its smallest batch, set up with their optimizers."""
+"""Build the networks of a run, check them on the smallest batch, set up their optimizers."""
 
 from __future__ import annotations
 

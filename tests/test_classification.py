@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import report
 from cli.files import UserError, write_json
-from data.classification import ClassDataset, channel_statistics, is_class_csv, moved, read_class_rows, standardised
+from data.classification import ClassDataset, channel_statistics, is_class_csv, read_class_rows, shift_and_mirror, standardised
 from engine import checkpoint, loop
 from engine.classification import CLASSIFICATION, complete, load_classifier
 from engine.flags import add_class_task_flags, add_optimizer_flags, add_run_flags, add_training_device_flags, tool_parser
@@ -343,7 +343,7 @@ def test_pictures_move_by_hand():
     picture = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1).repeat(3, 3)  # 0 1 2 / 3 4 5 / 6 7 8
 
     def cut(mirror, row, column, shift=1, padding="reflect"):
-        found = moved(picture, np.array([mirror]), np.array([[row, column]]), shift, padding)
+        found = shift_and_mirror(picture, np.array([mirror]), np.array([[row, column]]), shift, padding)
         assert (found[..., 0] == found[..., 2]).all()
         return found[0, :, :, 0].tolist()
 

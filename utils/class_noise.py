@@ -30,7 +30,8 @@ import pandas as pd
 
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, atomic_path, check_outputs, read_json, together, write_json
-from data.class_text import ClassText, class_names, class_numbers
+from data.class_text import ClassText, class_numbers
+from data.classification import read_class_names
 from data.legend import FILE_NAME
 from utils.transition import (
     CIFAR10_PAIRS,
@@ -161,7 +162,7 @@ def main() -> None:
     out = Path(args.out)
     flips, record = out.with_name(f"{out.stem}_flips.csv"), out.with_name(f"{out.stem}_noise.json")
     check_outputs([out, flips, record], args.overwrite, [args.csv, args.classes, args.map, args.matrix])
-    source, names = ClassText(args.csv), class_names(args.csv, args.classes)
+    source, names = ClassText(args.csv), read_class_names(args.csv, args.classes)
     true, num_classes = class_numbers(args.csv, source.labels, names, args.num_classes)
     matrix = matrix_of(args, names, num_classes)
     given = draw_labels(true, matrix, args.seed)
