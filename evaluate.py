@@ -10,7 +10,8 @@ BF, Dice and Boundary IoU are means over its images. Of a classifier, on a CSV h
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Collection
+from typing import Any, cast
 
 import pandas as pd
 
@@ -83,11 +84,12 @@ def evaluate_labels(args: argparse.Namespace, rows: pd.DataFrame) -> None:
         print_scores(args, text, {"size": size, "classes": config["classes"], **scores})
 
 
-def scores_of(args: argparse.Namespace, fabric: Any, network: torch.nn.Module, dataset: Any, scorer: Any, task: Task) -> dict[str, Any]:
+def scores_of(args: argparse.Namespace, fabric: Any, network: torch.nn.Module, dataset: Any, scorer: Any, task: Task
+              ) -> dict[str, Any]:
     """What the scorer says of a dataset's samples, each counted once."""
     loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
-    return evaluate(fabric, fabric.setup_module(network), loader, scorer, task, title="evaluating")
+    return evaluate(fabric, fabric.setup_module(network), cast(Collection, loader), scorer, task, title="evaluating")
 
 
 def print_scores(args: argparse.Namespace, text: str, facts: dict[str, Any]) -> None:

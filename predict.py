@@ -35,15 +35,15 @@ def listed_images(paths: list[str]) -> list[str]:
     Raises:
         UserError: a path is missing, a folder holds no image, or a file is none.
     """
-    images = []
+    images: list[str] = []
     for path in map(Path, paths):
         found = sorted(path.iterdir()) if path.is_dir() else [path]
         if not path.exists():
             raise UserError(f"--images {path}: no such file or folder")
-        found = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-        if not found:
+        files = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if not files:
             raise UserError(f"--images {path}: no images ({', '.join(IMAGE_SUFFIXES)})")
-        images += found
+        images += files
     for image in images:
         check_image(image)
     return images
@@ -94,7 +94,7 @@ def predict_labels(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     fabric = start_fabric(args)
     chances = predict_classes(fabric, network, config, rows, args.batch_size, worker_count(args, fabric), args.flip)
     with atomic_path(out) as temporary:
-        temporary.write_text(prediction_text(rows["image"], chances, config["classes"]), encoding="utf-8")
+        temporary.write_text(prediction_text(rows["image"].tolist(), chances, config["classes"]), encoding="utf-8")
     print(f"{len(rows)} predictions in {out}")
 
 

@@ -30,7 +30,8 @@ from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, lambda_at, mix, scaled
 
 
-def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int) -> list[torch.Tensor]:
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int
+          ) -> list[torch.Tensor]:
     """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,)."""
     share_of_student = lambda_at(epoch, args.epochs, args.lambda_warmup, args.lambda_max)
     weights = batch["weight"]

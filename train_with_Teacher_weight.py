@@ -34,7 +34,8 @@ from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, levelled, scaled, shuffled
 
 
-def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int) -> list[torch.Tensor]:
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int
+          ) -> list[torch.Tensor]:
     """w_i of the CSV, (B,), none below --min-weight."""
     return [floored(batch["weight"], args.min_weight)]
 

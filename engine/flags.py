@@ -146,8 +146,8 @@ def add_selection_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--select-by", choices=("loss", *METRICS), default="loss",
                        help="a network trusts the samples of the smallest loss, or of the highest score against the annotation")
     group.add_argument("--forget-rate", type=share, metavar="SHARE",
-                       help="share of each batch dropped after the ramp (default: the share of noisy rows if the training CSV "
-                            "has `iterations`, else 0.2)")
+                       help="share of each batch dropped after the ramp (default: the share of noisy rows if the "
+                            "training CSV has `iterations`, else 0.2)")
     group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs of the ramp")
 
 

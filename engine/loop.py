@@ -16,8 +16,8 @@ which it keeps none makes no update and is counted in the log. A method of anoth
 `weigh`, see engine/objective.py.
 
 `after_epoch` is called when an epoch is validated, before it is logged and saved; `state.epoch` is still that epoch. The dict
-that it gives goes into the epoch's line of the log. It keeps what it records in `memory`. It checks `stop` only before it changes
-anything, since it runs again after a stop.
+that it gives goes into the epoch's line of the log. It keeps what it records in `memory`. It checks `stop` only before it
+changes anything, since it runs again after a stop.
 
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.

@@ -34,6 +34,7 @@ def confident_classes(probabilities: np.ndarray, thresholds: np.ndarray, labels:
 
 
 def wrong_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Flags, bool (N,): the sample is confidently of another class than given. A sample without a confident class is not flagged."""
+    """Flags, bool (N,): the sample is confidently of another class than given. A sample without a confident
+    class is not flagged."""
     found = confident_classes(probabilities, class_thresholds(probabilities, labels), labels)
     return (found >= 0) & (found != labels)
