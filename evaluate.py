@@ -7,6 +7,14 @@ BF, Dice and Boundary IoU are means over its images. Of a classifier, on a CSV h
 (the mean recall of the classes that occur) and the recall of each class.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from typing import Any, cast
+
+import pandas as pd
+
 from cli.command_line import command_line, positive_float, positive_int, side_length, tool_parser
 from cli.files import UserError, check_outputs, write_json
 from cli.lazy import torch
@@ -19,12 +27,12 @@ from engine.devices import start_fabric
 from engine.flags import add_device_flags
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
-from engine.task import SEGMENTATION, SegmentationScorer
+from engine.task import SEGMENTATION, SegmentationScorer, Task
 from utils.class_scores import CLASS_TITLES, recall_table
 from utils.metrics import score_table
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--csv", required=True, help="rows to score")
@@ -48,7 +56,7 @@ def main():
     (evaluate_labels if labels else evaluate_masks)(args, rows)
 
 
-def evaluate_masks(args, rows):
+def evaluate_masks(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     """Scores of a segmentation network on rows of `read_rows`."""
     network, config = load_network(args.checkpoint, args.network)
     theta, size = args.theta or config["theta"], args.size or config["size"]
@@ -62,7 +70,7 @@ def evaluate_masks(args, rows):
         print_scores(args, score_table({args.csv: scores}), {"theta": theta, "size": size, **scores})
 
 
-def evaluate_labels(args, rows):
+def evaluate_labels(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     """Scores of a classifier on rows of `read_class_rows`."""
     network, config = load_classifier(args.checkpoint, args.network)
     refuse_other_names(args.csv, config["classes"])
@@ -77,11 +85,12 @@ def evaluate_labels(args, rows):
         print_scores(args, text, {"size": size, "classes": config["classes"], **scores})
 
 
-def scores_of(args, fabric, network, dataset, scorer, task):
+def scores_of(args: argparse.Namespace, fabric: Any, network: torch.nn.Module, dataset: Any, scorer: Any, task: Task
+              ) -> dict[str, Any]:
     """What the scorer says of a dataset's samples, each counted once."""
     loader = torch.utils.data.DataLoader(dataset, args.batch_size, num_workers=worker_count(args, fabric), collate_fn=as_it_is,
                                          sampler=each_row_once(dataset, fabric))
-    return evaluate(fabric, fabric.setup_module(network), loader, scorer, task, title="evaluating")
+    return evaluate(fabric, fabric.setup_module(network), cast(Collection, loader), scorer, task, title="evaluating")
 
 
 def print_scores(args, text, facts):

@@ -7,10 +7,11 @@
 Files are named so that utils/get_weight.py pairs them with the rows of the same CSV: by the image's stem, with its folder
 before it where two images share a stem. They appear together, when all of them are finished.
 
-A classifier writes one file, DIR/predictions.csv: `image`, `label` (the likeliest class), `probability` (its own), and
+A classifier writes one file, DIR/predictions.csv: `image`, `label` (the likeliest class), `probability` (of that label), and
 `probability_NAME` of each class. --csv is then one headed `image,label`, whose labels are not looked at.
 """
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -34,21 +35,21 @@ def listed_images(paths: list[str]) -> list[str]:
     Raises:
         UserError: a path is missing, a folder holds no image, or a file is none.
     """
-    images = []
+    images: list[str] = []
     for path in map(Path, paths):
         found = sorted(path.iterdir()) if path.is_dir() else [path]
         if not path.exists():
             raise UserError(f"--images {path}: no such file or folder")
-        found = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-        if not found:
+        files = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if not files:
             raise UserError(f"--images {path}: no images ({', '.join(IMAGE_SUFFIXES)})")
-        images += found
+        images += files
     for image in images:
         check_image(image)
     return images
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
     parser.add_argument("--csv", help="rows whose images are predicted")
@@ -73,7 +74,7 @@ def main():
         predict_masks(args, rows)
 
 
-def predict_masks(args, rows):
+def predict_masks(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     """Write the label map of each row's image."""
     names = pseudo_label_names(rows)
     outputs = {Path(args.out_dir) / name for name in names}  # rows of one image share theirs
@@ -84,7 +85,7 @@ def predict_masks(args, rows):
     print(f"{len(set(names))} pseudo-labels in {args.out_dir}")
 
 
-def predict_labels(args, rows):
+def predict_labels(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     """Write DIR/predictions.csv, a line per row."""
     out = Path(args.out_dir) / "predictions.csv"
     check_outputs([out], args.overwrite, [args.csv, args.checkpoint, *rows["image"]])
@@ -93,7 +94,7 @@ def predict_labels(args, rows):
     fabric = start_fabric(args)
     chances = predict_classes(fabric, network, config, rows, args.batch_size, worker_count(args, fabric), args.flip)
     with atomic_path(out) as temporary:
-        temporary.write_text(prediction_text(rows["image"], chances, config["classes"]), encoding="utf-8")
+        temporary.write_text(prediction_text(rows["image"].tolist(), chances, config["classes"]), encoding="utf-8")
     print(f"{len(rows)} predictions in {out}")
 
 

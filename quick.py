@@ -8,11 +8,12 @@ train_with_Teacher_weight.py --pixels), `clean` on clean masks -> a table, a sen
 figures in runs/NAME/report.
 
 FOLDER holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script; with train_truth.csv
-beside them its masks are taken as coarse as they are, and no noise is added. All trainings validate on the same, coarse
+beside them its masks are used unchanged, and no noise is added. All trainings validate on the same, coarse
 masks. Flags that are not listed go to every training (e.g. --precision bf16-mixed). A second call does only what is missing; a
 call with other flags, or after files were added to the folder, is refused under the same --name.
 """
 
+import argparse
 from pathlib import Path
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
@@ -31,7 +32,7 @@ RATIO = 0.6  # share of noisy masks
 RECOMMENDED = "pixels"
 
 
-def parse():
+def parse() -> argparse.Namespace:
     """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("folder", help="images/ and masks/, or train.csv, valid.csv and test.csv")
@@ -40,9 +41,9 @@ def parse():
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers")
     parser.add_argument("--ratio", type=share, help="share of the masks that are made noisy (default: 0.6)")
     parser.add_argument("--limit", type=positive_int, help="use only this many pairs, chosen at random")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the split, the noise, the folds and the trainings")
-    parser.add_argument("--model", default="smp_unet", choices=NAMES, help="of teachers and students")
-    parser.add_argument("--encoder", default="mobilenet_v2", help="of teachers and students")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the split, the noise, the folds and the trainings")
+    parser.add_argument("--model", default="smp_unet", choices=NAMES, help="network of teachers and students")
+    parser.add_argument("--encoder", default="mobilenet_v2", help="encoder of teachers and students")
     parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
@@ -58,7 +59,7 @@ def parse():
     return args
 
 
-def splitting_job(args):
+def splitting_job(args: argparse.Namespace) -> Job | None:
     """The job that splits the folder's pairs; None if the folder holds CSVs.
 
     Raises:
@@ -81,14 +82,14 @@ def splitting_job(args):
                {str(folder): listing(folder)})
 
 
-def listing(folder):
+def listing(folder: Path) -> str:
     """16 hex digits that change with the pictures in images/ (names, sizes) and masks/ (names, content)."""
     found = [(name, path.name, path.stat().st_size if name == "images" else run_folder.file_digest(path))
              for name in ("images", "masks") for path in sorted((folder / name).iterdir()) if is_picture(path)]
     return run_folder.hashed(found)
 
 
-def plan(args):
+def plan(args: argparse.Namespace) -> Job:
     """The job of the report, which needs all others."""
     splitting = splitting_job(args)
     drawn = splitting is None and (args.splits / "train_truth.csv").exists()
@@ -112,7 +113,7 @@ def plan(args):
                args.home, named_files(command, args.home))
 
 
-def main():
+def main() -> None:
     args = parse()
     report = plan(args)
     with lock.folder_lock(args.home):

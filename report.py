@@ -18,8 +18,11 @@ compared scores (of segmentation, BF).
     python report.py --json docs/results/people.json      prints the tables of a table.json again
 """
 
+import argparse
 import os
 from pathlib import Path
+
+import pandas as pd
 
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
@@ -30,7 +33,7 @@ from reports.report_files import FILES, packed, read_weights, report_text, weigh
 from reports.scores import class_count
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="*", help="folders of finished runs; the first is tabulated first")
     parser.add_argument("--out", help="folder of the tables and pictures; its files are replaced")
@@ -87,7 +90,7 @@ def legend_of(path: str | None, result: dict) -> Legend:
     return Legend(classes, names) if classes and names and not path else read_legend(path, classes or 0)
 
 
-def title_of(results):
+def title_of(results: dict[str, dict]) -> str:
     """The name of the folder that holds the runs, and the runs' names.
 
     Args:
@@ -98,7 +101,7 @@ def title_of(results):
     return f"{folder}: {', '.join(names[:6])}{' and others' * (len(names) > 6)}"
 
 
-def check_names(args, results):
+def check_names(args: argparse.Namespace, results: dict[str, dict]) -> None:
     """Raise UserError unless there are runs named --baseline, --clean and --recommended.
 
     Args:
@@ -110,7 +113,7 @@ def check_names(args, results):
             raise UserError(f"{flag} {name}: no run has this name; there are {', '.join(names)}")
 
 
-def check_out(args, out, tables):
+def check_out(args: argparse.Namespace, out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Raise UserError unless the report can be written: over an earlier report, never over anything else.
 
     Args:
@@ -126,7 +129,7 @@ def check_out(args, out, tables):
         read_json(out / "table.json", "classes", "runs")
 
 
-def print_tables(args):
+def print_tables(args: argparse.Namespace) -> None:
     """Print the tables of --json again; --baseline, --clean and --recommended replace its own names, where they are given."""
     content = read_json(args.json, "classes", "runs")
     try:

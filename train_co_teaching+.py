@@ -10,17 +10,23 @@ A = U-Net is the one reported, B = DeepLabv3+. Flags are those of train_co_teach
 train_decoupling.py. A batch without disagreement makes no update. Class labels: see there.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line
+from cli.lazy import torch
 from engine.flags import add_disagreement_flag, add_pair_flags, add_selection_flags, forget_rate_of, train_parser
 from engine.loop import run
-from engine.task import SEGMENTATION
+from engine.task import SEGMENTATION, Task
 from engine.tasks import parse_task
 from utils.weighting import keep_best, keep_share
 
 
-def weigh(args, logits, batch, epoch, task=SEGMENTATION):
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int,
+          task: Task = SEGMENTATION) -> list[torch.Tensor]:
     """1 for what the peer trusts most where the two disagree, (B,), for A and for B."""
     share = keep_share(epoch, args.forget_rate, args.ramp_epochs)
     differ = task.disagree(*logits, args)
@@ -28,7 +34,7 @@ def weigh(args, logits, batch, epoch, task=SEGMENTATION):
     return [keep_best(by_b, share, differ), keep_best(by_a, share, differ)]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__, add_pair_flags, classes=True)
     add_selection_flags(parser)
     add_disagreement_flag(parser)

@@ -11,24 +11,30 @@ A = U-Net is the one reported, B = DeepLabv3+. tau is --forget-rate, T_k is --ra
 cross-entropy, as in the method's own paper.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line
+from cli.lazy import torch
 from engine.flags import add_pair_flags, add_selection_flags, forget_rate_of, train_parser
 from engine.loop import run
-from engine.task import SEGMENTATION
+from engine.task import SEGMENTATION, Task
 from engine.tasks import parse_task
 from utils.weighting import keep_best, keep_share
 
 
-def weigh(args, logits, batch, epoch, task=SEGMENTATION):
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int,
+          task: Task = SEGMENTATION) -> list[torch.Tensor]:
     """1 for what the peer trusts most, (B,), for A and for B."""
     share = keep_share(epoch, args.forget_rate, args.ramp_epochs)
     by_a, by_b = (task.trust(each, batch, args) for each in logits)
     return [keep_best(by_b, share), keep_best(by_a, share)]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__, add_pair_flags, classes=True)
     add_selection_flags(parser)
     args, task = parse_task(parser)

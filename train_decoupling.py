@@ -10,22 +10,28 @@ classes. A batch without disagreement makes no update. On class labels (a CSV he
 they predict other classes, as in the method's own paper.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line
+from cli.lazy import torch
 from engine.flags import add_disagreement_flag, add_pair_flags, train_parser
 from engine.loop import run
-from engine.task import SEGMENTATION
+from engine.task import SEGMENTATION, Task
 from engine.tasks import parse_task
 
 
-def weigh(args, logits, batch, epoch, task=SEGMENTATION):
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int,
+          task: Task = SEGMENTATION) -> list[torch.Tensor]:
     """1 where the two disagree, (B,), for A and for B."""
     differ = task.disagree(*logits, args)
     return [differ, differ]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__, add_pair_flags, classes=True)
     add_disagreement_flag(parser)
     args, task = parse_task(parser)

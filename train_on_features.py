@@ -5,8 +5,8 @@
     python train_on_features.py --train_csv data/csv/cifar10n/train_worst.csv --test_csv data/csv/cifar10n/test.csv \\
         --name worst_features --encoder mobilenet_v2 --encoder-weights imagenet
 
-g averages the encoder's last feature map over its pixels, so no wrong label has touched it; A and b are scikit-learn's logistic
-regression on standardised features. Its regularisation is the one of the least out-of-fold log-loss on the given labels.
+g averages the encoder's last feature map over its pixels, so wrong labels do not influence it; A and b are scikit-learn's
+logistic regression on standardised features. The regularisation with the lowest out-of-fold log-loss on the given labels is chosen.
 
 It finds wrong labels too: --folds classifiers each judge the rows that they never saw. scores.csv holds each row's probability
 of its given label and the predicted one; weights.csv, for train_with_Teacher_weight.py, has this probability as its weight;
@@ -20,7 +20,7 @@ from cli.files import UserError
 from engine.linear_run import run_linear
 
 
-def main():
+def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("-train", "--train_csv", "--train-csv", required=True, metavar="CSV", help="training rows: image,label")
     parser.add_argument("-test", "--test_csv", "--test-csv", metavar="CSV", help="rows for the final score")
@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--num-classes", type=class_count,
                         help="where no classes.json names them (default: the largest label + 1)")
     parser.add_argument("--folds", type=positive_int, default=5, help="classifiers that judge, each a part of the rows")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the folds")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the folds")
     parser.add_argument("--features-dir", metavar="DIR", help="keep the features here, for other runs on the same images "
                                                               "(default: the run's folder)")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, cuda, mps")

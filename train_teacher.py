@@ -31,7 +31,7 @@ from utils.agreement import METRICS
 from utils.judge import check_weights
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__)
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers; each judges the rows it never saw")
     parser.add_argument("--rounds", type=positive_int, default=1, help="rounds; each takes its weights from the round before")

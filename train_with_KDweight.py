@@ -15,6 +15,10 @@ name shows the metric (miou, bf, bm), or pass --metric. Validation uses no weigh
 the paper; with --keep-loss-size it does not.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line, nonnegative_int, share
@@ -40,7 +44,7 @@ def weigh(args, logits, batch, epoch, scores=None):
     return [floored(weights, args.min_weight)]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__)
     parser.add_argument("--metric", choices=METRICS, help="metric that scored the CSV (default: from its JSON or its name)")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=10, help="epochs without the student's weight")

@@ -18,6 +18,10 @@ The rows of a CSV headed `image,label,weight` have class labels instead of masks
 Sharpened weights, or --pixels, of teachers that hardly agree with the annotations are refused, see utils/judge.py.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line
@@ -30,18 +34,20 @@ from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, levelled, scaled, shuffled
 
 
-def weigh(args, logits, batch, epoch):
+def weigh(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int
+          ) -> list[torch.Tensor]:
     """w_i of the CSV, (B,), none below --min-weight."""
     return [floored(batch["weight"], args.min_weight)]
 
 
-def weigh_pixels(args, logits, batch, epoch):
+def weigh_pixels(args: argparse.Namespace, logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int
+                 ) -> list[torch.Tensor]:
     """w_ip = 1 where annotation and pseudo-label agree, else w_i; (B, H, W)."""
     (weights,) = weigh(args, logits, batch, epoch)
     return [torch.where(batch["mask"] == batch["pseudo"], 1.0, weights[:, None, None])]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__, classes=True)
     add_weight_flags(parser)
     controls = parser.add_mutually_exclusive_group()

@@ -9,26 +9,30 @@
 A training CSV headed `image,label` holds class labels instead of masks: plain cross-entropy of a classifier.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line, share
+from cli.lazy import torch
 from engine.flags import train_parser
 from engine.loop import run
 from engine.tasks import parse_task
 from utils.weighting import dropped_worst, uniform
 
 
-def weigh(logits, batch, epoch):
+def weigh(logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int) -> list[torch.Tensor]:
     """w_i = 1, (B,)."""
     return [uniform(batch["weight"])]
 
 
-def weigh_kept(logits, batch, epoch):
+def weigh_kept(logits: Sequence[torch.Tensor], batch: dict[str, torch.Tensor], epoch: int) -> list[torch.Tensor]:
     """w_i = 1 for the rows that are kept, else 0, (B,): the weights that `dropped_worst` made."""
     return [batch["weight"]]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__, classes=True)
     parser.add_argument("--drop-worst", type=share, metavar="SHARE", help="drop this share of rows, the lowest weights first")
     args, task = parse_task(parser)

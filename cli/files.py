@@ -95,7 +95,7 @@ def read_json(path: Path | str, *keys: str) -> Any:
         raise UserError(f"{path}: not a JSON file ({error})") from None
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
-        raise UserError(f"{path}: not the file that is wanted here, it has no `{missing[0]}`")
+        raise UserError(f"{path}: the key `{missing[0]}` is missing; is it the right file?")
     return content
 
 

@@ -49,7 +49,7 @@ def class_rows(images: Iterable[Path | str], labels: Iterable[int], names: Seque
 
 def write_class_set(out: Path, names: Sequence[str], splits: Mapping[str, pd.DataFrame], overwrite: bool,
                     pictures: Pictures = (), facts: Mapping[str, Any] | None = None) -> None:
-    """Write pictures, classes.json and a CSV per split, and say so; what is there already with this content is left alone.
+    """Write pictures, classes.json and a CSV per split, and say so; files that already have this content stay.
 
     Args:
         out: folder of the CSVs.

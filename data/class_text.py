@@ -1,4 +1,4 @@
-"""The text of a class CSV (headed `image,label`), read so that labels can be changed and nothing else moves by a byte."""
+"""The text of a class CSV (headed `image,label`), read so that labels can be changed and every other byte stays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ClassText:
             raise UserError(f"{csv}: its quotes can be read in two ways; write it anew with a spreadsheet or pandas")
 
     def with_labels(self, labels: Sequence[str]) -> str:
-        """The text with N other labels; where a label is the old one, its spelling stays too."""
+        """The text with N other labels; an unchanged label keeps its quotes and spaces."""
         pieces, done = [], 0
         for (start, end), old, new in zip(self._spans, self.labels, labels):
             pieces += [self._text[done:start], self._text[start:end] if new == old else _spelt(self._text[start:end], new)]
@@ -115,9 +115,9 @@ def class_numbers(csv: Path | str, labels: Sequence[str], names: Sequence[str] |
     count = len(names) if names is not None else num_classes or max(numbers, default=0) + 1
     wrong = [row for row, number in enumerate(numbers) if not 0 <= number < count]
     if wrong:
-        known = f"a class that {FILE_NAME} names, nor a number below {count}" if names is not None else \
+        expected = f"a class that {FILE_NAME} names, nor a number below {count}" if names is not None else \
             f"a whole number in 0..{count - 1}" + ("" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)")
-        raise UserError(f"{csv}: {len(wrong)} labels are not {known}, first row {wrong[0] + 2}: {labels[wrong[0]]!r}")
+        raise UserError(f"{csv}: {len(wrong)} labels are not {expected}, first row {wrong[0] + 2}: {labels[wrong[0]]!r}")
     if count < 2:
         raise UserError(f"{csv}: all labels are of one class; two or more are needed (--num-classes)")
     if names is None and count > MOST_CLASSES:

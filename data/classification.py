@@ -30,7 +30,7 @@ MOST_CLASSES = 10_000  # that labels may imply; a mistyped one would ask for a g
 
 
 def is_class_csv(csv: Path | str) -> bool:
-    """Whether a CSV is headed `image,label`; False for a file that cannot be read, of which its reader tells."""
+    """Whether a CSV is headed `image,label`; False for an unreadable file; the code that reads it reports the error."""
     try:
         return names_labels(read_table(csv, 0).columns.tolist())
     except UserError:
@@ -171,7 +171,7 @@ def read_statistics(csv: Path | str) -> tuple[list[float], list[float]] | None:
 def channel_statistics(images: Sequence[str], size: Sequence[int]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels of pictures, resized to (H, W); in 0..1.
 
-    Sums are whole numbers, so that the order of the pictures changes nothing. A channel without any contrast has 1.
+    Sums are whole numbers, so that the order of the pictures changes nothing. A constant channel gets standard deviation 1.
     """
     def sums(path: str) -> np.ndarray:
         pixels = resize_image(read_image(path), size).reshape(-1, 3).astype(np.int64)
@@ -239,7 +239,7 @@ class ClassDataset:
         shift: px; move each picture at random by up to as much, up, down, left and right.
         padding: what comes in at the edge, see `shift_and_mirror`.
         cache: keep the decoded, resized pictures in memory, see `class_cache_bytes`.
-        seed: of the augmentation; `epoch` counts in too, and is set before each one.
+        seed: of the augmentation, together with `epoch`, which the loop sets.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `label` int64 (B,); `weight` float32 (B,) in 0..1 (1
     where the CSV has none); `index` int64 (B,), position in the rows; `statistics` float32 (2, 3), see `standardised`.

@@ -1,4 +1,4 @@
-"""A CSV as a table of strings: what its header says that it holds, and how faults of its rows are told."""
+"""Read a CSV as strings, find from the header whether it lists masks or labels, and report faulty rows."""
 
 import csv as csv_reader
 import os
@@ -31,7 +31,7 @@ def read_table(csv: Path | str, rows: int | None) -> pd.DataFrame:
             return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=True, nrows=rows)
     except (ValueError, OSError, csv_reader.Error) as error:  # pandas' errors are ValueErrors
         reason = error.strerror if isinstance(error, OSError) else str(error).strip()
-        raise UserError(f"{csv}: not a readable CSV ({reason}); text in UTF-8 is read, not packed") from None
+        raise UserError(f"{csv}: not a readable CSV ({reason}); it must be UTF-8 text, not compressed") from None
 
 
 def names_labels(columns: Sequence[str]) -> bool:
@@ -68,7 +68,7 @@ def weight_fault(value: float) -> str | None:
 
 
 def raise_faults(csv: Path | str, faults: list) -> None:
-    """Raise UserError that tells the first of the faults, a list of (row, message), and how many there are; none: return."""
+    """Raise UserError with the number of faults, a list of (row, message), and the first of them; return if there is none."""
     if faults:
         shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
         more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""

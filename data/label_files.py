@@ -1,4 +1,4 @@
-"""Files of label arrays that others made: .npz, and PyTorch's .pt of which nothing but plain int64 arrays is let in."""
+"""Files of label arrays that others made: .npz, and PyTorch's .pt, from which only plain int64 arrays are loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: one array; a .npz of several is needed")
+                raise UserError(f"{path}: holds a single array; pass a .npz")
             return {key: file[key] for key in file.files}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
@@ -67,7 +67,7 @@ def _read_pickled(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def _constructors() -> list[Any]:
-    """What a pickled int64 array is built of, under numpy's names of today and those before numpy 2."""
+    """What a pickled int64 array is built of, under the module names of numpy 1 and 2."""
     rebuild = np.empty(0).__reduce__()[0]  # numpy's own, wherever it lies
     return [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")] + [
         np.ndarray, np.dtype, type(np.dtype(np.int64))]

@@ -101,7 +101,7 @@ def noisy_labels(path: Path | str, true: np.ndarray, num_classes: int) -> Arrays
     """
     found = read_label_file(path)
     if "clean_label" not in found:
-        raise UserError(f"{path}: has no clean_label, so that nobody can tell whether its order is that of the pictures")
+        raise UserError(f"{path}: has no clean_label; without it the order cannot be checked; use the published file")
     others = sorted(found.keys() - KEYS.keys())
     if others:
         print(f"{path}: {len(others)} arrays of unknown names are left out, e.g. {others[0]}", file=sys.stderr)
@@ -126,7 +126,7 @@ def cifar_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arrays", metavar="NPZ", help="read pictures and true labels from these arrays")
     parser.add_argument("--labels", metavar="FILE", help="label file, .pt or .npz; without it only train_clean.csv is written")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
-    parser.add_argument("--limit", type=positive_int, help="take the first so many training and test pictures only")
+    parser.add_argument("--limit", type=positive_int, help="take only the first N training and test pictures")
     parser.add_argument("--overwrite", action="store_true", help="make existing files anew")
     return parser
 

@@ -90,7 +90,7 @@ def read_splits(folder: Path, valid_share: float, seed: int) -> tuple[list[str],
     for split, found in files.items():
         strange = sorted(set(found) - set(names))
         if strange:
-            raise UserError(f"{folder / split / strange[0]}: holds pictures of a class that {folder / 'train'} has none of")
+            raise UserError(f"{folder / split / strange[0]}: a class that does not occur in {folder / 'train'}")
         lacking = [name for name in names if name not in found]
         if lacking:
             print(f"{folder / split}: {len(lacking)} of {len(names)} classes have no pictures, e.g. {lacking[0]}",

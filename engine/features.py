@@ -1,4 +1,4 @@
-"""Features of the rows' images, computed once and kept in a file that is named by what made them."""
+"""Features of the rows' images, computed once and kept in a file whose name is a hash of encoder, weights, size and images."""
 
 import time
 import zipfile
@@ -31,7 +31,7 @@ def build_encoder(args: Namespace, rows: int) -> Any:
         rows: of the largest split.
 
     Raises:
-        UserError: there is no such encoder, its weights do not fit it, or the memory does not hold what it takes.
+        UserError: there is no such encoder, its weights do not fit it, or there is too little memory.
     """
     area, free = args.size[0] * args.size[1], free_memory()
     need = 2 * 4 * rows * 3 * area if args.encoder == PIXELS else BATCH * area * BYTES_PER_PIXEL

@@ -57,7 +57,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     published.add_argument("-test", "--test_csv", "--test-csv", metavar="CSV", help="rows for the final scores")
     published.add_argument("-n", "--name", required=True, help="name of the run, a folder in --out-dir")
     runs = parser.add_argument_group("run")
-    runs.add_argument("--seed", type=seed_number, default=0, help="of weights, order and augmentation")
+    runs.add_argument("--seed", type=seed_number, default=0, help="seed of weights, order and augmentation")
     runs.add_argument("--out-dir", default="runs", help="where runs are kept")
     again = runs.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the run's last epoch, if there is one")
@@ -146,9 +146,9 @@ def add_selection_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--select-by", choices=("loss", *METRICS), default="loss",
                        help="a network trusts the samples of the smallest loss, or of the highest score against the annotation")
     group.add_argument("--forget-rate", type=share, metavar="SHARE",
-                       help="of each batch that is dropped in the end (default: the share of noisy rows if the training CSV "
-                            "has `iterations`, else 0.2)")
-    group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs until that much is dropped")
+                       help="share of each batch dropped after the ramp (default: the share of noisy rows if the "
+                            "training CSV has `iterations`, else 0.2)")
+    group.add_argument("--ramp-epochs", type=positive_int, default=10, help="epochs of the ramp")
 
 
 def add_disagreement_flag(parser: argparse.ArgumentParser) -> None:
@@ -161,10 +161,10 @@ def add_optimizer_flags(parser: argparse.ArgumentParser) -> None:
     """--optimizer and the schedule of its learning rate; the defaults are the paper's (section 4)."""
     group = parser.add_argument_group("optimizer")
     group.add_argument("--optimizer", default="ranger", choices=("ranger", "adamw", "sgd"))
-    group.add_argument("--momentum", type=share, default=0.9, help="of sgd")
+    group.add_argument("--momentum", type=share, default=0.9, help="momentum of sgd")
     group.add_argument("--weight-decay", type=nonnegative_float, default=5e-4)
     group.add_argument("--schedule", default="step", choices=("step", "poly"),
-                       help="of the learning rate: `step` decays it every --lr-step epochs, `poly` at every training step, "
+                       help="schedule of the learning rate: `step` decays it every --lr-step epochs, `poly` at every training step, "
                             "(1 - step / all steps)^0.9")
     group.add_argument("--warmup-steps", type=nonnegative_int, default=0, metavar="N",
                        help="the learning rate grows linearly over the first N training steps; 0 = off")

@@ -108,7 +108,7 @@ def scores_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> dict:
 
 def write_judgement(folder: Path, csv: str, rows: pd.DataFrame, names: list[str], probabilities: np.ndarray,
                     flags: np.ndarray) -> None:
-    """scores.csv, weights.csv and flags.npy, in the order of the rows, and what a reader of weights.csv looks for beside it.
+    """scores.csv, weights.csv and flags.npy, in the order of the rows, and the JSON that train scripts read beside weights.csv.
 
     Args:
         csv: the training CSV.

@@ -6,7 +6,8 @@ the weights:
     weigh(logits, batch, epoch) -> [w of network 1, w of network 2, ...]
 
     logits  list of tensors (B, C, H, W), one per network, the frozen ones last, without gradient
-    batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,), see `SegmentationDataset`
+    batch   dict: image (B, 3, H, W), mask (B, H, W), weight (B,), index (B,), see `SegmentationDataset`;
+            class labels: logits (B, C), batch `label` (B,)
     epoch   int, 0-based
     w       float tensors (B,); or (B, H, W), how much each pixel counts in its sample's loss
 
@@ -15,8 +16,8 @@ which it keeps none makes no update and is counted in the log. A method of anoth
 `weigh`, see engine/objective.py.
 
 `after_epoch` is called when an epoch is validated, before it is logged and saved; `state.epoch` is still that epoch. The dict
-that it gives goes into the epoch's line of the log. What it notes must be in the memory. Where it asks `stop`, it must have
-changed nothing yet: after a stop it is called again.
+that it gives goes into the epoch's line of the log. It keeps what it records in `memory`. It checks `stop` only before it
+changes anything, since it runs again after a stop.
 
 A memory is an object with `state_dict`, of tensors and plain values, and `load_state_dict`. It is saved with the run and
 restored on --resume, within an epoch as well. Only the first process saves its own, so a memory that differs between processes

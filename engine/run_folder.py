@@ -113,8 +113,7 @@ def _counted(splits: dict[str, pd.DataFrame]) -> dict[str, dict]:
 
 
 def digest(rows: pd.DataFrame) -> str:
-    """A short text that changes with the rows: names of their files, sizes of the first ones (images), content of the others
-    (masks), and all other columns' values."""
+    """Hash of file names, image sizes, content of the other files, and all other columns."""
     paths = path_columns(rows)
     files = [[os.path.basename(row[paths[0]]), os.path.getsize(row[paths[0]]),
               *(fact for name in paths[1:] for fact in (os.path.basename(row[name]), file_digest(row[name])))]

@@ -1,7 +1,7 @@
-"""Which task a command is about: the header of its training CSV tells, before PyTorch is loaded.
+"""Choose the task by the header of the training CSV, before PyTorch is loaded.
 
-A script for both tasks makes its parser with `train_parser(..., classes=True)` and reads it by `parse_task`. Flags that go with
-one task alone are refused with the other one, and are not recorded there.
+A script for both tasks makes its parser with `train_parser(..., classes=True)` and reads it by `parse_task`. Flags of one task
+are refused by the other and left out of its result.json.
 """
 
 from __future__ import annotations

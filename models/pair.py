@@ -1,4 +1,4 @@
-"""Two networks of one shape as one: a teacher and a student that see the same images."""
+"""Two networks of one architecture as one module: a teacher and a student that see the same images."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 A 3x3 stem of 64 channels, batch norm and ReLU; stages of 64, 128, 256 and 512 channels, two blocks each, with strides
 1, 2, 2, 2; the mean over all places, and a linear layer. A block's shortcut takes the *activated* input, also where it is the
-identity, and no batch norm stands before the mean: so the published code of label-noise methods has it.
+identity, and no batch norm stands before the mean: as in the published code of label-noise methods.
 """
 
 import torch

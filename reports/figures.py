@@ -127,12 +127,12 @@ def plot_gain(rows: list[dict], path: Path) -> bool:
     names = list(dict.fromkeys(row["name"] for row, _ in points))
     shares = sorted({row["noise_share"] or 0 for row, _ in points})
     for row, score in points:  # a colour per method, a marker per noise share
-        known = score["interval"] is not None and len(row["seeds"]) > 2  # the interval of two seeds is too wide to show
+        has_bar = score["interval"] is not None and len(row["seeds"]) > 2  # the interval of two seeds is too wide to show
         axis.errorbar(row["auroc"], 100 * score["difference"], capsize=3, markeredgecolor="black",
                       fmt="osD^vP*X"[shares.index(row["noise_share"] or 0) % 8],
                       color=plt.get_cmap("tab20")(names.index(row["name"]) % 20),
                       label=row["name"] + _percent_noisy(row["noise_share"] if len(shares) > 1 else None),
-                      yerr=100 * score["interval"] if known else None)
+                      yerr=100 * score["interval"] if has_bar else None)
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(xlabel="AUROC of the weights, untouched against noisy annotations",

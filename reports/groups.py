@@ -112,7 +112,7 @@ def network_of(args: dict, number: int = 0) -> tuple:
 
 
 def _differing(namesakes: list[dict], own: dict) -> list[str]:
-    """The flags of `own` in which namesakes differ, as text."""
+    """The flags of `own` in which groups of one name differ, as text."""
     flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
     shown = [f"{flag.replace('_', '-')} {_value_of(flag, own)}" for flag in flags if _differ(flag, namesakes)]
     if len({Path(each["train_csv"]).name for each in namesakes}) > 1:

@@ -45,10 +45,10 @@ WORDS = {
                      "back, in percent: 0 is as low as the baseline, 100 as high as the training on clean annotations.",
     "AUROC": "How well the weights tell untouched annotations from noisy ones: 1 means always right, 0.5 means chance. It is "
              "known only where the noise was added.",
-    "weights": "Trust in each training annotation, from 0 (does not count) to 1 (counts fully): how well the prediction of a "
-               "teacher that never saw the annotation agrees with it.",
-    "noise": "Share of the training annotations that were changed on purpose, at random, to see whether the weights find them. "
-             "Test annotations are never changed.",
+    "weights": "Trust in each training annotation, from 0 (does not count) to 1 (counts fully), such as how well the "
+               "prediction of a teacher agrees with it, or how likely a classifier finds the label.",
+    "noise": "Share of the training annotations known to be changed or wrong, whether the noise was added or the annotations "
+             "came with it. No noise is added to test annotations.",
 }
 
 

@@ -99,7 +99,8 @@ def flags_of(words: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_other_settings(jobs: Iterable[Job]) -> None:
-    """Raise UserError if a job's result was made by another command, from other files, or on results that were.
+    """Raise UserError if a job's result was made by another command, from other files, or from
+    results that were made differently.
 
     Args:
         jobs: needs first, see `with_needs`.

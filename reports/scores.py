@@ -11,7 +11,8 @@ PER_CLASS = "_per_class"  # end of the name of a score that is a list, one value
 
 
 def titles_of(result: dict) -> dict[str, str]:
-    """Score name -> title. A result.json without `titles` is of a segmentation run: only those were made before the key was."""
+    """Score name -> title. A result.json without `titles` is of a segmentation run: an older
+    version, which had only segmentation, wrote it."""
     return result.get("titles") or SEGMENTATION.columns()
 
 

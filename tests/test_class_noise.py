@@ -6,9 +6,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
-from data.class_text import ClassText
+from cli.files import UserError
+from data.class_text import ClassText, class_numbers
+from data.classification import read_class_names, read_class_rows
 from tests.conftest import ROOT
 from tests.test_bad_input import run
 from tests.test_bad_tools import contents
@@ -263,3 +266,19 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, ca
     assert code == 2 and re.search(message, errors.replace("\n", " ")) and "Traceback" not in errors, errors
     assert errors.startswith("usage") or errors.count("\n") == 1, errors
     assert contents(folder) == before
+
+
+def test_positions_are_no_labels_where_a_name_is_a_number(tmp_path):
+    """Names 7 and cat: 7 is the first class, and 0 and 1 are none, for the noise as for the training."""
+    (tmp_path / "classes.json").write_text('{"names": ["7", "cat"]}')
+    csv = tmp_path / "train.csv"
+    for name in "ab":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    names = read_class_names(csv)
+    csv.write_text("image,label\na.png,7\nb.png,cat\n")
+    assert class_numbers(csv, ClassText(csv).labels, names)[0].tolist() == [0, 1]
+    assert read_class_rows(csv, names)["label"].tolist() == [0, 1]
+    csv.write_text("image,label\na.png,0\nb.png,1\n")
+    for read in (lambda: class_numbers(csv, ClassText(csv).labels, names), lambda: read_class_rows(csv, names)):
+        with pytest.raises(UserError, match="'0'"):
+            read()

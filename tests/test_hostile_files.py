@@ -220,7 +220,7 @@ def test_legends_of_the_wrong_kind(tmp_path, content, message):
 def test_results_of_the_wrong_kind(tmp_path, monkeypatch, capsys):
     write_json(tmp_path / "run" / "result.json", {"args": {}})
     code, errors = run(monkeypatch, capsys, tmp_path, "report.py", "run", "--out", "report")
-    assert code == 2 and "run/result.json: not the file that is wanted here" in errors and not (tmp_path / "report").exists()
+    assert code == 2 and "run/result.json: the key `" in errors and not (tmp_path / "report").exists()
     code, errors = run(monkeypatch, capsys, tmp_path, "report.py", "--json", "run/result.json")
     assert code == 2 and "no `classes`" in errors
     with pytest.raises(UserError, match="no `b`"):

@@ -13,7 +13,7 @@ def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     """Mean self-confidence of each class: of the samples labelled c, the mean probability of c (eq. 2).
 
     Returns:
-        float (C,), 0..1; infinity for a class that no sample is labelled as, so that none is ever confident of it.
+        float (C,), 0..1; infinity for a class that no sample is labelled as, so that no sample reaches it.
     """
     thresholds = np.full(probabilities.shape[1], np.inf)
     for c in np.unique(labels):
@@ -34,6 +34,7 @@ def confident_classes(probabilities: np.ndarray, thresholds: np.ndarray, labels:
 
 
 def wrong_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Flags, bool (N,): the sample is confidently of another class than the one given. One of no confident class is kept."""
+    """Flags, bool (N,): the sample is confidently of another class than given. A sample without a confident
+    class is not flagged."""
     found = confident_classes(probabilities, class_thresholds(probabilities, labels), labels)
     return (found >= 0) & (found != labels)

@@ -99,8 +99,8 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, fold_of: np.ndarray, s
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Folds run side by side, each in one thread of linear algebra: on a busy machine, threads that wait for one another made a
-    fit 10 times as long. Results depend on the number of cores no longer, either."""
+    """Folds run side by side, each in one thread of linear algebra. More threads per fold made a fit 10 times slower on a busy
+    machine, and results depended on the number of cores."""
     with threadpoolctl.threadpool_limits(1), joblib.parallel_config("threading"):
         yield
 

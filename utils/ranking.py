@@ -36,7 +36,7 @@ def auprc(weights: np.ndarray, noisy: np.ndarray) -> float | None:
 
 
 def precision_recall_f1(flags: np.ndarray, noisy: np.ndarray) -> dict[str, float | None]:
-    """How well flags ("this annotation is wrong") meet the truth.
+    """How well flags ("this annotation is wrong") match the truth.
 
     Args:
         flags, noisy: bool (N,).

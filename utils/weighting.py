@@ -48,7 +48,7 @@ def floored(weights: torch.Tensor, minimum: float) -> torch.Tensor:
 
 
 def scaled(weigh: Weigh, factor: float) -> Weigh:
-    """`weigh` (see engine/loop.py) with all its weights times `factor`; itself where that is 1."""
+    """`weigh` (see engine/loop.py) with its weights times `factor`."""
     if factor == 1:
         return weigh
     return lambda logits, batch, epoch: [factor * weights for weights in weigh(logits, batch, epoch)]
