@@ -93,7 +93,7 @@ def scores_of(args: argparse.Namespace, fabric: Any, network: torch.nn.Module, d
     return evaluate(fabric, fabric.setup_module(network), cast(Collection, loader), scorer, task, title="evaluating")
 
 
-def print_scores(args, text, facts):
+def print_scores(args: argparse.Namespace, text: str, facts: dict) -> None:
     """Print the scores, and write them to --json."""
     print(text)
     if args.json:

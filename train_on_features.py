@@ -6,7 +6,8 @@
         --name worst_features --encoder mobilenet_v2 --encoder-weights imagenet
 
 g averages the encoder's last feature map over its pixels, so wrong labels do not influence it; A and b are scikit-learn's
-logistic regression on standardised features. The regularisation with the lowest out-of-fold log-loss on the given labels is chosen.
+logistic regression on standardised features. The regularisation with the lowest out-of-fold log-loss on the given labels is
+chosen.
 
 It finds wrong labels too: --folds classifiers each judge the rows that they never saw. scores.csv holds each row's probability
 of its given label and the predicted one; weights.csv, for train_with_Teacher_weight.py, has this probability as its weight;

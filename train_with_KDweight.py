@@ -31,7 +31,7 @@ from utils.judge import check_weights, loss_scale
 from utils.weighting import floored, lambda_at, mix, scaled
 
 
-def weigh(args, logits, batch, epoch, scores=None):
+def weigh(args: argparse.Namespace, logits: Sequence, batch: dict, epoch: int, scores: RunningScores | None = None) -> list:
     """W_i = lambda * w_student,i + (1 - lambda) * w_teacher,i, (B,); `scores` remembers the student's, see --student."""
     share_of_student = lambda_at(epoch, args.epochs, args.lambda_warmup, args.lambda_max)
     weights = batch["weight"]
@@ -59,7 +59,7 @@ def main() -> None:
     check_weights(args)
     scores = RunningScores(len(read_rows(args.train_csv))) if args.student == "running" else None
     run(args, scaled(partial(weigh, args, scores=scores), loss_scale(args)), needs_weights=True, memory=scores,
-        after_epoch=scores and scores.after_epoch)
+        after_epoch=scores.after_epoch if scores else None)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ is refused where that does not fit; --scores-only does without, and --augment to
 weights. --shuffle-weights and --mean-weights are the controls of train_with_Teacher_weight.py.
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 
 from cli.command_line import command_line
@@ -27,7 +29,7 @@ from utils.agreement import agreement, hard_labels
 from utils.own_scores import own_tolerance
 
 
-def weigh(args, own, logits, batch, epoch):
+def weigh(args: Namespace, own: OwnRun, logits: Sequence, batch: dict, epoch: int) -> list:
     """w_i by the scores of the epochs before, (B,); in a further pass (B, H, W), 0 where a doubted mask does not count."""
     scores = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, "bf", own_tolerance(args.theta))
     own.memory.note(batch["index"], scores, logits[0], epoch)
@@ -36,7 +38,7 @@ def weigh(args, own, logits, batch, epoch):
     return [own.memory.weights(epoch, scores.device)[batch["index"]]]
 
 
-def main():
+def main() -> None:
     parser = train_parser(__doc__)
     add_own_flags(parser)
     args = parser.parse_args()

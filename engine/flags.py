@@ -164,8 +164,8 @@ def add_optimizer_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--momentum", type=share, default=0.9, help="momentum of sgd")
     group.add_argument("--weight-decay", type=nonnegative_float, default=5e-4)
     group.add_argument("--schedule", default="step", choices=("step", "poly"),
-                       help="schedule of the learning rate: `step` decays it every --lr-step epochs, `poly` at every training step, "
-                            "(1 - step / all steps)^0.9")
+                       help="schedule of the learning rate: `step` decays it every --lr-step epochs, `poly` at every training "
+                            "step, (1 - step / all steps)^0.9")
     group.add_argument("--warmup-steps", type=nonnegative_int, default=0, metavar="N",
                        help="the learning rate grows linearly over the first N training steps; 0 = off")
     group.add_argument("--lr-step", type=positive_int, default=25, help="epochs between two decays of the learning rate")

@@ -82,7 +82,7 @@ ROWS = [
      "valid.csv: not a CSV of class labels, which is headed `image,label`; found `img,filename`"),
     ("an odd normalisation", lambda a: write_json(a.folder / "normalisation.json", {"mean": [0.5], "std": [1, 1, 1]}),
      "normalisation.json: `mean` must be three numbers"),
-    ("an empty normalisation", lambda a: write_json(a.folder / "normalisation.json", {}), "it has no `mean`"),
+    ("an empty normalisation", lambda a: write_json(a.folder / "normalisation.json", {}), "the key `mean` is missing"),
     ("names of another order elsewhere", lambda a: ((a.folder / "other").mkdir(), a.name("cat", "dog"),
                                                    write_json(a.folder / "other/classes.json", {"names": ["dog", "cat"]}),
                                                    a.write("6.png,cat\n", "other/test.csv")),
