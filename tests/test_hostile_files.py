@@ -208,7 +208,7 @@ def test_lists_of_a_data_set_cannot_name_files_elsewhere(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("content, message", [
-    ("[1, 2]", "no `names`"), ('{"names": 5}', "list of texts"), ('{"names": [1, 2]}', "list of texts"),
+    ("[1, 2]", "key `names` is missing"), ('{"names": 5}', "list of texts"), ('{"names": [1, 2]}', "list of texts"),
     ('{"names": ["a", "b"], "colours": [[1, 2, 3], "red"]}', "0..255 each"), ("[" * 100_000, "not a JSON file"),
     ('{"names": ["a", "b"], "colours": [[1, 2, 3], [1, 2, 900]]}', "0..255 each"), ("{", "not a JSON file")])
 def test_legends_of_the_wrong_kind(tmp_path, content, message):
@@ -222,8 +222,8 @@ def test_results_of_the_wrong_kind(tmp_path, monkeypatch, capsys):
     code, errors = run(monkeypatch, capsys, tmp_path, "report.py", "run", "--out", "report")
     assert code == 2 and "run/result.json: the key `" in errors and not (tmp_path / "report").exists()
     code, errors = run(monkeypatch, capsys, tmp_path, "report.py", "--json", "run/result.json")
-    assert code == 2 and "no `classes`" in errors
-    with pytest.raises(UserError, match="no `b`"):
+    assert code == 2 and "key `classes` is missing" in errors
+    with pytest.raises(UserError, match="key `b` is missing"):
         read_json(tmp_path / "run" / "result.json", "args", "b")
 
 
