@@ -1,4 +1,4 @@
-"""The text of a class CSV (headed `image,label`), read so that labels can be changed and nothing else moves by a byte."""
+"""The text of a class CSV (headed `image,label`), in which labels can be changed; every other byte stays."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from cli.files import UserError, read_json
+from cli.files import UserError
 from data.csv_files import read_table
-from data.legend import FILE_NAME, read_legend
 
 FIELD = re.compile(r'("(?:[^"]|"")*"[^,\r\n]*|[^,\r\n]*)(,|\r\n|\n|\r|\Z)')  # a field, and what ends it
 IMAGE_NAMES = ("image", "img")
@@ -31,10 +29,12 @@ class ClassText:
             UserError: it is unreadable, has no rows, or another header.
         """
         read = read_table(csv, None)
+        if read.shape[1] < 2:
+            raise UserError(f"{csv}: needs a header `image,label` and rows below it")
+        if read.empty:
+            raise UserError(f"{csv}: has a header but no rows")
         if not isinstance(read.index, pd.RangeIndex):  # pandas takes what is too much for an index
             raise UserError(f"{csv}: not a readable CSV (rows have more fields than the header; name all columns)")
-        if read.shape[1] < 2 or read.empty:
-            raise UserError(f"{csv}: needs a header `image,label` and rows below it")
         self._text = Path(csv).read_bytes().decode("utf-8")
         records = _records(self._text)
         titles = [self._text[start:end].strip('\ufeff" ').lower() for start, end in records[0][:2]]
@@ -49,7 +49,7 @@ class ClassText:
             raise UserError(f"{csv}: its quotes can be read in two ways; write it anew with a spreadsheet or pandas")
 
     def with_labels(self, labels: Sequence[str]) -> str:
-        """The text with N other labels; where a label is the old one, its spelling stays too."""
+        """The text with N other labels; an unchanged label keeps its quotes and spaces."""
         pieces, done = [], 0
         for (start, end), old, new in zip(self._spans, self.labels, labels):
             pieces += [self._text[done:start], self._text[start:end] if new == old else _spelt(self._text[start:end], new)]
@@ -90,55 +90,3 @@ def _spelt(field: str, label: str) -> str:
     spaces = re.fullmatch(r"(\s*)(.*?)(\s*)", field, re.S)
     assert spaces  # it matches anything
     return quoted if re.search(r'[,"\r\n]', label) else spaces[1] + label + spaces[3]
-
-
-def class_names(csv: Path | str, legend: Path | str | None = None) -> list[str] | None:
-    """Names of the classes of a class CSV, in the order that numbers them.
-
-    Args:
-        legend: a classes.json; None: the one beside the CSV.
-
-    Returns:
-        list of C str, or None where there is no such file.
-
-    Raises:
-        UserError: no names in it, or one twice.
-    """
-    path = Path(legend) if legend else Path(csv).parent / FILE_NAME
-    if legend is None and not path.exists():
-        return None
-    names = read_json(path, "names")["names"]
-    names = read_legend(path, len(names) if isinstance(names, list) else 0).names
-    twice = pd.Series(names)[pd.Series(names).duplicated()]
-    if len(twice):
-        raise UserError(f"{path}: names {twice.iloc[0]!r} twice")
-    return names
-
-
-def class_numbers(csv: Path | str, labels: Sequence[str], names: Sequence[str] | None, num_classes: int | None = None
-                  ) -> tuple[np.ndarray, int]:
-    """Class numbers of labels that are names or whole numbers; a label that is both is taken as a name.
-
-    Args:
-        names: of the classes, or None: all labels are numbers.
-        num_classes: C; None: that of the names, else the largest label + 1.
-
-    Returns:
-        (int64 (N,), C)
-
-    Raises:
-        UserError: a label is neither, or there are no two classes.
-    """
-    if names is not None and num_classes not in (None, len(names)):
-        raise UserError(f"--num-classes {num_classes}: {FILE_NAME} names {len(names)} classes")
-    number_of = {name: number for number, name in enumerate(names or ())}
-    numbers = [number_of.get(label, int(label) if re.fullmatch("[0-9]{1,9}", label) else -1) for label in labels]
-    count = len(names) if names is not None else num_classes or max(numbers, default=0) + 1
-    wrong = [row for row, number in enumerate(numbers) if not 0 <= number < count]
-    if wrong:
-        known = f"a class that {FILE_NAME} names, nor a number below {count}" if names is not None else \
-            f"a whole number in 0..{count - 1}" + ("" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)")
-        raise UserError(f"{csv}: {len(wrong)} labels are not {known}, first row {wrong[0] + 2}: {labels[wrong[0]]!r}")
-    if count < 2:
-        raise UserError(f"{csv}: one class alone; labels can be wrong only where there are two (--num-classes)")
-    return np.array(numbers, dtype=np.int64), count

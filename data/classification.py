@@ -29,21 +29,24 @@ SHOWN_NAMES = 5
 
 
 def is_class_csv(csv: Path | str) -> bool:
-    """Whether a CSV is headed `image,label`; False for a file that cannot be read, of which its reader tells."""
+    """Whether a CSV is headed `image,label`; False for a file that cannot be read: the code that reads it reports the error."""
     try:
         return names_labels(read_table(csv, 0).columns.tolist())
     except UserError:
         return False
 
 
-def read_class_names(csv: Path | str) -> list[str] | None:
+def read_class_names(csv: Path | str, legend: Path | str | None = None) -> list[str] | None:
     """Names of the classes, in their order, from the classes.json beside a CSV; None where there is none.
+
+    Args:
+        legend: another classes.json to read instead.
 
     Raises:
         UserError: the file is not such a one, or names a class twice, or fewer than two.
     """
-    path = Path(csv).parent / FILE_NAME
-    if not path.exists():
+    path = Path(legend) if legend else Path(csv).parent / FILE_NAME
+    if not legend and not path.exists():
         return None
     names = read_json(path, "names")["names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -82,8 +85,8 @@ def read_class_rows(csv: Path | str, names: list[str] | None, needs_weights: boo
     if not needs_labels:
         raise_faults(csv, faults)
         return rows
-    numbers = None if names is None else _numbers_of(names)
-    labels = [_label_of(text.strip(), numbers) for text in table.iloc[:, 1]]
+    numbers = accepted_labels(names)
+    labels = [label_number(text.strip(), numbers) for text in table.iloc[:, 1]]
     wanted = ("a whole number is needed, or names of the classes in classes.json beside the CSV" if names is None else
               f"none of the {len(names)} classes ({', '.join(names[:SHOWN_NAMES])}{', ...' * (len(names) > SHOWN_NAMES)})")
     faults += [(row, f"label {text!r}: {wanted}") for row, text, label in zip(table.index, table["label"], labels)
@@ -118,13 +121,16 @@ def _checked_table(csv: Path | str, needs_weights: bool) -> pd.DataFrame:
     return table
 
 
-def _numbers_of(names: list[str]) -> dict[str, int]:
-    """What a label may be -> its number: names, and positions unless a name looks like one."""
+def accepted_labels(names: Sequence[str] | None) -> dict[str, int] | None:
+    """dict of accepted label -> number: each name, and each position unless a name is a number; None = all whole numbers."""
+    if names is None:
+        return None
     numbers = {name: number for number, name in enumerate(names)}
     return numbers if any(map(str.isdecimal, names)) else {**{str(n): n for n in range(len(names))}, **numbers}
 
 
-def _label_of(text: str, numbers: dict[str, int] | None) -> int | None:
+def label_number(text: str, numbers: dict[str, int] | None) -> int | None:
+    """The class number of a label, by `accepted_labels`; None if it is not accepted."""
     if numbers is not None and text in numbers:
         return numbers[text]
     if not re.fullmatch(r"[0-9]{1,9}", text):
@@ -166,7 +172,7 @@ def read_statistics(csv: Path | str) -> tuple[list[float], list[float]] | None:
 def channel_statistics(images: Sequence[str], size: Sequence[int]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels of pictures, resized to (H, W); in 0..1.
 
-    Sums are whole numbers, so that the order of the pictures changes nothing. A channel without any contrast has 1.
+    Sums are whole numbers, so that the order of the pictures changes nothing. A constant channel gets standard deviation 1.
     """
     def sums(path: str) -> np.ndarray:
         pixels = resize_image(read_image(path), size).reshape(-1, 3).astype(np.int64)
@@ -234,7 +240,7 @@ class ClassDataset:
         shift: px; move each picture at random by up to as much, up, down, left and right.
         padding: what comes in at the edge, see `shift_and_mirror`.
         cache: keep the decoded, resized pictures in memory, see `class_cache_bytes`.
-        seed: of the augmentation; `epoch` counts in too, and is set before each one.
+        seed: of the augmentation, together with `epoch`, which the loop sets.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `label` int64 (B,); `weight` float32 (B,) in 0..1 (1
     where the CSV has none); `index` int64 (B,), position in the rows; `statistics` float32 (2, 3), see `standardised`.

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from data.class_text import ClassText
+from data.classification import read_class_rows
 from tests.conftest import ROOT
 from tests.test_bad_input import run
 from tests.test_bad_tools import contents
@@ -189,6 +190,16 @@ def test_maps(tmp_path, monkeypatch, capsys):
     assert {pair for pair in pairs if pair[0] != pair[1]} == {("frog", "cat"), ("frog", "ship"), ("airplane", "automobile")}
 
 
+@pytest.mark.parametrize("names, labels", [(["7", "cat"], ["7", "cat", "07", "cat"]), (["1", "0"], ["1", "01", "0", "00"]),
+                                           (["a", "b"], ["0", "b", "a", "01"])])
+def test_training_reads_the_labels_that_the_tool_writes(tmp_path, monkeypatch, capsys, names, labels):
+    """Names that are numbers: both number the classes alike, and no written label is one that training refuses."""
+    folder = desk(tmp_path, "image,label\n" + "".join(f"train.csv,{label}\n" for label in labels), names)
+    assert noise(monkeypatch, capsys, folder, "--noise", "symmetric", "--rate", 1) == (0, "")
+    before, after = (read_class_rows(folder / name, names)["label"] for name in ("train.csv", "noisy.csv"))
+    assert (before + after == 1).all()  # of two classes each label is the other one now
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json", "npy"])
 def test_matrix_files(tmp_path, monkeypatch, capsys, suffix):
     folder = desk(tmp_path)
@@ -233,7 +244,11 @@ REFUSED = [
      ("--noise", "asymmetric", "--rate", 1, "--map", "map.json"), "map.json: 3 -> .* no change"),
     ("ten classes are needed", lambda f: desk(f, "image,label\na,0\nb,1\n", ["x", "y"]), ("--noise", "worst"),
      "is of 10 classes"),
-    ("one class", lambda f: desk(f, "image,label\na,0\n", ["x"]), SYMMETRIC, "one class alone"),
+    ("one class", lambda f: (desk(f, "image,label\na,0\n"), (f / "classes.json").unlink()), SYMMETRIC,
+     "all labels are of one class; two or more are needed"),
+    ("one name", lambda f: desk(f, "image,label\na,0\n", ["x"]), SYMMETRIC, "1 classes, 1 different ones; two or more"),
+    ("a position where names are numbers", lambda f: desk(f, "image,label\na,7\nb,0\n", ["7", "cat"]), SYMMETRIC,
+     "1 labels are not a class that classes.json names, first row 3: '0'"),
     ("an unknown label", lambda f: desk(f, "image,label\na,cat\nb,fox\n"), SYMMETRIC, "1 labels are not .* first row 3: 'fox'"),
     ("a number too large", lambda f: desk(f, "image,label\na,0\nb,10\n"), SYMMETRIC, "first row 3: '10'"),
     ("names without classes.json", lambda f: (desk(f, "image,label\na,cat\n"), (f / "classes.json").unlink()), SYMMETRIC,
@@ -242,7 +257,7 @@ REFUSED = [
     ("a row without a label", lambda f: desk(f, "image,label\na,cat\nb\n"), SYMMETRIC, "row 3 has no label"),
     ("an open quote", lambda f: desk(f, 'image,label\n"a,cat\nb,dog\n'), SYMMETRIC, "not a readable CSV"),
     ("no rows", lambda f: desk(f, "image,label\n"), SYMMETRIC, "no rows"),
-    ("a name twice", lambda f: desk(f, None, ["a", "a"]), SYMMETRIC, "names 'a' twice"),
+    ("a name twice", lambda f: desk(f, None, ["a", "a"]), SYMMETRIC, "2 classes, 1 different ones; two or more are needed"),
     ("names that are none", lambda f: write(f, "classes.json", '{"names": 3}'), SYMMETRIC, "must be a list of texts"),
     ("over the input", None, (*SYMMETRIC, "--out", "train.csv", "--overwrite"), "train.csv is read here"),
     ("over a file", lambda f: write(f, "noisy_flips.csv", "kept"), SYMMETRIC, "noisy_flips.csv exists"),

@@ -22,6 +22,7 @@ classes.json beside the CSV, else labels are numbers.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ import pandas as pd
 
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, atomic_path, check_outputs, read_json, together, write_json
-from data.class_text import ClassText, class_names, class_numbers
+from data.class_text import ClassText
+from data.classification import accepted_labels, label_number, read_class_names
 from data.legend import FILE_NAME
 from utils.transition import (
     CIFAR10_PAIRS,
@@ -46,6 +48,52 @@ from utils.transition import (
 KINDS = ("symmetric", "asymmetric", "matrix", *CIFAR10N_WRONG)
 BELONGS = {"rate": ("symmetric", "asymmetric"), "map": ("asymmetric",), "matrix": ("matrix",),
            "original_sampling": ("symmetric",)}  # flag -> kinds that know it
+
+
+def class_numbers(csv: Path | str, labels: Sequence[str], names: list[str] | None, num_classes: int | None = None
+                  ) -> tuple[np.ndarray, int]:
+    """Class numbers of labels, by the rule that the train scripts follow, see `data.classification.accepted_labels`.
+
+    Args:
+        csv: file of the labels, for messages.
+        names: of the classes, or None: all labels are whole numbers.
+        num_classes: C; None: that of the names, else the largest label + 1.
+
+    Returns:
+        (int64 (N,), C)
+
+    Raises:
+        UserError: a label is none of the classes, or there are no two classes.
+    """
+    if names is not None and num_classes not in (None, len(names)):
+        raise UserError(f"--num-classes {num_classes}: {FILE_NAME} names {len(names)} classes")
+    accepted = accepted_labels(names)
+    numbers = [-1 if (number := label_number(label, accepted)) is None else number for label in labels]
+    count = len(names) if names is not None else num_classes or max(numbers, default=0) + 1
+    wrong = [row for row, number in enumerate(numbers) if not 0 <= number < count]
+    if wrong:
+        if names is None:
+            hint = "" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)"
+            wanted = f"a whole number in 0..{count - 1}{hint}"
+        else:
+            wanted = f"a class that {FILE_NAME} names" + f", nor a number below {count}" * (not any(map(str.isdecimal, names)))
+        raise UserError(f"{csv}: {len(wrong)} labels are not {wanted}, first row {wrong[0] + 2}: {labels[wrong[0]]!r}")
+    if count < 2:
+        raise UserError(f"{csv}: all labels are of one class; two or more are needed (--num-classes)")
+    return np.array(numbers, dtype=np.int64), count
+
+
+def changed_labels(labels: Sequence[str], true: np.ndarray, given: np.ndarray, names: list[str] | None) -> list[str]:
+    """The texts of the given labels (N,): a name in place of a name, a number in place of a number where it is accepted."""
+    accepted = accepted_labels(names) or {}
+
+    def text(old: str, number: int) -> str:
+        if names is None or (old not in names and accepted.get(str(number)) == number):
+            return str(number)
+        return names[number]
+
+    return [old if before == after else text(old, after)
+            for old, before, after in zip(labels, true.tolist(), given.tolist())]
 
 
 def read_matrix(path: Path | str) -> np.ndarray:
@@ -161,13 +209,11 @@ def main() -> None:
     out = Path(args.out)
     flips, record = out.with_name(f"{out.stem}_flips.csv"), out.with_name(f"{out.stem}_noise.json")
     check_outputs([out, flips, record], args.overwrite, [args.csv, args.classes, args.map, args.matrix])
-    source, names = ClassText(args.csv), class_names(args.csv, args.classes)
+    source, names = ClassText(args.csv), read_class_names(args.csv, args.classes)
     true, num_classes = class_numbers(args.csv, source.labels, names, args.num_classes)
     matrix = matrix_of(args, names, num_classes)
     given = draw_labels(true, matrix, args.seed)
-    number_of = {name: number for number, name in enumerate(names or ())}
-    labels = [old if before == after else names[after] if names and old in number_of else str(after)
-              for old, before, after in zip(source.labels, true.tolist(), given.tolist())]
+    labels = changed_labels(source.labels, true, given, names)
     wrong = np.flatnonzero(true != given)
     changes = pd.DataFrame({"row": wrong + 2, "true": [source.labels[i] for i in wrong], "given": [labels[i] for i in wrong]})
     content = record_of(args, names, true, given, matrix)
