@@ -30,7 +30,7 @@ def no_check(*arguments: Any) -> None:
 
 
 def no_rule(*arguments: Any) -> Any:
-    """What a task says to a method that asks for a rule that it lacks."""
+    """Raise NotImplementedError: the default of `trust` and `disagree`."""
     raise NotImplementedError("this task does not say which samples a network trusts, or on which two disagree")
 
 
@@ -47,7 +47,7 @@ class Task:
 
     Args:
         rows: (args, and `needs_weights` and `pseudo_dir` if `run` got them) -> dict of `train` and, where the user has them,
-            `valid` and `test` -> DataFrame. A column of paths is recognised by its files.
+            `valid` and `test` -> DataFrame. A column is of paths if every value is an existing file.
         dataset: (rows, args, training) -> dataset of whole batches: `__len__`, and `__getitems__(indices)` -> dict with
             `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop sets its `epoch`; `names`, a list of
             str, is for error messages.

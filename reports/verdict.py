@@ -38,8 +38,8 @@ def verdict(results: Results, weights: dict[str, dict], recommended: str, baseli
     alone = f"take no weights (`{baseline}`)"
     gap = upper["mean"] - base["mean"] if upper and upper["mean"] is not None else None
     if gap is not None and gap < SEED_POINTS:
-        return (f"Clean annotations bring {_points(gap)} of {option['title']} here, no more than one seed changes, so weights "
-                f"have nothing to win back: {alone}.")
+        return (f"Training on clean annotations gains only {_points(gap)} of {option['title']} here. Another seed can change "
+                f"as much, so weights have nothing to win back: {alone}.")
     others = [each for each, score in scores.items()
               if each not in (recommended, baseline, clean) and score["difference"] is not None]
     best = max(others, key=lambda each: scores[each]["difference"], default=None)
@@ -69,7 +69,7 @@ def _choice(option: Option, other: Option | None, summary: dict, alone: str) -> 
     if gain > SEED_POINTS:
         return f"Weights bring {_gain(score)}: take `{name}`."
     if gain >= -SEED_POINTS:
-        return f"Weights bring {_points(gain)} of {title} here, no difference beyond what one seed changes: {alone}."
+        return f"Weights bring {_points(gain)} of {title} here, another seed can change as much: {alone}."
     return f"Weights cost {_points(-gain)} of {title} here: {alone}."
 
 

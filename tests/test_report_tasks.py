@@ -107,7 +107,7 @@ def test_one_compared_score_without_validation_is_drawn_and_judged(tmp_path, mon
         "Last epoch (40 test images, percent):\n\n"
         "| run | noise | seeds | AP | Δ AP | gap recovered, AP |\n|---|---|---|---|---|---|\n"
         "| noisy | 40 | 1 | 30.00 | - | - |\n| mine | 40 | 1 | 31.00 | +1.00 | 5 |\n| upper | 0 | 1 | 50.00 | - | - |\n\n"
-        "Weights bring 1.0 points of AP here, no difference beyond what one seed changes: take no weights (`noisy`).\n")
+        "Weights bring 1.0 points of AP here, another seed can change as much: take no weights (`noisy`).\n")
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["learning_curves.png"]
     with pytest.raises(UserError, match="these runs have no scores of classes"):
         report(monkeypatch, *folders, "--out", tmp_path / "b", "--classes", "classes.json")

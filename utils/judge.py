@@ -5,10 +5,10 @@ utils/get_weight.py writes a JSON beside each CSV of weights, the *origin* of th
 `mean_weight`, `effective_share`, `fallback`. A published CSV has no JSON; its name shows the metric.
 
 A judge is *weak* below a mean bm of 0.2. The figure was chosen on 60 masks of CamVid (96 x 128 px, 60 % noisy), teachers of 3,
-8 and 16 epochs: their bm is 0.06, 0.16 and 0.22, and students by their sharpened weights had 6.3 and 3.6 mIoU less, and 0.9
-more, than students without weights. NLKD's own weights did no harm there, so they are used with a warning. Elsewhere a judge
-of 0.16 ruined a training on 23 classes; good ones have 0.29 (all of CamVid, at the strict tolerance of sharpened weights) and
-0.6 (people, portraits, faces at the test's), noisy masks included.
+8 and 16 epochs: their bm is 0.06, 0.16 and 0.22. Students by their sharpened weights lost 6.3, lost 3.6 and gained 0.9 points
+of mIoU against students without weights. NLKD's own weights did no harm there, so they are used with a warning. Elsewhere a
+judge of 0.16 ruined a training on 23 classes; good ones have 0.29 (all of CamVid, at the strict tolerance of sharpened weights)
+and 0.6 (people, portraits, faces at the test's tolerance), noisy masks included.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def check_weights(args: argparse.Namespace, sharp_only: bool = False) -> None:
     if not fault or getattr(args, "mean_weights", False):
         return
     if args.weak_judge == "use" or not (origin.get("sharpen") or getattr(args, "pixels", None)):
-        print(f"{args.train_csv}: {fault}; no weights may do better")
+        print(f"{args.train_csv}: {fault}; training without weights may do better")
         return
     raise UserError(f"{args.train_csv}: {fault}; train the teachers longer or on more rows, train without weights, or pass "
                     "--weak-judge use")
