@@ -397,7 +397,7 @@ NAMES_OF_FILES = ("last.ckpt", "best.ckpt", "detection.npy", "scores.npy", "blin
 def test_a_stop_amid_an_epoch_and_amid_its_scoring_changes_nothing(call, monkeypatch, interruptible):
     """Stops in phase 1, while scores are taken, also those after which the tipping point is known, and in phase 2."""
     whole = call(training, home="whole")
-    methods = {"training": (memory.Memory, "note"), "scoring": (memory.LabelScores, "update")}  # 4 and 5 batches an epoch
+    methods = {"training": (memory.Memory, "record"), "scoring": (memory.LabelScores, "update")}  # 4 and 5 batches an epoch
     for part, moment, epoch in (("training", 1, 1), ("scoring", 3, 1), ("training", 10, 4), ("scoring", 17, 7),
                                 ("training", 20, 13)):
         owner, name = methods[part]
