@@ -368,7 +368,7 @@ def test_without_a_tipping_point_the_last_epoch_judges(call, capsys, epochs):
 
 def test_a_fallback_takes_the_place_of_a_tipping_point(call, capsys):
     folder = call(training, "--n_epoch", 5, "--fallback", 3)
-    assert "no tipping point, as asked for in its place: epoch 3; groups" in capsys.readouterr().out
+    assert "no tipping point; epoch 3 is used instead (--fallback); groups" in capsys.readouterr().out
     assert read(folder / "blindkd.json")["epoch"] == 2
     assert [json.loads(line)["phase"] for line in (folder / "log.jsonl").open()] == [1, 1, 1, 2, 2]
 

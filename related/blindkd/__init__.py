@@ -1,1 +1,4 @@
-"""Blind Knowledge Distillation (Kaiser et al. 2022, arXiv 2211.11355): a student blind to its label finds the wrong ones."""
+"""Blind Knowledge Distillation (Kaiser et al. 2022, arXiv 2211.11355).
+
+A student that never sees the given label's logit helps to find wrong labels.
+"""

@@ -1,4 +1,4 @@
-"""The loss of a pair of networks: the teacher learns the labels, the student all of the teacher but the label's own logit.
+"""The loss of a pair: the teacher learns the labels, the student learns all the teacher's logits except the given label's.
 
 Legend: B samples, C classes; teacher and student are logits, float (B, C); labels int64 (B,), the given ones.
 """

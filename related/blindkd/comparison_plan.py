@@ -5,6 +5,7 @@ classifier has all of them: its own folds judge. Nothing is written while jobs a
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,23 +146,38 @@ class Cell:
         told = self._job(run / "learning.json", [trained], f"{FOLDER}/learning.py", *named, "--overwrite")
         return self._job(run / "detection.json", [told], f"{FOLDER}/detection.py", *named, "--overwrite")
 
+    def _co_teaching(self, name: str) -> Job:
+        """Co-teaching of two networks of one architecture; a job."""
+        model, rate = self.settings.model, self.settings.forget_rate
+        rate = RATES.get(self.noise) if rate is None else rate
+        if rate is None:
+            raise UserError(f"--noise {self.noise}: its share of wrong labels is not known; pass --forget-rate, or leave "
+                            "co_teaching out of --rows")
+        return self._baseline(name, "train_co_teaching.py", self.csv, "--model-a", model, "--model-b", model,
+                              "--forget-rate", rate)
+
+    def _features(self, name: str) -> Job:
+        """A linear classifier on frozen features; a job."""
+        settings = self.settings
+        size = ["--size", *settings.features_size] if settings.features_size else []
+        return self._job(self.home / name / "result.json", self.labels, "train_on_features.py", "--train_csv", self.csv,
+                         "--test_csv", self.folder / "test.csv", "--name", name, "--out-dir", self.home, "--encoder",
+                         settings.encoder, "--encoder-weights", settings.encoder_weights, *size, "--seed", self.seed,
+                         "--resume", "--features-dir", settings.home / "features")
+
+    def _cross_entropy(self, name: str, csv: Path) -> Job:
+        """A training without a method; a job."""
+        return self._baseline(name, "train_without_weight.py", csv, "--model", self.settings.model)
+
     def job(self, row: str) -> Job:
         """The last job of a row of TITLES; its result lies in the folder of the run."""
-        model = self.settings.model
-        if row == "co_teaching":
-            rate = self.settings.forget_rate if self.settings.forget_rate is not None else RATES.get(self.noise)
-            if rate is None:
-                raise UserError(f"--noise {self.noise}: its share of wrong labels is not known; pass --forget-rate, or leave "
-                                "co_teaching out of --rows")
-            return self._baseline(row, "train_co_teaching.py", self.csv, "--model-a", model, "--model-b", model,
-                                  "--forget-rate", rate)
-        if row == "features":
-            settings = self.settings
-            size = ["--size", *settings.features_size] if settings.features_size else []
-            return self._job(self.home / row / "result.json", self.labels, "train_on_features.py", "--train_csv", self.csv,
-                             "--test_csv", self.folder / "test.csv", "--name", row, "--out-dir", self.home, "--encoder",
-                             settings.encoder, "--encoder-weights", settings.encoder_weights, *size, "--seed", self.seed,
-                             "--resume", "--features-dir", settings.home / "features")
-        if row in ("blindkd", "unmasked"):
-            return self._blind(row, *["--unmasked"] * (row == "unmasked"))
-        return self._baseline(row, "train_without_weight.py", self.truth if row == "clean" else self.csv, "--model", model)
+        return ROWS[row](self, row)
+
+
+ROWS: dict[str, Callable[[Cell, str], Job]] = {  # row of TITLES -> the function that plans it
+    "ce": lambda cell, row: cell._cross_entropy(row, cell.csv),
+    "co_teaching": Cell._co_teaching,
+    "blindkd": Cell._blind,
+    "unmasked": lambda cell, row: cell._blind(row, "--unmasked"),
+    "features": Cell._features,
+    "clean": lambda cell, row: cell._cross_entropy(row, cell.truth)}

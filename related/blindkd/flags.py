@@ -21,7 +21,7 @@ def odd_number(text: str) -> int:
     """An odd whole number > 0."""
     value = positive_int(text)
     if value % 2 == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not odd: the epoch itself lies in the middle")
+        raise argparse.ArgumentTypeError(f"{text!r} is not odd; pass an odd number, so that the window has a middle")
     return value
 
 
@@ -35,13 +35,14 @@ def add_published_flags(parser: argparse.ArgumentParser, noise_type: str, defaul
     group = parser.add_argument_group("published flags")
     group.add_argument("--dataset", default="cifar10", help="a folder in data/csv, here or in the project")
     group.add_argument("--noise_type", "--noise-type", default=noise_type, help="trains on the folder's train_TYPE.csv")
-    group.add_argument("--noise_path", "--noise-path", metavar="PATH", help="instead: such a folder, or the CSV itself")
+    group.add_argument("--noise_path", "--noise-path", metavar="PATH",
+                       help="folder of the CSVs, or the training CSV; replaces --dataset")
     group.add_argument("--val_ratio", "--val-ratio", type=share, default=defaults["val_ratio"],
                        help="share of the noisy rows, drawn by --seed, that choose the best epoch; 0: the last one is taken")
     group.add_argument("--n_epoch", "--epochs", dest="epochs", type=positive_int, default=defaults["epochs"], help="epochs")
     group.add_argument("--lr", "--learning-rate", dest="learning_rate", type=positive_float, default=defaults["learning_rate"],
                        help="initial learning rate")
-    group.add_argument("--seed", type=seed_number, default=0, help="of the split, weights, order and augmentation")
+    group.add_argument("--seed", type=seed_number, default=0, help="seed of the split, weights, order and augmentation")
     group.add_argument("--results", default=RESULTS, metavar="DIR", help="where runs are kept (not a published flag)")
     group.add_argument("--num_workers", dest="workers", type=nonnegative_int, help="the same as --workers")
     group.add_argument("--print_freq", type=int, help="no effect: a line is printed after each epoch")
@@ -57,7 +58,8 @@ def training_parser(docstring: str | None) -> argparse.ArgumentParser:
     group.add_argument("--clean_test_freq", type=int, help="no effect: the test set is read once, at the end")
     group.add_argument("--noisy_val_freq", type=int, help="no effect: each epoch is validated (published: every 10th)")
     for number, alpha in enumerate((0.30, 0.45, 0.55, 0.70), 1):
-        group.add_argument(f"--alpha{number}", type=share, default=alpha, help=f"of the student in the targets of G{number}")
+        group.add_argument(f"--alpha{number}", type=share, default=alpha,
+                           help=f"share of the student in the targets of G{number}")
     add_method_flags(parser)
     add_class_task_flags(parser)
     parser.add_argument("--no-mirror", dest="mirror", action="store_false", help="no mirroring, on CIFAR too")
@@ -74,13 +76,13 @@ def training_parser(docstring: str | None) -> argparse.ArgumentParser:
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """--smooth, --min-epoch, --fallback, --detach-targets, --unmasked."""
     group = parser.add_argument_group("method: beyond the published flags")
-    group.add_argument("--smooth", type=odd_number, default=1, metavar="EPOCHS",
-                       help="look for the tipping point in the mean confidence of so many epochs around each, odd")
-    group.add_argument("--min-epoch", type=nonnegative_int, default=0, metavar="EPOCHS",
-                       help="the tipping point is none of the first so many epochs")
-    group.add_argument("--fallback", type=fallback_epoch, default="end", metavar="EPOCHS|end",
-                       help="without a tipping point by then, take the last of so many epochs as one; `end`: no phase 2, "
-                            "labels are judged by the last epoch's scores")
+    group.add_argument("--smooth", type=odd_number, default=1, metavar="N",
+                       help="look for the tipping point in the mean confidence of N epochs around each, odd")
+    group.add_argument("--min-epoch", type=nonnegative_int, default=0, metavar="N",
+                       help="the first N epochs cannot be the tipping point")
+    group.add_argument("--fallback", type=fallback_epoch, default="end", metavar="N|end",
+                       help="without a tipping point in the first N epochs, use the last of them; `end`: no phase 2, labels "
+                            "are judged by the last epoch's scores")
     group.add_argument("--detach-targets", action="store_true", help="no gradient flows through the soft targets (phase 2)")
     group.add_argument("--unmasked", action="store_true", help="ablation: the student sees the label's own logit too")
 
@@ -100,7 +102,7 @@ def run_name(args: argparse.Namespace) -> str:
 
 
 def drop_idle(args: argparse.Namespace) -> None:
-    """Say which of the flags given have no effect, and forget them."""
+    """Print which of the given flags have no effect, and reset them."""
     for flag in IDLE:
         if vars(args).pop(flag, None) is not None:
             print(f"--{flag}: has no effect here, see related/blindkd/README.md")

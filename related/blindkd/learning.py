@@ -2,7 +2,7 @@
 
     python learning.py --dataset cifar10 --noise_type aggre --seed 42
 
-Of the epoch that noisy validation rows chose, and of the last one; of the teacher, the student, and both together: argmax of
+Measured for the best epoch on noisy validation rows and for the last one; for teacher, student and both together: argmax of
 p_T p_S. Leaves learning.json in the run's folder. --noise_type is `clean` unless it is given, as published.
 """
 

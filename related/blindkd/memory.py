@@ -3,8 +3,8 @@
 Legend: N training rows, M rows of the whole set (training and validation), in the order of its CSV; a score is the agreement
 P_y of a row's given label, see `blind_loss.agreement`; epochs count from 0.
 
-Two splits are made of the tipping point's scores: the groups of phase 2 by the scores of the training rows as they were met
-while training, the flags by those of the whole set, in eval mode and not augmented.
+The tipping point's scores are split twice. Training-time scores make the groups of phase 2. Scores of all rows, in eval mode
+and without augmentation, make the flags.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Memory:
         rows: M.
         epochs: of the run.
         rule: of the tipping point.
-        fallback: without a tipping point by then, the last of so many epochs is taken as one; None: there is none, no phase 2,
-            and the flags are made of the last epoch's scores.
+        fallback: without a tipping point in the first `fallback` epochs, the last of them is used; None: then there is no
+            phase 2, and the flags are made of the last epoch's scores.
     """
 
     def __init__(self, positions: np.ndarray, rows: int, epochs: int, rule: TipRule, fallback: int | None = None):
@@ -73,8 +73,8 @@ class Memory:
         self.detected: Tensor | None = None  # int64 (M,), 1..4, once judged
 
     def state_dict(self) -> dict:
-        """All that changes, as tensors on the CPU and plain values; `judged` as one string, since equal dicts may be saved
-        unequally."""
+        """All that changes, as tensors on the CPU and plain values; `judged` as one JSON string: equal dicts can give different
+        bytes."""
         return {"seen": None if self.seen is None else self.seen.cpu().clone(),
                 "confidence": torch.tensor(self.confidence, dtype=torch.float64),
                 "trained": dict(self.trained), "whole": dict(self.whole), "judged": json.dumps(self.judged),
@@ -89,7 +89,7 @@ class Memory:
     # --- while an epoch goes on -----------------------------------------------------------------------------------
 
     def record(self, index: Tensor, scores: Tensor, confidence: Tensor) -> None:
-        """Take note of a training batch.
+        """Record the scores of a training batch.
 
         Args:
             index: int64 (B,), of the training rows.
@@ -104,7 +104,7 @@ class Memory:
     # --- after it -------------------------------------------------------------------------------------------------
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any, loader: Any, task: Task) -> dict:
-        """Note an epoch's confidence and, until there is a tipping point, its scores; look for the tipping point.
+        """Record an epoch's confidence and, until there is a tipping point, its scores; look for the tipping point.
 
         Args:
             fabric, state, stop: see `after_epoch` of `engine.loop.run`; one network, a pair.
@@ -112,7 +112,7 @@ class Memory:
             task: of the network.
 
         Returns:
-            what the log tells: `confidence`, s_e; and `phase` of the epoch, 1 or 2.
+            what the log shows: `confidence`, s_e; and `phase` of the epoch, 1 or 2.
         """
         epoch, phase, whole = state.epoch, 1 if self.groups is None else 2, None
         if not self.judged:  # the long part, which may be stopped: nothing has changed so far
@@ -127,13 +127,13 @@ class Memory:
             self.trained[epoch], self.whole[epoch] = torch.where(met, scores, whole[self.positions]), whole
             for past in [past for past in self.whole if past <= epoch - self.rule.kept]:
                 del self.trained[past], self.whole[past]
-            told = self.judge(epoch)
-            if told and fabric.is_global_zero:
-                print(told, flush=True)
+            message = self.judge(epoch)
+            if message and fabric.is_global_zero:
+                print(message, flush=True)
         return {"confidence": self.confidence[-1], "phase": phase}
 
     def judge(self, epoch: int) -> str:
-        """Split by the tipping point's scores if it is known after `epoch`; returns what is to be said, or nothing."""
+        """Split by the tipping point's scores if it is known after `epoch`; the message to print, or an empty string."""
         tip, why = self.rule.find(self.confidence), "tipping point"
         if tip is None and epoch + 1 == self.fallback:
             tip, why = epoch, "fallback"
@@ -150,7 +150,7 @@ class Memory:
         return self.summary(epoch)
 
     def summary(self, epoch: int) -> str:
-        """What was found after `epoch`, in words."""
+        """The message to print on what was found after `epoch`."""
         assert self.detected is not None  # judged
         at, why = self.judged["epoch"], self.judged["why"]
         flags = f"{self.detected.eq(WRONG).sum()} of {self.rows} labels flagged"
@@ -162,12 +162,14 @@ class Memory:
         if self.judged["training"] is None:
             counts += " (all scores are alike)"
         rest = f"phase 2 from epoch {epoch + 2} on" if epoch + 1 < self.epochs else "no epoch is left for phase 2"
-        first = "no tipping point, as asked for in its place" if why == "fallback" else "tipping point"
-        return f"{first}: epoch {at + 1}; groups G1/G2/G3/G4 {counts}; {flags}; {rest}"
+        first = f"tipping point: epoch {at + 1}"
+        if why == "fallback":
+            first = f"no tipping point; epoch {at + 1} is used instead (--fallback)"
+        return f"{first}; groups G1/G2/G3/G4 {counts}; {flags}; {rest}"
 
 
 class BlindDistillation:
-    """The objective CE(l_T, q) + L_blind of a pair, which takes note of each batch's scores; see engine/objective.py.
+    """The objective CE(l_T, q) + L_blind of a pair, which records each batch's scores; see engine/objective.py.
 
     Args:
         alphas: of G1..G4, floats in 0..1.

@@ -1,4 +1,4 @@
-"""Where the CSVs of a data set lie, and which of its noisy rows validate.
+"""Find the CSVs of a data set and choose its validation rows.
 
 The names are those that data/prepare_cifar_n.py and data/make_digits.py give: train_TYPE.csv for each type of noise, test.csv
 and classes.json in one folder. The training and learning.py never read the true labels, train_clean.csv.

@@ -15,8 +15,8 @@ class TipRule:
     """When an epoch is the tipping point.
 
     Args:
-        smooth: s_e is the mean of so many epochs with e in their middle, fewer where the training begins; odd, 1 = as it is.
-        min_epoch: none of the first so many epochs is it.
+        smooth: length of the moving mean centred at e (odd, epochs), shorter in the first epochs; 1 = none.
+        min_epoch: the first `min_epoch` epochs cannot be the tipping point.
     """
 
     smooth: int = 1
@@ -24,8 +24,11 @@ class TipRule:
 
     @property
     def kept(self) -> int:
-        """Epochs whose scores must be kept: the tipping point is known 2 epochs late, the earliest possible one 3, and a mean
-        knows its middle later still."""
+        """Number of epochs whose scores are kept.
+
+        A peak at epoch e is confirmed after e + 2 (e = 2: after 5, since 6 epochs are needed), and smoothing adds smooth // 2
+        epochs.
+        """
         return BESIDE + 2 + self.smooth // 2
 
     def find(self, confidence: Sequence[float]) -> int | None:
@@ -46,7 +49,7 @@ class TipRule:
         return None
 
     def smoothed(self, confidence: Sequence[float]) -> list[float]:
-        """s_e as `smooth` makes it, for all epochs after which enough have come."""
+        """Moving mean of s_e, for each epoch that has smooth // 2 later ones."""
         reach = self.smooth // 2
         windows = [list(confidence[max(0, epoch - reach):epoch + reach + 1]) for epoch in range(len(confidence) - reach)]
         return [sum(window) / len(window) for window in windows]
