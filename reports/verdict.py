@@ -38,8 +38,8 @@ def verdict(results: Results, weights: dict[str, dict], recommended: str, baseli
     alone = f"take no weights (`{baseline}`)"
     gap = upper["mean"] - base["mean"] if upper and upper["mean"] is not None else None
     if gap is not None and gap < SEED_POINTS:
-        return (f"Training on clean annotations gains only {_points(gap)} of {option['title']} here. Another seed can change "
-                f"as much, so weights have nothing to win back: {alone}.")
+        return (f"Training on clean annotations gains only {_points(gap)} of {option['title']} here, and another seed can "
+                f"change as much, so weights have nothing to win back: {alone}.")
     others = [each for each, score in scores.items()
               if each not in (recommended, baseline, clean) and score["difference"] is not None]
     best = max(others, key=lambda each: scores[each]["difference"], default=None)

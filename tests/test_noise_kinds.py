@@ -170,7 +170,7 @@ def test_legends_by_hand(tmp_path):
     with pytest.raises(UserError, match="names 3 classes, --num-classes is 4"):
         read_legend(tmp_path / "classes.json", 4)
     write_json(tmp_path / "list.json", [1, 2])
-    with pytest.raises(UserError, match="no `names`"):
+    with pytest.raises(UserError, match="key `names` is missing"):
         read_legend(tmp_path / "list.json", 2)
     plain = Legend(19)
     assert len({tuple(colour) for colour in plain.colours.tolist()}) == 19 and plain.names[3] == "class 3"

@@ -241,7 +241,7 @@ def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
     (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
     (options(0.4, mean_weight=1.0), "are 1, since no annotation stands out as noisy to the teacher: take no weights (`noisy`)"),
     (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean annotations, take"),
-    (options(0.4, clean=0.41), "Training on clean annotations gains only 1.0 points of BF here. Another seed"),
+    (options(0.4, clean=0.41), "Training on clean annotations gains only 1.0 points of BF here, and another seed"),
 ])
 def test_one_sentence_says_which_option_to_take(sentence, expected):
     assert expected in sentence and sentence.count("\n") == 0
