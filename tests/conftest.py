@@ -1,6 +1,7 @@
 """Shared fixtures: small sets of real photographs where they lie beside the project, else of drawn portraits."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def run_script(*arguments, check=True, cwd=ROOT):
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(), text=True, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def bash_commands(text):
+    """Commands of a page's ```bash blocks, in order."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    return [line for block in blocks for line in block.splitlines() if line and line[0] != "#"]
 
 
 @pytest.fixture

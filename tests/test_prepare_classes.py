@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from data.label_files import read_label_file
 from data.pictures import read_image
-from tests.conftest import ROOT
+from tests.conftest import ROOT, bash_commands
 from tests.test_bad_input import run
 from tests.test_bad_tools import contents
 from utils.transition import CIFAR10N_WORST
@@ -63,10 +63,12 @@ def test_digits_are_those_of_scikit_learn(tmp_path, monkeypatch, capsys):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
     guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
     section = guide[guide.index("\n## Class labels\n"):].split("\n## ")[1]
-    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    python ")]
+    commands = [line.split()[1:] for line in bash_commands(section)]
+    assert len(commands) == 9 == section.count("python ")  # no command stands outside the blocks
     assert {script for script, *_ in commands} > {DIGITS, FOLDERS, CIFAR, "utils/class_noise.py", "train_on_features.py"}
     grow(tmp_path / "my_classes", "a", "b")
     for script, *flags in commands:
@@ -76,6 +78,10 @@ def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
             short = ["1" if before == "--epochs" else flag for before, flag in zip(["", *flags], flags)]
             assert run(monkeypatch, capsys, tmp_path, script, *short)[0] == 0
     assert (tmp_path / "data/csv/digits/train_worst_0_flips.csv").exists()
+    runs = ("digits_ce", "digits_co_teaching", "digits_features", "digits_weighted")
+    scores = {run: json.loads((tmp_path / "runs" / run / "result.json").read_text())["test"][0] for run in runs}
+    assert all(score["images"] == 597 for score in scores.values())
+    assert scores["digits_features"]["accuracy"] > 0.6  # chance is 0.1; the networks have trained for one epoch
 
 
 # --- folders ----------------------------------------------------------------------------------------------------

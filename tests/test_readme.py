@@ -1,7 +1,9 @@
 """The commands of the README and of docs/ run, links lead somewhere, and figures are those of the committed results."""
 
+import argparse
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from related.blindkd.table import text_of as blindkd_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
-from tests.conftest import ROOT, run_script
+from tests.conftest import ROOT, bash_commands, run_script
 from tests.test_bad_input import CSV_FILES, FOLDERS, IMAGES, MASKS, WEIGHTS
 from utils.add_noise import level_table
 
@@ -56,9 +58,8 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         write_image(tmp_path / "my_photos" / "images" / name, resize_image(picture, (90, 60)))  # unlike its mask's size
         (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
-    blocks = re.findall(r"```bash\n(.*?)```", GUIDE, re.S)
-    commands = [line for block in blocks for line in block.splitlines() if line and line[0] != "#"]
-    assert len(commands) == 19
+    commands = bash_commands(GUIDE[:GUIDE.index("\n## Class labels\n")])  # test_prepare_classes.py runs those on class labels
+    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 19
     for command in commands:
         run_command(command, tmp_path)
         if "train_teacher.py" in command and "--weighted" not in command:
@@ -141,10 +142,55 @@ def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
     assert subprocess.run(["bash", "run.sh", "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
 
 
+SCRIPTS = [path for pattern in ("*.py", "data/*.py", "utils/*.py", "related/*/*.py") for path in sorted(ROOT.glob(pattern))
+           if "__main__" in path.read_text(encoding="utf-8")]
+SCRIPTS_TABLE, FLAGS_OF_EACH = (re.search(rf"\n## {title}\n(.*?)\n## ", REFERENCE, re.S).group(1)
+                                for title in ("Scripts", "Flags of each script"))
+
+
 def test_every_script_is_in_the_reference():
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("utils/*.py")]:
-        if "__main__" in path.read_text():
-            assert f"`{path.relative_to(ROOT)}`" in REFERENCE, path
+    """Of the scripts in related/, which stand side by side, the file's name is enough."""
+    assert len(SCRIPTS) > 30
+    for path in SCRIPTS:
+        names = {f"`{path.relative_to(ROOT)}`"} | ({f"`{path.name}`"} if "related" in path.parts else set())
+        assert any(name in SCRIPTS_TABLE for name in names), path
+
+
+def flags_of(script, monkeypatch):
+    """Long flags of a script, as its parser knows them: a list of spellings for each flag that --help shows."""
+    parsers = []
+    monkeypatch.setattr("argparse.ArgumentParser.print_help", lambda parser, file=None: parsers.append(parser))
+    monkeypatch.setattr("sys.argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not end.value.code and len(parsers) == 1
+    actions = [action for action in parsers[0]._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
+    return [flag for action in actions for flag in action.option_strings if flag.startswith("--")]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_flag_is_in_the_reference(path, monkeypatch):
+    """In backticks, in the reference or, of a neighbour's script, on its own page; an underscore may be a hyphen."""
+    text = REFERENCE + ((path.parent / "README.md").read_text(encoding="utf-8") if "related" in path.parts else "")
+    stated = {flag.replace("_", "-") for code in re.findall("`([^`]+)`", text) for flag in re.findall(r"--[\w-]+", code)}
+    flags = {flag.replace("_", "-") for flag in flags_of(path, monkeypatch)}
+    assert flags and flags <= stated, sorted(flags - stated)
+
+
+def test_the_flags_of_each_script_are_its_own(monkeypatch):
+    """A row of the tables names no flag that its script lacks."""
+    rows = re.findall(r"^\| (.*?) ?\| ([^|]*--[^|]*) \| [^|]+ \|$", FLAGS_OF_EACH.replace("\\|", "/"), re.M)
+    assert len(rows) == len(re.findall(r"^\|.*--[a-z]", FLAGS_OF_EACH, re.M)) > 50
+    of = {path.name: path for path in SCRIPTS}
+    groups = {"both": ["quick.py", "tables.py"], "training alone": ["blind_knowledge_dist_training.py"],
+              "published scripts": ["blind_knowledge_dist_training.py", "learning.py", "detection.py"]}
+    scripts = []
+    for title, cells in rows:
+        if title:
+            scripts = groups.get(title) or [name.rsplit("/", 1)[-1] for name in re.findall("`(.*?)`", title)]
+        assert scripts, cells
+        for name in scripts:
+            assert set(re.findall(r"--[\w-]+", cells)) <= set(flags_of(of[name], monkeypatch)), (name, cells)
 
 
 RESULTS = sorted(path for path in (ROOT / "docs" / "results").glob("*.json") if "noise" not in path.name)
