@@ -177,6 +177,21 @@ def test_every_flag_is_in_the_reference(path, monkeypatch):
     assert flags and flags <= stated, sorted(flags - stated)
 
 
+def test_the_shared_flags_are_those_of_every_script_that_trains_networks(monkeypatch):
+    """But for flags of class labels, where a script takes masks alone, and of one network, where a script has two."""
+    table = REFERENCE[REFERENCE.index("\n| flags | |"):REFERENCE.index("\nA good choice on most")]
+    cells = re.findall(r"^\| (.*?) \|", table.replace("\\|", "/"), re.M)
+    shared = {flag for cell in cells for flag in re.findall(r"--[a-z][\w-]*", cell)}
+    scripts = [path for path in SCRIPTS if path.name.startswith("train_") and path.name != "train_on_features.py"]
+    assert len(scripts) == 8 and len(shared) > 30
+    for path in scripts:
+        own = set(flags_of(path, monkeypatch))
+        left_out = {"--model", "--encoder", "--encoder-weights"} if "--model-a" in own else set()
+        if f"`{path.name}`" not in REFERENCE[REFERENCE.index("\n## Class labels"):REFERENCE.index("\n## Masks")]:
+            left_out |= {"--mirror", "--shift", "--padding"}
+        assert shared - own == left_out, path
+
+
 def test_the_flags_of_each_script_are_its_own(monkeypatch):
     """A row of the tables names no flag that its script lacks."""
     rows = re.findall(r"^\| (.*?) ?\| ([^|]*--[^|]*) \| [^|]+ \|$", FLAGS_OF_EACH.replace("\\|", "/"), re.M)
