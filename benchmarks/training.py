@@ -22,17 +22,18 @@ def flags_of(*words):
 
 
 def weigh_of(method, flags):
-    """The `weigh` of a script."""
-    return {"plain": train_without_weight.weigh, "Teacher": functools.partial(train_with_Teacher_weight.weigh, flags),
+    """The `weigh` of a script, by name; a function is taken as it is."""
+    return method if callable(method) else {"plain": train_without_weight.weigh, "Teacher": functools.partial(train_with_Teacher_weight.weigh, flags),
             "KD": functools.partial(train_with_KDweight.weigh, flags)}[method]
 
 
 def batch_of(size, side, classes):
-    """A batch as the loader gives it: `size` random images, and label maps of smooth regions, side x side px."""
+    """A batch as the loader gives it: `size` random images, and label maps of smooth regions, `side` px or (height, width)."""
+    shape = [side] * 2 if isinstance(side, int) else list(side)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(size, classes, 7, 7, generator=generator)
-    regions = torch.nn.functional.interpolate(coarse, [side] * 2, mode="bilinear").argmax(1).byte()
-    images = torch.randint(0, 256, (size, side, side, 3), generator=generator, dtype=torch.uint8)
+    regions = torch.nn.functional.interpolate(coarse, shape, mode="bilinear").argmax(1).byte()
+    images = torch.randint(0, 256, (size, *shape, 3), generator=generator, dtype=torch.uint8)
     return {"image": images.permute(0, 3, 1, 2), "mask": regions, "weight": torch.rand(size, generator=generator),
             "index": torch.arange(size)}
 
