@@ -2,10 +2,10 @@
 
     python quick.py my_photos --model smp_unet --encoder-weights none --epochs 12
 
-split -> noise on --ratio of the masks of train and valid -> out-of-fold teachers -> weights -> second teachers, trained with
-them -> sharper weights -> trainings: `noisy` without weights, `kd_bm` the paper's NLKD, `pixels` the recommended option (see
-train_with_Teacher_weight.py --pixels), `clean` on clean masks -> a table, a sentence that says what weights bring here, and
-figures in runs/NAME/report.
+split -> noise on --ratio of the masks of train and valid -> trainings: `noisy` without weights; `kd_bm` the paper's NLKD, with
+out-of-fold teachers; `own` by the student's own scores, without a teacher, and two further passes of it, `own2` and `own3`, the
+recommended option (see train_with_own_weight.py --after); `clean` on clean masks -> a table, a sentence that says what weights
+bring here, and figures in runs/NAME/report.
 
 FOLDER holds images/ and masks/, or the train.csv, valid.csv and test.csv of a data/prepare_*.py script; with train_truth.csv
 beside them its masks are used unchanged, and no noise is added. All trainings validate on the same, coarse
@@ -24,12 +24,13 @@ from data.splits import is_picture
 from engine import lock, run_folder
 from engine.run_folder import inside
 from models import NAMES
-from reports.experiment import DRAWN, KD, PLAIN, TEACHER, Cell, add_plan_judge_flag, training_flags
+from reports.experiment import DRAWN, KD, OWN, PLAIN, Cell, add_plan_judge_flag, training_flags
 from reports.plan import Job, named_files, run_plan
 from reports.report_files import report_text
 
 RATIO = 0.6  # share of noisy masks
-RECOMMENDED = "pixels"
+PASSES = ("own", "own2", "own3")  # trainings with own weights, each of which follows the one before
+RECOMMENDED = PASSES[-1]
 
 
 def parse() -> argparse.Namespace:
@@ -98,18 +99,21 @@ def plan(args: argparse.Namespace) -> Job:
                         "as they are; leave it out")
     noisy_share = DRAWN if drawn else RATIO if args.ratio is None else args.ratio
     cell = Cell(args, noisy_share, args.seed, args.home, splitting, validated=True)
-    by_both, sharp = cell.weights(args.model, "bm"), cell.weights(args.model, "bf", rounds=2, sharpen=True)
+    by_both = cell.weights(args.model, "bm")
+    passes: list[Job] = []
+    for name in PASSES:
+        passes.append(cell.student(name, OWN, cell.noisy, model=args.model, after=passes[-1] if passes else None))
     students = [cell.student("noisy", PLAIN, cell.noisy, model=args.model),
                 cell.student("kd_bm", KD, by_both, "--lambda-warmup", args.lambda_warmup, "--weak-judge", "use",
                              model=args.model),  # so a weak teacher stops no job; the report says it
-                cell.student(RECOMMENDED, TEACHER, sharp, "--pixels", sharp.pseudo, model=args.model),
+                *passes,
                 cell.student("clean", PLAIN, cell.clean, model=args.model)]
-    weights, legend = [by_both, sharp], args.splits / LEGEND
+    weights, legend = [by_both.result, passes[-1].result.parent / "weights.csv"], args.splits / LEGEND
     command = ["report.py", *(job.result.parent for job in students), "--out", args.home / "report",
-               "--recommended", RECOMMENDED, "--weights", *(job.result for job in weights), "--pred-dir", sharp.pseudo,
+               "--recommended", RECOMMENDED, "--weights", *weights, "--pred-dir", by_both.pseudo,
                *(["--classes", legend] if legend.exists() else [])]
     command = [str(word) for word in command]
-    return Job(command, args.home / "report" / "table.json", [*weights, *students], args.home / "logs" / "report.out",
+    return Job(command, args.home / "report" / "table.json", [by_both, *students], args.home / "logs" / "report.out",
                args.home, named_files(command, args.home))
 
 
