@@ -23,7 +23,9 @@ def flags_of(*words):
 
 def weigh_of(method, flags):
     """The `weigh` of a script, by name; a function is taken as it is."""
-    return method if callable(method) else {"plain": train_without_weight.weigh, "Teacher": functools.partial(train_with_Teacher_weight.weigh, flags),
+    if callable(method):
+        return method
+    return {"plain": train_without_weight.weigh, "Teacher": functools.partial(train_with_Teacher_weight.weigh, flags),
             "KD": functools.partial(train_with_KDweight.weigh, flags)}[method]
 
 

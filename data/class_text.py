@@ -115,11 +115,18 @@ def class_numbers(csv: Path | str, labels: Sequence[str], names: Sequence[str] |
     count = len(names) if names is not None else num_classes or max(numbers, default=0) + 1
     wrong = [row for row, number in enumerate(numbers) if not 0 <= number < count]
     if wrong:
-        expected = f"a class that {FILE_NAME} names, nor a number below {count}" if names is not None else \
-            f"a whole number in 0..{count - 1}" + ("" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)")
-        raise UserError(f"{csv}: {len(wrong)} labels are not {expected}, first row {wrong[0] + 2}: {labels[wrong[0]]!r}")
+        raise UserError(f"{csv}: {len(wrong)} labels are not {_expected(names, count, num_classes)}, first row {wrong[0] + 2}: "
+                        f"{labels[wrong[0]]!r}")
     if count < 2:
         raise UserError(f"{csv}: all labels are of one class; two or more are needed (--num-classes)")
     if names is None and count > MOST_CLASSES:
         raise UserError(f"{csv}: label {count - 1} makes {count} classes; correct it, or name the classes in a {FILE_NAME}")
     return np.array(numbers, dtype=np.int64), count
+
+
+def _expected(names: Sequence[str] | None, count: int, num_classes: int | None) -> str:
+    """What labels have to be, for a message; arguments as of `class_numbers`."""
+    if names is None:
+        return f"whole numbers in 0..{count - 1}" + ("" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)")
+    positions = "" if any(map(str.isdecimal, names)) else f", nor numbers below {count}"
+    return f"classes that {FILE_NAME} names{positions}"

@@ -128,6 +128,13 @@ def numbers_of(names: list[str]) -> dict[str, int]:
     return numbers if any(map(str.isdecimal, names)) else {**{str(n): n for n in range(len(names))}, **numbers}
 
 
+def label_like(old: str, number: int, names: list[str] | None) -> str:
+    """The label of a class number, as a name or a position, whichever `old`, a label of the same CSV, is; see `numbers_of`."""
+    if names is not None and (old in names or any(map(str.isdecimal, names))):
+        return names[number]
+    return str(number)
+
+
 def label_number(text: str, numbers: dict[str, int] | None) -> int | None:
     """The class number of a label, None if it has none; `numbers` as of `numbers_of`, None = labels are whole numbers."""
     if numbers is not None and text in numbers:

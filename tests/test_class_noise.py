@@ -231,7 +231,7 @@ REFUSED = [
     ("no map", lambda f: desk(f, "image,label\na,0\nb,1\n", ["x", "y"]), ("--noise", "asymmetric", "--rate", 1),
      "pass --map FILE"),
     ("a map to nowhere", lambda f: write(f, "map.json", '{"cat": "fox"}'),
-     ("--noise", "asymmetric", "--rate", 1, "--map", "map.json"), "map.json: 1 labels are not a class"),
+     ("--noise", "asymmetric", "--rate", 1, "--map", "map.json"), "map.json: 1 labels are not classes"),
     ("a map to itself", lambda f: write(f, "map.json", '{"cat": 3}'),
      ("--noise", "asymmetric", "--rate", 1, "--map", "map.json"), "map.json: 3 -> .* no change"),
     ("ten classes are needed", lambda f: desk(f, "image,label\na,0\nb,1\n", ["x", "y"]), ("--noise", "worst"),
@@ -282,3 +282,18 @@ def test_positions_are_no_labels_where_a_name_is_a_number(tmp_path):
     for read in (lambda: class_numbers(csv, ClassText(csv).labels, names), lambda: read_class_rows(csv, names)):
         with pytest.raises(UserError, match="'0'"):
             read()
+
+
+@pytest.mark.parametrize("names, labels", [(["7", "cat"], ["07", "cat", "7", "007"]), (["1", "0"], ["01", "1", "0", "00"])])
+def test_training_reads_back_every_label_where_names_are_numbers(tmp_path, monkeypatch, capsys, names, labels):
+    """However a number is spelled, the turned label is the other class for training too."""
+    folder = desk(tmp_path, "image,label\n" + "".join(f"{n}.png,{label}\n" for n, label in enumerate(labels)), names)
+    for n in range(len(labels)):
+        Image.new("RGB", (4, 4)).save(folder / f"{n}.png")
+    (folder / "m.json").write_text(json.dumps([[0, 1], [1, 0]]))
+    assert noise(monkeypatch, capsys, folder, "--noise", "matrix", "--matrix", "m.json") == (0, "")
+    before, after = (read_class_rows(folder / name, names)["label"].to_numpy() for name in ("train.csv", "noisy.csv"))
+    assert (after == 1 - before).all() and len(pd.read_csv(folder / "noisy_flips.csv")) == len(labels)
+    (folder / "train.csv").write_text("image,label\n0.png,dog\n")
+    code, errors = noise(monkeypatch, capsys, folder, "--noise", "matrix", "--matrix", "m.json", "--overwrite")
+    assert code == 2 and "1 labels are not classes that classes.json names, first row 2: 'dog'" in errors

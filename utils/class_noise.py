@@ -31,7 +31,7 @@ import pandas as pd
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, atomic_path, check_outputs, read_json, together, write_json
 from data.class_text import ClassText, class_numbers
-from data.classification import read_class_names
+from data.classification import label_like, read_class_names
 from data.legend import FILE_NAME
 from utils.transition import (
     CIFAR10_PAIRS,
@@ -166,8 +166,7 @@ def main() -> None:
     true, num_classes = class_numbers(args.csv, source.labels, names, args.num_classes)
     matrix = matrix_of(args, names, num_classes)
     given = draw_labels(true, matrix, args.seed)
-    number_of = {name: number for number, name in enumerate(names or ())}
-    labels = [old if before == after else names[after] if names and old in number_of else str(after)
+    labels = [old if before == after else label_like(old, after, names)
               for old, before, after in zip(source.labels, true.tolist(), given.tolist())]
     wrong = np.flatnonzero(true != given)
     changes = pd.DataFrame({"row": wrong + 2, "true": [source.labels[i] for i in wrong], "given": [labels[i] for i in wrong]})
