@@ -18,6 +18,7 @@ import pandas as pd
 from cli.files import progress
 from cli.lazy import torch
 from cli.machine import usable_cores
+from data import IGNORE_INDEX
 from data.pictures import read_image, read_mask, resize_image, resize_labels
 from data.transforms import Augmentation
 
@@ -33,6 +34,11 @@ def cache_bytes(rows: pd.DataFrame, size: Sequence[int]) -> int:
 def sample_seed(*numbers: int) -> int:
     """A seed for torch, 0..2**32-1, from numbers in 0..2**32-1; similar numbers give unrelated random streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def coordinates(size: Sequence[int]) -> torch.Tensor:
+    """y and x of each pixel, int32 (2, H, W)."""
+    return torch.stack(torch.meshgrid(*(torch.arange(each, dtype=torch.int32) for each in size), indexing="ij"))
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -69,20 +75,22 @@ class SegmentationDataset:
         augment: flip, scale and colour at random (training only).
         cache: keep the decoded, resized samples in memory, see `cache_bytes`.
         seed: of the augmentation, together with `epoch`, which the loop sets before each epoch.
+        sources: give `source` as well; with `augment` only.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
     float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows; and, where the rows have them,
-    `pseudo` uint8 (B, H, W), pseudo-labels. Legend below: L label maps of a sample, 1 or 2.
+    `pseudo` uint8 (B, H, W), pseudo-labels; and where `sources` asks for it, `source` int32 (B, H, W), the position y * W + x of
+    each mask pixel in the picture before it was augmented, -1 = outside. Legend below: L label maps of a sample, 1 or 2.
     """
 
     def __init__(self, rows: pd.DataFrame, size: Sequence[int], num_classes: int, augment: bool = False, cache: bool = False,
-                 seed: int = 0) -> None:
+                 seed: int = 0, sources: bool = False) -> None:
         self.image_paths = self.names = rows["image"].tolist()
         self.label_paths = list(zip(*(rows[column] for column in ("mask", "pseudo") if column in rows)))
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
         self.seed, self.epoch = seed, 0
-        self.augment = Augmentation() if augment else None
+        self.augment, self.sources = Augmentation() if augment else None, sources
         self.cached = self._fill_cache() if cache else None
 
     def _fill_cache(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,12 +110,17 @@ class SegmentationDataset:
         labels = [resize_labels(read_mask(path, self.num_classes), self.size) for path in self.label_paths[index]]
         return torch.from_numpy(image), torch.from_numpy(np.stack(labels))
 
-    def _augmented(self, image: torch.Tensor, labels: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The augmented sample of this epoch; it does not depend on the process or the batch."""
+    def _augmented(self, image: torch.Tensor, labels: torch.Tensor, index: int) -> list[torch.Tensor]:
+        """The augmented sample of this epoch, and its `source` where asked; it does not depend on the process or the batch."""
         assert self.augment
+        maps = [labels, coordinates(self.size) + IGNORE_INDEX + 1] if self.sources else [labels]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(sample_seed(self.seed, self.epoch, index))
-            return self.augment(image, labels)
+            image, labels, *moved = self.augment(image, *maps)
+        if moved:  # what lies outside has got IGNORE_INDEX, thus -1
+            y, x = moved[0] - (IGNORE_INDEX + 1)
+            return [image, labels, torch.where(y < 0, -1, y * self.size[1] + x)]
+        return [image, labels]
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -118,7 +131,9 @@ class SegmentationDataset:
         else:
             images, labels = map(torch.stack, zip(*map(self._load, indices)))
         images = images.permute(0, 3, 1, 2)  # (B, 3, H, W)
+        maps = {}
         if self.augment:
-            images, labels = map(torch.stack, zip(*map(self._augmented, images, labels, indices)))
-        maps = dict(zip(("mask", "pseudo"), labels.unbind(1)))
+            images, labels, *source = map(torch.stack, zip(*map(self._augmented, images, labels, indices)))
+            maps = {"source": source[0]} if source else {}
+        maps.update(zip(("mask", "pseudo"), labels.unbind(1)))
         return {"image": images, **maps, "weight": self.weights[indices], "index": torch.tensor(indices)}

@@ -31,12 +31,12 @@ class Augmentation:
         self.joint = v2.Compose([v2.RandomHorizontalFlip(), scale,
                                  v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)])
 
-    def __call__(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image uint8 (3, H, W), label maps uint8 (..., H, W) -> the same, changed."""
+    def __call__(self, image: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
+        """Image uint8 (3, H, W), integer maps (..., H, W) -> the same, changed; maps get 255 outside the picture."""
         from torchvision import tv_tensors
 
-        image, labels = self.joint(tv_tensors.Image(image), tv_tensors.Mask(labels))
-        return image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
+        moved = self.joint(tv_tensors.Image(image), *map(tv_tensors.Mask, maps))
+        return [each.as_subclass(torch.Tensor) for each in moved]
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
