@@ -12,9 +12,10 @@ weight is 1. The tolerance of this BF is two thirds of --theta. It goes beyond t
 its most likely level set by that run's predictions, averaged since its weights began, and only where the two agree; with more
 than two classes as it is, where its label is the most probable one. All other masks count fully. No file of the CSV is changed.
 
-The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), three times as much while it is saved, and
-is refused where that does not fit; --scores-only does without, and --augment too. The run's folder gets weights.csv, the last
-weights. --shuffle-weights and --mean-weights are the controls of train_with_Teacher_weight.py.
+The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), with --augment 2 more a row and pixel, three
+times as much while it is saved, and is refused where that does not fit; --scores-only does without. With --augment predictions
+are brought back to the pixels of the picture as it was, and corrected masks are moved as the picture is. The run's folder gets
+weights.csv, the last weights. --shuffle-weights and --mean-weights are the controls of train_with_Teacher_weight.py.
 """
 
 from argparse import Namespace
@@ -32,7 +33,7 @@ from utils.own_scores import own_tolerance
 def weigh(args: Namespace, own: OwnRun, logits: Sequence, batch: dict, epoch: int) -> list:
     """w_i by the scores of the epochs before, (B,); in a further pass (B, H, W), 0 where a doubted mask does not count."""
     scores = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, "bf", own_tolerance(args.theta))
-    own.memory.note(batch["index"], scores, logits[0], epoch)
+    own.memory.note(batch["index"], scores, logits[0], epoch, batch.get("source"))
     if own.corrected:
         return [own.corrected.pixel_weights(batch)]
     return [own.memory.weights(epoch, scores.device)[batch["index"]]]

@@ -79,8 +79,8 @@ class SegmentationDataset:
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
     float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows; and, where the rows have them,
-    `pseudo` uint8 (B, H, W), pseudo-labels; and where `sources` asks for it, `source` int32 (B, H, W), the position y * W + x of
-    each mask pixel in the picture before it was augmented, -1 = outside. Legend below: L label maps of a sample, 1 or 2.
+    `pseudo` uint8 (B, H, W), pseudo-labels; and, where `sources` asks for it, `source` int32 (B, H, W), the position
+    y * W + x of each mask pixel before the picture was augmented, -1 = outside it. Legend below: L label maps of a sample.
     """
 
     def __init__(self, rows: pd.DataFrame, size: Sequence[int], num_classes: int, augment: bool = False, cache: bool = False,

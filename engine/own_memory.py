@@ -8,6 +8,7 @@ Legend: N training rows, B samples of a batch, C classes, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from utils.own_scores import own_weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 65535 // 255  # predictions of a row that a sum of 16 bits holds; later ones are not added
+MOST = 65535 // 255  # predictions that a sum of 16 bits holds; later ones are not added
 CHUNK = 64  # rows that are gathered at once
 
 
@@ -76,34 +77,47 @@ class RunningScores:
 class AveragedPredictions:
     """Sum and count of the predicted probabilities of each row: uint16 sums of round(255 p).
 
-    They take 2 bytes a row, pixel and class (binary: a row and pixel), and 1 more for the epoch that goes on.
+    Predictions of augmented pictures are brought back to where their pixels come from, and counted for each pixel.
 
     Args:
         rows: N.
         shape: of a row's probabilities: (H, W) for one logit, else (C, H, W).
+        moved: the pictures are augmented.
     """
 
-    BYTES = 9  # a value: 3 while training, and two copies of the 3 while the run is saved
-
-    def __init__(self, rows: int, shape: Sequence[int]) -> None:
-        self.sums, self.counts = np.zeros((rows, *shape), np.uint16), np.zeros(rows, np.int64)
+    def __init__(self, rows: int, shape: Sequence[int], moved: bool = False) -> None:
+        self.sums = np.zeros((rows, *shape), np.uint16)
+        self.counts = np.zeros((rows, *shape[-2:]), np.uint8) if moved else np.zeros(rows, np.int64)
         self.now: Tensor | None = None  # uint8 (N, *shape), round(255 p) of this epoch
-        self.met: Tensor | None = None  # uint8 (N,), 1 for the rows of this epoch
+        self.met: Tensor | None = None  # uint8, shaped as `counts`, 1 for the rows or pixels of this epoch
 
-    def note(self, index: Tensor, logits: Tensor) -> None:
-        """Add the predictions of the rows `index` (B,), each of them once an epoch: logits (B, 1 or C, H, W)."""
+    @staticmethod
+    def size(rows: int, shape: Sequence[int], moved: bool) -> int:
+        """Bytes while training: 2 a value for the sums, 1 for the epoch that goes on; `moved`: 2 more a row and pixel."""
+        return rows * (3 * math.prod(shape) + (2 * math.prod(shape[-2:]) if moved else 0))
+
+    def note(self, index: Tensor, logits: Tensor, source: Tensor | None = None) -> None:
+        """Add the predictions of the rows `index` (B,), each of them once an epoch.
+
+        Args:
+            logits: (B, 1 or C, H, W).
+            source: of augmented pictures, see `SegmentationDataset`.
+        """
         if self.now is None or self.met is None:
             self.now = torch.zeros(self.sums.shape, dtype=torch.uint8, device=logits.device)
-            self.met = torch.zeros(len(self.sums), dtype=torch.uint8, device=logits.device)
+            self.met = torch.zeros(self.counts.shape, dtype=torch.uint8, device=logits.device)
         self.now, self.met = self.now.to(logits.device), self.met.to(logits.device)
         p = logits[:, 0].float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(1)
-        self.now[index] = (255 * p).round().to(torch.uint8)
-        self.met[index] = 1
+        values = (255 * p).round().to(torch.uint8)
+        if source is None:
+            self.now[index], self.met[index] = values, 1
+        else:
+            self.now[index], self.met[index] = brought_back(values, source)
 
     def average(self, row: int) -> np.ndarray:
-        """The averaged prediction of a row, float32 of `shape`, 0..1; NaN before the first one."""
+        """The averaged prediction of a row, float32 of `shape`, 0..1; NaN where there is none."""
         with np.errstate(invalid="ignore"):
-            return (self.sums[row] / np.float32(255 * self.counts[row])).astype(np.float32)
+            return (self.sums[row] / (np.float32(255) * self.counts[row].astype(np.float32))).astype(np.float32)
 
     def fold(self, fabric: Any) -> None:
         """End an epoch: add what all processes have noted."""
@@ -112,12 +126,17 @@ class AveragedPredictions:
         for first in range(0, len(self.sums), CHUNK):
             rows = slice(first, first + CHUNK)
             met, added = self.met[rows].int(), self.now[rows].int()
-            added = (added * met.view(-1, *[1] * (added.dim() - 1)))
+            added = added * self._of_values(met)
             met, added = (each.cpu().numpy() for each in over_processes(fabric, (met, added), "sum"))
-            fits = self.counts[rows] + met <= MOST
-            self.sums[rows][fits] += added[fits].astype(np.uint16)
-            self.counts[rows][fits] += met[fits]
+            fits = self.counts[rows] + met <= min(MOST, np.iinfo(self.counts.dtype).max)
+            self.sums[rows] += (added * self._of_values(fits)).astype(np.uint16)
+            self.counts[rows] += (met * fits).astype(self.counts.dtype)
         self.now = self.met = None
+
+    def _of_values(self, counts: Any) -> Any:
+        """Some rows of an array shaped as `counts`, so shaped that each value of these rows meets its own."""
+        pixels = self.counts.shape[1:]
+        return counts.reshape(len(counts), *[1] * (self.sums.ndim - 1 - len(pixels)), *pixels)
 
     def state_dict(self) -> dict:
         """All that changes, as tensors on the CPU."""
@@ -127,8 +146,32 @@ class AveragedPredictions:
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave; a ValueError if it is of other rows or sizes."""
         refuse_other_shape(self.sums, state["sums"])
+        refuse_other_shape(self.counts, state["counts"])
         self.sums, self.counts = state["sums"].numpy(), state["counts"].numpy()
         self.now, self.met = state["now"], state["met"]
+
+
+def brought_back(values: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """What was predicted of augmented pictures, at the pixels that it was predicted of.
+
+    Args:
+        values: uint8 (B, H, W) or (B, C, H, W), of the augmented pictures.
+        source: see `SegmentationDataset`.
+
+    Returns:
+        (uint8, shaped as values: the mean where an enlarged pixel was predicted several times, 0 where it never was;
+        uint8 (B, H, W), 1 = it was)
+    """
+    pixels = source[0].numel()
+    place = torch.where(source < 0, pixels, source).long().flatten(1)  # (B, H * W), what lies outside goes behind the last one
+    hits = torch.zeros(len(place), pixels + 1, dtype=torch.int32, device=values.device)
+    hits.scatter_add_(1, place, torch.ones_like(place, dtype=torch.int32))  # integers: any order of adding gives the same
+    layers = values.int().reshape(len(place), -1, pixels)  # (B, 1 or C, H * W)
+    sums = torch.zeros(*layers.shape[:2], pixels + 1, dtype=torch.int32, device=values.device)
+    sums.scatter_add_(2, place[:, None].expand_as(layers), layers)
+    hits, sums = hits[:, None, :pixels], sums[..., :pixels]
+    means = (sums + hits // 2) // hits.clamp(min=1)
+    return means.reshape(values.shape).to(torch.uint8), (hits > 0).reshape(source.shape).to(torch.uint8)
 
 
 def refuse_other_shape(own: Any, saved: Any) -> None:
@@ -147,21 +190,23 @@ class OwnMemory:
         change: a control: changes the weights of all rows, float (N,) -> (N,).
         say: function that tells the user a sentence.
         origin: of the run that this one follows, a text; a run must go on after the same one.
+        moved: see `AveragedPredictions`.
     """
 
     def __init__(self, rows: int, shape: Sequence[int] | None, from_epoch: int,
                  change: Callable[[np.ndarray], np.ndarray] | None = None, say: Callable[[str], None] = print,
-                 origin: str = "") -> None:
+                 origin: str = "", moved: bool = False) -> None:
         self.scores, self.from_epoch, self.change, self.say, self.origin = RunningScores(rows), from_epoch, change, say, origin
-        self.predictions = AveragedPredictions(rows, shape) if shape else None
+        self.predictions = AveragedPredictions(rows, shape, moved) if shape else None
         self.current: tuple[int, Tensor] | None = None  # epoch and its weights, float32 (N,)
         self.said = ""
+        self.reason: str | None = None  # why all weights were 1 when they were last judged
 
-    def note(self, index: Tensor, scores: Tensor, logits: Tensor, epoch: int) -> None:
-        """Take note of a batch: rows (B,), scores (B,), logits (B, 1 or C, H, W)."""
+    def note(self, index: Tensor, scores: Tensor, logits: Tensor, epoch: int, source: Tensor | None = None) -> None:
+        """Take note of a batch: rows (B,), scores (B,), logits (B, 1 or C, H, W); `source` of augmented pictures."""
         self.scores.note(index, scores)
         if self.predictions and epoch >= self.from_epoch:
-            self.predictions.note(index, logits)
+            self.predictions.note(index, logits, source)
 
     def weights(self, epoch: int, device: torch.device) -> Tensor:
         """Weights of all rows in an epoch, float32 (N,), by the scores of the epochs before it; 1 before `from_epoch`."""
@@ -176,6 +221,7 @@ class OwnMemory:
         if reason and reason != self.said:
             self.say(f"own weights: all are 1, since {reason}")
             self.said = reason
+        self.reason = reason
         return self.change(weights) if self.change else weights
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from cli.command_line import nonnegative_int
 from cli.files import UserError, progress, read_json, write_rows
 from cli.lazy import torch
 from cli.machine import free_memory, usable_cores
+from data import IGNORE_INDEX
+from data.dataset import SegmentationDataset
 from data.pictures import read_mask, resize_labels
 from engine import checkpoint, run_folder
 from engine.loaders import local_processes
@@ -54,9 +56,6 @@ def complete(args: Namespace) -> None:
     Raises:
         UserError: flags that contradict one another.
     """
-    if args.after and args.augment:
-        raise UserError("--augment goes without --after: the masks that a further pass corrects lie where the picture was not "
-                        "moved; train the further pass without it")
     if args.after and args.from_epoch:
         raise UserError("--from-epoch goes without --after: a further pass has its weights from the start")
     if args.from_epoch is None:
@@ -79,7 +78,7 @@ class OwnRun:
 
     def __init__(self, args: Namespace) -> None:
         self.args = args
-        self.task = dataclasses.replace(SEGMENTATION, check=self.open, losses=self.losses)
+        self.task = dataclasses.replace(SEGMENTATION, check=self.open, losses=self.losses, dataset=dataset)
         self.corrected: CorrectedMasks | None = None
         self.memory: Any = None  # an OwnMemory
 
@@ -88,12 +87,12 @@ class OwnRun:
         rows = splits["train"]
         before = earlier_run(args, rows) if args.after else None
         check_files(args, splits)
-        shape = None if args.scores_only or args.augment else shape_of(args)
+        shape = None if args.scores_only else shape_of(args)
         if shape:
             check_memory(args, len(rows), shape)
         say = print if is_first_process() else no_word
         origin = run_folder.file_digest(Path(args.after, "last.ckpt")) if args.after else ""
-        self.memory = OwnMemory(len(rows), shape, args.from_epoch, control_of(args), say, origin)
+        self.memory = OwnMemory(len(rows), shape, args.from_epoch, control_of(args), say, origin, args.augment)
         if before is not None:
             self.memory.scores.load_state_dict(before["scores"])
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
@@ -118,8 +117,11 @@ class OwnRun:
         return self.memory.after_epoch(fabric, state, stop)
 
     def facts(self, rows: pd.DataFrame) -> dict:
-        """What result.json says of the last weights of the training rows."""
-        return {"weights": run_folder.found_by(rows.assign(weight=self.memory.judged()))}
+        """What result.json says of the last weights of the training rows: as `found_by`, why all are 1 (`fallback`) where they
+        are, and of a further pass how many masks were `doubted`."""
+        facts = run_folder.found_by(rows.assign(weight=self.memory.judged()))
+        fallback = {"fallback": f"since {self.memory.reason}"} if self.memory.reason else {}
+        return {"weights": {**facts, **fallback, **({"doubted": len(self.corrected.learnt)} if self.corrected else {})}}
 
     def write_weights(self) -> None:
         """Leave the last weights of a finished run as weights.csv in its folder, unless they are there."""
@@ -131,6 +133,12 @@ class OwnRun:
         memory.scores.load_state_dict(checkpoint.load(folder / "last.ckpt")["memory"]["scores"])
         write_rows(folder / "weights.csv", rows.assign(weight=memory.judged()), "weight",
                    *["iterations"] * ("iterations" in rows))
+
+
+def dataset(rows: pd.DataFrame, args: Namespace, training: bool) -> SegmentationDataset:
+    """`Task.dataset`, which says where the pixels of augmented pictures come from, if predictions or masks are moved."""
+    sources = training and args.augment and (not args.scores_only or bool(args.after))
+    return SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed, sources)
 
 
 def no_word(*words: object) -> None:
@@ -147,20 +155,20 @@ def shape_of(args: Namespace) -> tuple[int, ...]:
     return (args.num_classes, *args.size) if args.num_classes > 2 else tuple(args.size)
 
 
-def check_memory(args: Namespace, rows: int, shape: Iterable[int]) -> None:
+def check_memory(args: Namespace, rows: int, shape: Sequence[int]) -> None:
     """Print how much memory the averaged predictions take.
 
     Raises:
         UserError: that is more than the free memory.
     """
-    values = rows * int(np.prod(list(shape))) * local_processes()
-    needed, free = values * AveragedPredictions.BYTES / 2**30, free_memory() / 2**30
+    training = AveragedPredictions.size(rows, shape, args.augment) * local_processes() / 2**30
+    needed, free = 3 * training, free_memory() / 2**30  # saving makes two copies
     what = f"averaged predictions of {rows} masks of {args.size[0]}x{args.size[1]}, {args.num_classes} classes"
     if needed > free:
         raise UserError(f"{what} take {needed:.2f} GiB, {free:.2f} GiB are free; pass --scores-only, which keeps none, so that "
                         "no run can follow by --after, or choose a smaller --size")
     if is_first_process():
-        print(f"own weights: {what} take {values * 3 / 2**30:.2f} GiB, and up to {needed:.2f} GiB while they are saved")
+        print(f"own weights: {what} take {training:.2f} GiB, and up to {needed:.2f} GiB while they are saved")
 
 
 # --- a further pass ---------------------------------------------------------------------------------------------
@@ -192,12 +200,14 @@ def earlier_run(args: Namespace, rows: pd.DataFrame) -> dict:
                         f"training, {before['train_csv']}")
     memory = checkpoint.load(folder / "last.ckpt").get("memory") or {}
     if not memory.get("predictions") or not memory["predictions"]["counts"].any():
-        raise UserError(f"{after}: has kept no averaged predictions; train it without --scores-only and --augment")
+        raise UserError(f"{after}: has kept no averaged predictions; train it without --scores-only")
     return memory
 
 
 class CorrectedMasks:
     """What a further pass learns: doubted masks as `learnt_mask` gives them, all others as they are.
+
+    A batch of augmented pictures has `source`, see `SegmentationDataset`: corrected masks are moved in the same way.
 
     Args:
         rows: of training.
@@ -207,9 +217,9 @@ class CorrectedMasks:
     """
 
     def __init__(self, rows: pd.DataFrame, args: Namespace, weights: np.ndarray, predictions: dict) -> None:
-        averages = AveragedPredictions(len(rows), shape_of(args))
+        averages = AveragedPredictions(len(rows), shape_of(args), moved=predictions["counts"].ndim > 1)
         averages.load_state_dict(predictions)
-        doubted = np.flatnonzero((weights < DOUBTED) & (averages.counts > 0))
+        doubted = np.flatnonzero((weights < DOUBTED) & averages.counts.reshape(len(rows), -1).any(1))
 
         def correct(row: int) -> tuple[np.ndarray, np.ndarray]:
             mask = resize_labels(read_mask(rows["mask"].iloc[row], args.num_classes), tuple(args.size))
@@ -226,21 +236,25 @@ class CorrectedMasks:
     def masks(self, batch: dict) -> Tensor:
         """The masks (B, H, W) that a batch learns, int64."""
         self._follow(batch["mask"].device)
-        return self._chosen(batch, self.learnt, batch["mask"])
+        return self._chosen(batch, self.learnt, batch["mask"], IGNORE_INDEX)
 
     def pixel_weights(self, batch: dict) -> Tensor:
         """1 for the pixels that count, else 0; float32 (B, H, W)."""
         self._follow(batch["mask"].device)
-        return self._chosen(batch, self.counted, torch.ones_like(batch["mask"])).float()
+        return self._chosen(batch, self.counted, torch.ones_like(batch["mask"]), 0).float()
 
     def _follow(self, device: torch.device) -> None:
         """Move to the device of the batches."""
         if self.place.device != device:
             self.place, self.learnt, self.counted = (each.to(device) for each in (self.place, self.learnt, self.counted))
 
-    def _chosen(self, batch: dict, corrected: Tensor, others: Tensor) -> Tensor:
-        """`corrected` for the doubted rows of a batch, `others` (B, H, W) for the rest."""
+    def _chosen(self, batch: dict, corrected: Tensor, others: Tensor, outside: int) -> Tensor:
+        """`corrected` for the doubted rows of a batch, `outside` the picture that value; `others` (B, H, W) for the rest."""
         if not len(corrected):
             return others
         place = self.place[batch["index"]]
-        return torch.where((place >= 0)[:, None, None], corrected[place.clamp(min=0)].to(others.dtype), others)
+        found, source = corrected[place.clamp(min=0)].to(others.dtype), batch.get("source")
+        if source is not None:
+            moved = found.flatten(1).gather(1, source.clamp(min=0).long().flatten(1)).view_as(found)
+            found = torch.where(source < 0, outside, moved)
+        return torch.where((place >= 0)[:, None, None], found, others)

@@ -68,12 +68,12 @@ def likely_level_set(inside: np.ndarray, probability: np.ndarray, valid: np.ndar
 
     Args:
         inside: bool (H, W).
-        probability: float (H, W), that a pixel is inside.
+        probability: float (H, W), that a pixel is inside; NaN = unknown, which speaks for neither.
         valid: bool (H, W), pixels that count; default: all.
     """
     distance = signed_distance(inside, valid)
     odds = np.clip(probability, 1 - SURE, SURE).astype(float)
-    odds = np.log(odds / (1 - odds)) * (1 if valid is None else valid)
+    odds = np.nan_to_num(np.log(odds / (1 - odds))) * (1 if valid is None else valid)
     step = round(REACH * math.hypot(*inside.shape) / STEPS, 1) or REACH
     levels = np.arange(-STEPS, STEPS + 1) * step
     # the sum over {distance > t}: of all pixels in bins above t
@@ -90,10 +90,11 @@ def learnt_mask(mask: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.n
     as it is, and counts where it is the average's most probable class. Ignored pixels stay ignored.
 
     Args:
-        average: float, the averaged prediction: binary (H, W), of the foreground; else (C, H, W).
+        average: float, the averaged prediction: binary (H, W), of the foreground; else (C, H, W). A pixel that is NaN was never
+            predicted: it does not count, and says nothing of where the mask is likely.
     """
     if average.ndim == 3:
-        return mask, mask == average.argmax(0)
+        return mask, (mask == average.argmax(0)) & ~np.isnan(average[0])
     valid = mask != IGNORE_INDEX
     moved = likely_level_set(mask == 1, average, valid)
-    return np.where(valid, moved, mask).astype(np.uint8), moved == (average > 0.5)
+    return np.where(valid, moved, mask).astype(np.uint8), (moved == (average > 0.5)) & ~np.isnan(average)
