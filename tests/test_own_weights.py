@@ -15,8 +15,9 @@ from torch.nn import functional as F
 import train_with_own_weight
 from cli.command_line import Terminated
 from cli.files import write_rows
+from data.dataset import SegmentationDataset
 from data.make_sample import draw_set
-from data.pictures import read_mask, write_mask
+from data.pictures import read_mask, resize_labels, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
 from engine import checkpoint, own_memory, own_run
@@ -183,17 +184,20 @@ def test_the_weights_begin_after_three_of_ten_epochs_and_flags_are_recorded(draw
     rows = read_rows(run / "weights.csv", needs_weights=True, needs_levels=True)
     weights, _ = own_weights((memory["scores"]["sums"] / 7).numpy())
     assert rows["weight"].to_numpy() == pytest.approx(weights, abs=1e-5)
-    assert json.loads((run / "result.json").read_text())["weights"]["mean"] == pytest.approx(weights.mean(), abs=1e-5)
+    facts = json.loads((run / "result.json").read_text())["weights"]
+    assert facts["mean"] == pytest.approx(weights.mean(), abs=1e-5) and ("fallback" in facts) == (weights == 1).all()
 
 
 def test_a_plain_run_and_one_whose_scores_form_one_group_are_the_same(drawn, tmp_path, call, monkeypatch, capsys):  # noqa: F811
-    """And that is told once."""
+    """And that is told once, and stands in result.json."""
     monkeypatch.setattr(own_memory, "own_weights", lambda means: own_weights(np.full_like(means, 0.5)))
     runs = [call(script, *small(drawn / "train_noisy_60.csv", tmp_path, script)) for script in
             ("train_without_weight", "train_with_own_weight")]
     plain, ours = (checkpoint.load(run / "last.ckpt")["networks"][0]["state"] for run in runs)
     assert all(torch.equal(plain[name], ours[name]) for name in plain)
     assert capsys.readouterr().out.count("own weights: all are 1, since the scores form one group") == 1
+    facts = json.loads((runs[1] / "result.json").read_text())["weights"]
+    assert facts["mean"] == 1 and facts["fallback"] == "since the scores form one group: no mask stands out as coarse"
 
 
 @pytest.mark.parametrize("flag", ["--shuffle-weights", "--mean-weights"])
@@ -218,24 +222,37 @@ def test_controls_change_the_weights_of_each_epoch(drawn, tmp_path, call, monkey
 # --- further passes ---------------------------------------------------------------------------------------------
 
 
+AUGMENT = pytest.mark.parametrize("two_passes", [[], ["--augment"]], indirect=True, ids=["as they are", "augmented"])
+
+
 @pytest.fixture
-def two_passes(drawn, tmp_path, call, monkeypatch):  # noqa: F811
-    """Folder of a first pass, and flags of a second one; rows 0, 3 and 6 are doubted."""
+def two_passes(request, drawn, tmp_path, call, monkeypatch):  # noqa: F811
+    """Folder of a first pass, and flags of a second one; rows 0, 3 and 6 are doubted. Its parameter: more flags of both."""
+    more = getattr(request, "param", [])
     weights = np.where(np.arange(12) % 3 == 0, 0.2, 0.9)
     weights[9] = 0.6
     monkeypatch.setattr(own_memory, "own_weights", lambda means: (weights, None))
     csv = drawn / "train_noisy_60.csv"
-    first = call("train_with_own_weight", *small(csv, tmp_path, "first"))
-    return first, [*small(csv, tmp_path, "second"), "--after", first]
+    first = call("train_with_own_weight", *small(csv, tmp_path, "first"), *more)
+    return first, [*small(csv, tmp_path, "second"), *more, "--after", first]
 
 
+def moved(pixels, batch, k, outside):
+    """Pixels (H, W) of an unmoved picture, moved as the k-th picture of a batch was, pixel by pixel."""
+    return np.array([[pixels[divmod(at, pixels.shape[1])] if at >= 0 else outside for at in line]
+                     for line in batch["source"][k].tolist()]) if "source" in batch else pixels
+
+
+@AUGMENT
 def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call, monkeypatch):
     """Every step of the second pass: the loss by hand, and the scores that are noted."""
     first, flags = two_passes
     rows = read_rows(first / "weights.csv")
     before = {path: path.read_bytes() for path in map(type(first), rows["mask"])}
     memory = checkpoint.load(first / "last.ckpt")["memory"]
-    average = memory["predictions"]["sums"].numpy() / (255 * memory["predictions"]["counts"].numpy()[:, None, None])
+    counts = memory["predictions"]["counts"].double().view(12, *(SIZE if "--augment" in flags else (1, 1)))
+    average = (memory["predictions"]["sums"].double() / (255 * counts)).numpy()  # NaN where there is none
+    masks = [resize_labels(read_mask(path), SIZE) for path in rows["mask"]]
     steps, losses = [], own_run.OwnRun.losses
 
     def spied(self, output, batch, pixel_weights):
@@ -249,15 +266,20 @@ def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call
     for output, batch, found, noted in steps:
         for k, row in enumerate(batch["index"].tolist()):
             given = batch["mask"][k].numpy().astype(np.uint8)
-            target, counted = learnt_mask(given, average[row]) if row in (0, 3, 6) else (given, np.ones_like(given))
+            assert (given == moved(masks[row], batch, k, 255)).all()
+            target, counted = learnt_mask(masks[row], average[row]) if row in (0, 3, 6) else (masks[row], np.ones(SIZE))
+            target, counted = moved(target, batch, k, 255), moved(counted, batch, k, 0)
             changed += (target != given).any()
-            pixels = F.binary_cross_entropy_with_logits(output[k, 0], torch.tensor(target).float(), reduction="none")
-            assert found[k].item() == pytest.approx((pixels * torch.tensor(counted)).mean().item(), rel=1e-5)
+            valid = torch.tensor(given != 255)
+            pixels = F.binary_cross_entropy_with_logits(output[k, 0], torch.tensor(target == 1).float(), reduction="none")
+            assert found[k].item() == pytest.approx((pixels * torch.tensor(counted))[valid].mean().item(), rel=1e-5)
             score = slow_scores((output[k, 0] > 0).numpy().astype(np.uint8), given, 2, 2)[0]
             assert noted[:, k].tolist() == pytest.approx([score, 1], abs=1e-5)
     assert changed > 3 and len(steps) == 9
     now = checkpoint.load(second / "last.ckpt")["memory"]
-    assert now["scores"]["counts"].tolist() == [6] * 12 and now["predictions"]["counts"].tolist() == [3] * 12
+    assert now["scores"]["counts"].tolist() == [6] * 12
+    assert now["predictions"]["counts"].reshape(12, -1).amax(1).tolist() == [3] * 12
+    assert json.loads((second / "result.json").read_text())["weights"]["doubted"] == 3
     assert (now["scores"]["sums"] >= memory["scores"]["sums"]).all()
     assert before == {path: path.read_bytes() for path in before}
     third = call("train_with_own_weight", *[{"second": "third", first: second}.get(flag, flag) for flag in flags])
@@ -295,6 +317,7 @@ def test_own_weights_find_planted_noise_and_the_further_pass_mends_it(tmp_path, 
 # --- stopped, and several processes -----------------------------------------------------------------------------
 
 
+@AUGMENT
 @pytest.mark.parametrize("further", [False, True])
 def test_a_stop_amid_any_epoch_changes_nothing(two_passes, tmp_path, call, monkeypatch, further):
     """Stopped once within each epoch; networks, memory and weights as in a run that was never stopped, byte for byte."""
@@ -321,19 +344,34 @@ def test_a_stop_amid_any_epoch_changes_nothing(two_passes, tmp_path, call, monke
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def met_pixels(dataset, epoch):
+    """1 for the pixels of each row that the augmented picture of an epoch shows, else 0: (N, H, W)."""
+    dataset.epoch = epoch
+    met = torch.zeros(len(dataset), *dataset.size)
+    for row, source in enumerate(dataset.__getitems__(range(len(dataset)))["source"]):
+        met[row].view(-1)[source[source >= 0].long()] = 1
+    return met
+
+
 @pytest.mark.slow
-def test_two_processes_share_one_memory(csvs, tmp_path):
+@pytest.mark.parametrize("augment", [False, True])
+def test_two_processes_share_one_memory(csvs, tmp_path, augment):
+    """What was counted is what one process counts, with augmented pictures for each pixel."""
     rows = (csvs / "train_noisy_60.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text("\n".join(rows[:13]) + "\n")
     flags = [SCRIPT, "--train_csv", tmp_path / "train.csv", "--test_csv", csvs / "test.csv", "--size", 48, 32, "--width", 4,
-             "--epochs", 3, "--batch-size", 4, "--accelerator", "cpu", "--out-dir", tmp_path]
+             "--epochs", 3, "--batch-size", 4, "--accelerator", "cpu", "--out-dir", tmp_path, *["--augment"] * augment]
     run_script(*TORCHRUN, *flags, "--name", "first")
     done = run_script(*TORCHRUN, *flags, "--name", "second", "--after", tmp_path / "first")
     assert done.stdout.count("are doubted") == 1
+    dataset = SegmentationDataset(read_rows(tmp_path / "train.csv"), (48, 32), 2, augment=True, sources=True)
     for name, epochs, counted in (("first", 3, 2), ("second", 6, 3)):
         memory = checkpoint.load(tmp_path / name / "last.ckpt")["memory"]
         assert memory["scores"]["counts"].tolist() == [epochs] * 12
-        assert memory["predictions"]["counts"].tolist() == [counted] * 12
+        expected = torch.full((12,), counted)
+        if augment:
+            expected = sum(met_pixels(dataset, epoch) for epoch in range(3 - counted, 3))
+        assert torch.equal(memory["predictions"]["counts"].long(), expected.long())
         assert (memory["predictions"]["sums"].int().flatten(1).amax(1) > 0).all()
         log = [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
         assert log[-1]["own_score"] == pytest.approx((memory["scores"]["sums"] / epochs).mean().item(), abs=1e-5)
@@ -362,13 +400,12 @@ def finished(tmp_path_factory):
     (["--after", "runs/none"], "--after runs/none: not the folder of a finished run, it has no result.json"),
     (["--after", "runs/begun"], "--after runs/begun: not the folder of a finished run"),
     (["--after", "runs/plain"], "--after runs/plain: not a run of train_with_own_weight.py"),
-    (["--after", "runs/scores"], "has kept no averaged predictions; train it without --scores-only and --augment"),
+    (["--after", "runs/scores"], "has kept no averaged predictions; train it without --scores-only"),
     (["--after", "runs/own", "--size", 24, 24], "was trained with --size 32 24, this run has 24 24; pass --size 32 24"),
     (["--after", "runs/own", "--theta", 2], "was trained with --theta 3.0, this run has 2.0"),
     (["--after", "runs/own", "--num-classes", 3], "was trained with --num-classes 2, this run has 3"),
     (["--after", "runs/own", "--train_csv", "other.csv"], "was trained on other rows or files than other.csv holds now"),
     (["--after", "runs/own", "--name", "own", "--overwrite"], "is the folder of this run itself"),
-    (["--after", "runs/own", "--augment"], "--augment goes without --after"),
     (["--after", "runs/own", "--from-epoch", 1], "--from-epoch goes without --after"),
     (["--from-epoch", 0], "--from-epoch 0: there are no scores before the first epoch"),
     (["--from-epoch", 2], "--from-epoch 2: no epoch would have weights, there are 2"),
@@ -380,12 +417,23 @@ def test_bad_input(finished, monkeypatch, capsys, flags, message):
     check(monkeypatch, capsys, folder, SCRIPT, message, *tiny, "--name", "new", *flags)
 
 
-def test_memory_that_does_not_fit_is_refused(finished, monkeypatch, capsys):
+@pytest.mark.parametrize("flags, needed", [([], 3 * 3), (["--augment"], 3 * (3 + 2))])
+def test_memory_that_does_not_fit_is_refused(finished, monkeypatch, capsys, flags, needed):
+    """Three times, for the copies: 3 bytes a pixel, and 2 for the counts of augmented pixels."""
     folder, tiny = finished
-    monkeypatch.setattr(own_run, "free_memory", lambda: 9 * 8 * 32 * 24 - 1)
+    monkeypatch.setattr(own_run, "free_memory", lambda: needed * 8 * 32 * 24 - 1)
     check(monkeypatch, capsys, folder, SCRIPT, "averaged predictions of 8 masks of 32x24, 2 classes take 0.00 GiB, 0.00 GiB "
-          "are free; pass --scores-only", *tiny, "--name", "new")
-    check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, "--name", "without", "--scores-only")
+          "are free; pass --scores-only", *tiny, *flags, "--name", "new")
+    check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, *flags, "--name", f"without{needed}", "--scores-only")
+
+
+@pytest.mark.parametrize("shape, moved", [((4, 6), False), ((4, 6), True), ((3, 4, 6), False), ((3, 4, 6), True)])
+def test_the_memory_is_as_large_as_is_said(shape, moved):
+    memory = own_memory.AveragedPredictions(5, shape, moved)
+    memory.note(torch.tensor([0]), torch.zeros(1, *(shape if len(shape) == 3 else (1, *shape))),
+                torch.zeros(1, 4, 6, dtype=torch.int32) if moved else None)
+    arrays = [memory.sums, memory.now.numpy(), *[memory.counts, memory.met.numpy()] * moved]  # else a few bytes a row
+    assert sum(each.nbytes for each in arrays) == own_memory.AveragedPredictions.size(5, shape, moved)
 
 
 def test_another_earlier_run_is_refused_on_resuming(two_passes, call, capsys):
