@@ -103,6 +103,7 @@ class AveragedPredictions:
             logits: (B, 1 or C, H, W).
             source: of augmented pictures, see `SegmentationDataset`.
         """
+        assert (source is not None) == (self.counts.ndim > 1), "augmented pictures need a source, others have none"
         if self.now is None or self.met is None:
             self.now = torch.zeros(self.sums.shape, dtype=torch.uint8, device=logits.device)
             self.met = torch.zeros(self.counts.shape, dtype=torch.uint8, device=logits.device)

@@ -243,9 +243,16 @@ def moved(pixels, batch, k, outside):
                      for line in batch["source"][k].tolist()]) if "source" in batch else pixels
 
 
+def back(row, values, batch, k):
+    """Append what was predicted of the k-th picture of a batch, (H, W), to the values of the pixels that it is about."""
+    places = batch["source"][k].numpy() if "source" in batch else np.arange(values.size).reshape(values.shape)
+    for place in np.unique(places[places >= 0]):
+        row[place // SIZE[1]][place % SIZE[1]].append(values[places == place].mean())
+
+
 @AUGMENT
 def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call, monkeypatch):
-    """Every step of the second pass: the loss by hand, and the scores that are noted."""
+    """Every step of the second pass: the loss by hand, and the scores and predictions that are noted."""
     first, flags = two_passes
     rows = read_rows(first / "weights.csv")
     before = {path: path.read_bytes() for path in map(type(first), rows["mask"])}
@@ -262,7 +269,7 @@ def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call
 
     monkeypatch.setattr(own_run.OwnRun, "losses", spied)
     second = call("train_with_own_weight", *flags)
-    changed = 0
+    changed, predicted = 0, [[[[] for _ in range(SIZE[1])] for _ in range(SIZE[0])] for _ in masks]
     for output, batch, found, noted in steps:
         for k, row in enumerate(batch["index"].tolist()):
             given = batch["mask"][k].numpy().astype(np.uint8)
@@ -270,6 +277,7 @@ def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call
             target, counted = learnt_mask(masks[row], average[row]) if row in (0, 3, 6) else (masks[row], np.ones(SIZE))
             target, counted = moved(target, batch, k, 255), moved(counted, batch, k, 0)
             changed += (target != given).any()
+            back(predicted[row], (255 * output[k, 0].sigmoid()).round().numpy(), batch, k)
             valid = torch.tensor(given != 255)
             pixels = F.binary_cross_entropy_with_logits(output[k, 0], torch.tensor(target == 1).float(), reduction="none")
             assert found[k].item() == pytest.approx((pixels * torch.tensor(counted))[valid].mean().item(), rel=1e-5)
@@ -278,7 +286,11 @@ def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call
     assert changed > 3 and len(steps) == 9
     now = checkpoint.load(second / "last.ckpt")["memory"]
     assert now["scores"]["counts"].tolist() == [6] * 12
-    assert now["predictions"]["counts"].reshape(12, -1).amax(1).tolist() == [3] * 12
+    assert now["predictions"]["counts"].view(12, -1).amax(1).tolist() == [3] * 12
+    counts, sums = ([[[float(fold(pixel)) for pixel in line] for line in row] for row in predicted] for fold in (len, sum))
+    noted = now["predictions"]["counts"].view(12, *(SIZE if "--augment" in flags else (1, 1)))
+    assert (noted.numpy() == np.array(counts)).all()
+    assert now["predictions"]["sums"].numpy() == pytest.approx(np.array(sums), abs=3.5)  # a rounding of each epoch
     assert json.loads((second / "result.json").read_text())["weights"]["doubted"] == 3
     assert (now["scores"]["sums"] >= memory["scores"]["sums"]).all()
     assert before == {path: path.read_bytes() for path in before}
