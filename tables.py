@@ -135,6 +135,7 @@ def make_table(table: str, args: argparse.Namespace, jobs: Jobs) -> None:
 
 def make_figure3(args: argparse.Namespace, job: Job) -> None:
     """The annotations with the lowest and the highest weights, from a finished job of weights."""
+    assert job.pseudo, "a job of weights has pseudo-labels"
     rows, path = read_rows(job.result, needs_weights=True), args.home / "figure3" / "examples.png"
     plot_examples(rows, job.pseudo, read_legend(args.classes, args.num_classes), 5, path)
     print(f"lowest and highest weights of {job.result}: {path}")

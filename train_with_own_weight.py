@@ -8,9 +8,10 @@ weight is 1. The tolerance of this BF is two thirds of --theta. It goes beyond t
     python train_with_own_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_own --epochs 100 --batch-size 4 --learning-rate 0.1
 
---after RUN is a further pass, a new training that starts from a finished run's memory: a doubted mask (w < 0.5) is learnt as
-its most likely level set by that run's predictions, averaged since its weights began, and only where the two agree; with more
-than two classes as it is, where its label is the most probable one. All other masks count fully. No file of the CSV is changed.
+--after RUN is a further pass, a training that starts from a finished run's network and memory: a doubted mask (w < 0.5) is
+learnt as its most likely level set by that run's predictions, averaged since its weights began, and only where the two agree;
+with more than two classes as it is, where its label is the most probable one. All other masks count fully. No file of the CSV
+is changed. --from-scratch starts from a new network instead. Three passes are the recommended option (docs/results).
 
 The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), with --augment 2 more a row and pixel, three
 times as much while it is saved, and is refused where that does not fit; --scores-only does without. With --augment predictions

@@ -36,7 +36,7 @@ from utils.generate_noisy_label import noisy_mask_names
 THRESHOLDS = {"cleanlab": 0.1, "thresholds": 0.95}
 
 
-def filled(labels, probs):
+def without_ignored(labels, probs):
     """Labels (N, H, W) whose ignored pixels are the likeliest class, which is never an issue, by probs (N, K, H, W)."""
     return np.where(labels == IGNORE_INDEX, probs.argmax(1), labels)
 
@@ -66,7 +66,7 @@ def judged(args, rows):
     probs = probabilities(dataset, checkpoints, fold_of, args.flip)
     if probs.shape[1] != args.num_classes:
         raise UserError(f"--num-classes {args.num_classes}: the teachers know {probs.shape[1]} classes")
-    issues, scores = (by_cleanlab if args.rule == "cleanlab" else by_thresholds)(filled(labels, probs), probs)
+    issues, scores = (by_cleanlab if args.rule == "cleanlab" else by_thresholds)(without_ignored(labels, probs), probs)
     return issues & (labels != IGNORE_INDEX), scores
 
 

@@ -123,9 +123,7 @@ def csv_text(rows: pd.DataFrame, *columns: str) -> str:
     home = os.path.join(os.getcwd(), "")
     paths = {title: [portable(path, home) for path in rows[column]]
              for title, column in (("img", "image"), ("filename", "mask"))}
-    for path in paths["img"] + paths["filename"]:
-        if not is_utf8(path):
-            raise UserError(f"{path!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    refuse_other_than_utf8(paths["img"] + paths["filename"])
     table = pd.DataFrame(paths)
     for column in columns:
         table[column] = rows[column].to_numpy()
@@ -135,6 +133,13 @@ def csv_text(rows: pd.DataFrame, *columns: str) -> str:
 def is_utf8(path: Path | str) -> bool:
     """Whether a file name is valid UTF-8. Python marks bytes that are not by lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
+
+
+def refuse_other_than_utf8(paths: Iterable[Path | str]) -> None:
+    """Raise UserError if a file name, which a CSV shall hold, is not valid UTF-8."""
+    for path in paths:
+        if not is_utf8(path):
+            raise UserError(f"{str(path)!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
 
 
 def portable(path: str, home: str) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, atomic_path, is_utf8, progress
+from cli.files import UserError, atomic_path, portable, progress, refuse_other_than_utf8
 from cli.machine import usable_cores
 from data.legend import FILE_NAME
 from data.pictures import read_image, write_image
 
 Pictures = Sequence[tuple[Path, np.ndarray]]  # (file, uint8 (H, W) or (H, W, 3))
-NORMALISATION = "normalisation.json"  # {"mean": [r, g, b], "std": [r, g, b]} of the training pictures, 0..1
 
 
 def class_rows(images: Iterable[Path | str], labels: Iterable[int], names: Sequence[str]) -> pd.DataFrame:
@@ -38,13 +37,9 @@ def class_rows(images: Iterable[Path | str], labels: Iterable[int], names: Seque
         UserError: a file's name is not UTF-8.
     """
     paths = list(map(str, images))
-    for path in paths:
-        if not is_utf8(path):
-            raise UserError(f"{path!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    refuse_other_than_utf8(paths)
     home = os.path.join(os.getcwd(), "")
-    whole = map(os.path.abspath, paths)
-    portable = [path.removeprefix(home).replace(os.sep, "/") for path in whole]
-    return pd.DataFrame({"image": portable, "label": [names[label] for label in labels]})
+    return pd.DataFrame({"image": [portable(path, home) for path in paths], "label": [names[label] for label in labels]})
 
 
 def write_class_set(out: Path, names: Sequence[str], splits: Mapping[str, pd.DataFrame], overwrite: bool,

@@ -24,7 +24,7 @@ from data.csv_files import names_labels, raise_faults, read_table, resolve, weig
 from data.legend import FILE_NAME
 from data.pictures import check_image, read_image, resize_image
 
-NORMALISATION = "normalisation.json"
+NORMALISATION = "normalisation.json"  # {"mean": [r, g, b], "std": [r, g, b]} of the training pictures, 0..1
 SHOWN_NAMES = 5
 MOST_CLASSES = 10_000  # that labels may imply; a mistyped one would ask for a giant confusion matrix
 

@@ -23,7 +23,8 @@ import numpy as np
 
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError
-from data.class_sets import NORMALISATION, class_rows, write_class_set
+from data.class_sets import class_rows, write_class_set
+from data.classification import NORMALISATION
 from data.label_files import read_arrays, read_label_file
 from data.splits import download, open_output, require
 

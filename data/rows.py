@@ -119,7 +119,7 @@ def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
         shared = [path for path, real in zip(rows["image"], paths) if real in seen]
         if shared:
             raise UserError(f"{csv}: {len(shared)} of its {len(rows)} images are in {first} too, first {shared[0]}; scores "
-                            "on them would say nothing, leave them out of one")
+                            "on pictures that were trained on are too good, leave them out of one")
 
 
 def check_rows(csv: Path | str, rows: pd.DataFrame, num_classes: int) -> None:

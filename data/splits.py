@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cli.command_line import seed_number, share, tool_parser
-from cli.files import UserError, csv_text, is_utf8, progress, read_json, write_json, write_rows
+from cli.files import UserError, csv_text, progress, read_json, refuse_other_than_utf8, write_json, write_rows
 from data.pictures import IMAGE_SUFFIXES, write_mask
 
 SPLITS = ("train", "valid", "test")
@@ -42,8 +42,7 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     for paths in found.values():
         if len(paths) > 1:
             raise UserError(f"{folder}: {paths[0].name} and {paths[1].name} share a stem; rename or remove one")
-        if not is_utf8(paths[0]):
-            raise UserError(f"{str(paths[0])!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+        refuse_other_than_utf8(paths)
     for names, reason in ((folders, "folders, which are not looked into,"), (others, f"files that are none of {suffixes}")):
         if names:
             print(f"{folder}: {len(names)} {reason} are left out, e.g. {names[0]}", file=sys.stderr)

@@ -40,10 +40,12 @@ SHARED = ("size", "num_classes", "theta")  # flags that a run and the one that i
 
 
 def add_own_flags(parser: ArgumentParser) -> None:
-    """--from-epoch, --after, --scores-only, --shuffle-weights, --mean-weights."""
+    """--from-epoch, --after, --from-scratch, --scores-only, --shuffle-weights, --mean-weights."""
     parser.add_argument("--from-epoch", type=nonnegative_int, metavar="E", help="first epoch with weights, from 0 "
                         "(default: after 3 of 10 epochs)")
     parser.add_argument("--after", metavar="RUN", help="a further pass: folder of a finished run of this script on these rows")
+    parser.add_argument("--from-scratch", action="store_true",
+                        help="a further pass starts from a new network, not from that of --after")
     parser.add_argument("--scores-only", action="store_true", help="keep no averaged predictions; no run can follow by --after")
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
@@ -51,13 +53,17 @@ def add_own_flags(parser: ArgumentParser) -> None:
 
 
 def complete(args: Namespace) -> None:
-    """Set --from-epoch.
+    """Set --from-epoch and, of a further pass, --load.
 
     Raises:
         UserError: flags that contradict one another.
     """
     if args.after and args.from_epoch:
         raise UserError("--from-epoch goes without --after: a further pass has its weights from the start")
+    if args.from_scratch and (args.load or not args.after):
+        raise UserError("--from-scratch: goes with --after and without --load, which names the network to start from")
+    if args.after and not args.load and not args.from_scratch:
+        args.load = str(Path(args.after, "last.ckpt"))
     if args.from_epoch is None:
         args.from_epoch = 0 if args.after else max(1, round(0.3 * args.epochs))
     elif args.from_epoch == 0 and not args.after:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, is_utf8, portable, progress, together
+from cli.files import portable, progress, refuse_other_than_utf8, together
 from cli.lazy import lightning_fabric, torch
 from data.classification import ClassDataset, standardised
 from data.dataset import ImageDataset, as_it_is
@@ -96,9 +96,7 @@ def prediction_text(images: Sequence[str], chances: np.ndarray, names: list[str]
     """
     home = os.path.join(os.getcwd(), "")
     paths = [portable(path, home) for path in images]
-    for path in paths:
-        if not is_utf8(path):
-            raise UserError(f"{path!r}: a file name that is not UTF-8, which no CSV can hold; rename the file")
+    refuse_other_than_utf8(paths)
     table = pd.DataFrame({"image": paths, "label": [names[number] for number in chances.argmax(1)],
                           "probability": chances.max(1)})
     columns = pd.DataFrame(chances, columns=[f"probability_{name}" for name in names])

@@ -34,7 +34,7 @@ def parse_task(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Tas
     task, given = task_of(args), given_flags(parser)
     if task is SEGMENTATION:
         if set(given) & {*CLASS_FLAGS, *models_of(args)}:
-            read_table(args.train_csv, 0)  # a CSV that cannot be read is told of, not called one of masks
+            read_table(args.train_csv, 0)  # a CSV that cannot be read gets its own message; it is not called one of masks
         refuse(given, CLASS_FLAGS, f"goes with class labels, a CSV headed `image,label`; {args.train_csv} holds masks")
         check_models(args, NAMES, f"masks ({args.train_csv})")
         for flag in CLASS_FLAGS:

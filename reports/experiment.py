@@ -138,13 +138,16 @@ class Cell:
         """A training on the CSV that the job `annotations` makes; a job. The folder of `result` names the run.
 
         Args:
-            after: the job whose run it follows (--after).
+            after: the job of a training that it goes on from: by its network alone (--load), or by all that own weights
+                remember (--after).
         """
         needs, valid = [annotations], []
         if self.validated:
             needs, valid = [annotations, self.valid], ["--valid_csv", self.valid.result]
         if after:
-            needs, flags = [*needs, after], ("--after", after.result.parent, *flags)
+            folder = after.result.parent
+            needs = [*needs, after]
+            flags = *(["--after", folder] if script == OWN else ["--load", folder / "last.ckpt"]), *flags
         weighs = "--weighted" in flags or script in WEIGHING
         judge = ["--weak-judge", "use"] * (weighs and self.settings.weak_judge == "use")
         return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags, *judge,

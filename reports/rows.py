@@ -136,12 +136,23 @@ def own_row(name: str, title: str, earlier: Row | None = None, *flags: str, role
     return Row(name, title, job, role, on_clean=role is Role.METHOD)
 
 
-def own_controls(row: Row, earlier: Row | None = None) -> list[Row]:
-    """Two controls of the last pass of a row of `own_row`: the weights of other masks, and their mean for all."""
-    return [own_row(f"{row.name}_shuffled", f"control: {row.name} by weights of other masks", earlier, "--shuffle-weights",
-                    role=Role.CONTROL),
-            own_row(f"{row.name}_constant", f"control: {row.name} by the mean weight everywhere", earlier, "--mean-weights",
-                    role=Role.CONTROL)]
+def longer_row(name: str, title: str, annotations: Plan) -> Row:
+    """A control of as many epochs as three passes of own weights: three trainings without weights, each from the network of
+    the one before, the first of them the run `name`; `annotations(cell)` gives the CSV."""
+    def job(cell: Cell) -> Job:
+        found = cell.student(name, PLAIN, annotations(cell))
+        for number in (2, 3):
+            found = cell.student(f"{name}{number}", PLAIN, annotations(cell), after=found)
+        return found
+
+    return Row(f"{name}3", title, job, Role.CONTROL)
+
+
+def own_controls(name: str, title: str, flag: str) -> list[Row]:
+    """A control of own weights, after one and after three passes; each pass follows the control's own pass before."""
+    first = own_row(f"own_{name}", f"control: own weight, {title}", None, flag, role=Role.CONTROL)
+    second = own_row(f"own2_{name}", f"control: own weight, second pass, {title}", first, flag, role=Role.CONTROL)
+    return [first, own_row(f"own3_{name}", f"control: own weight, third pass, {title}", second, flag, role=Role.CONTROL)]
 
 
 def sharp_weights(cell: Cell) -> Job:
@@ -164,7 +175,10 @@ BEYOND = [SHARP, PIXELS, OWN1, OWN2, OWN3]
 ORACLE = oracle_row("oracle", "control: told which masks are noisy, drops them", 0, Role.CONTROL)
 CONTROLS = [*weight_controls(sharp_weights), ORACLE,
             pixel_row("pixels_shuffled", "control: by pixels, weights of other masks", "--shuffle-weights", role=Role.CONTROL),
-            *own_controls(OWN1), *own_controls(OWN3, OWN2)]
+            *own_controls("shuffled", "weights of other masks", "--shuffle-weights"),
+            *own_controls("constant", "the mean weight everywhere", "--mean-weights"),
+            longer_row("noisy", "control: no weights, three times as long", lambda cell: cell.noisy),
+            longer_row("clean", "control: clean masks, three times as long", lambda cell: cell.clean)]
 
 RIVALS = [
     Row("grabcut", "masks refined by GrabCut", lambda cell: refined(cell, "grabcut")),

@@ -55,8 +55,8 @@ def class_titles(results: Results) -> dict[str, str]:
     titles, scores = titles_of(first), first["test"][0]
     names = [name for name in scores if name.endswith(PER_CLASS) and isinstance(scores[name], list) and len(scores[name]) > 2]
     names.sort(key=lambda name: list(titles).index(name) if name in titles else len(titles))
-    known = {name: titles.get(name) or titles.get(name.removesuffix(PER_CLASS), name) for name in names}
-    return {name: title.removesuffix(" per class") for name, title in known.items()}
+    found = {name: titles.get(name) or titles.get(name.removesuffix(PER_CLASS), name) for name in names}
+    return {name: title.removesuffix(" per class") for name, title in found.items()}
 
 
 def class_count(result: dict) -> int | None:

@@ -12,6 +12,7 @@ from cli.files import UserError, read_json
 from related.blindkd import table
 from related.blindkd.comparison_plan import TITLES, Cell
 from reports.plan import with_needs
+from tests.test_bad_input import run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,6 +123,13 @@ def test_pairs_and_the_networks_alone_by_hand():
 def test_a_file_without_its_baseline_is_refused():
     with pytest.raises(UserError, match="noise w: there is no row ce"):
         table.text_of({"noise": {"w": {"blindkd": {}}}, "args": {"encoder": "pixels", "val_ratio": 0}})
+
+
+def test_a_json_that_does_not_say_how_it_was_made_is_refused(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "t.json"
+    path.write_text('{"noise": {}, "args": {"encoder": "pixels"}}')
+    code, errors = run(monkeypatch, capsys, tmp_path, "related/blindkd/table.py", "--json", path)
+    assert code == 2 and "t.json: its `args` lack val_ratio" in errors
 
 
 def test_flags_at_random_are_as_many_and_find_what_chance_finds(tmp_path):

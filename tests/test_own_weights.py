@@ -250,6 +250,18 @@ def back(row, values, batch, k):
         row[place // SIZE[1]][place % SIZE[1]].append(values[places == place].mean())
 
 
+@pytest.mark.parametrize("flags", [[], ["--from-scratch"]])
+def test_a_further_pass_starts_from_the_network_before_it(two_passes, call, flags):
+    """Seen without a step's change: at a rate of almost 0 all weights stay what they were."""
+    first, second = two_passes
+    begun = checkpoint.load(first / "last.ckpt")["networks"][0]
+    run = call("train_with_own_weight", *second, *flags, "--learning-rate", 1e-12)
+    ended = checkpoint.load(run / "last.ckpt")["networks"][0]
+    kept = [torch.equal(begun["state"][name], value) or torch.allclose(begun["state"][name], value, atol=1e-6)
+            for name, value in ended["state"].items() if name.endswith("weight")]
+    assert all(kept) != bool(flags) and len(kept) > 5
+
+
 @AUGMENT
 def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call, monkeypatch):
     """Every step of the second pass: the loss by hand, and the scores and predictions that are noted."""
@@ -419,6 +431,8 @@ def finished(tmp_path_factory):
     (["--after", "runs/own", "--train_csv", "other.csv"], "was trained on other rows or files than other.csv holds now"),
     (["--after", "runs/own", "--name", "own", "--overwrite"], "is the folder of this run itself"),
     (["--after", "runs/own", "--from-epoch", 1], "--from-epoch goes without --after"),
+    (["--from-scratch"], "--from-scratch: goes with --after and without --load"),
+    (["--after", "runs/own", "--from-scratch", "--load", "x.ckpt"], "--from-scratch: goes with --after and without --load"),
     (["--from-epoch", 0], "--from-epoch 0: there are no scores before the first epoch"),
     (["--from-epoch", 2], "--from-epoch 2: no epoch would have weights, there are 2"),
     (["--from-epoch", "x"], "--from-epoch: 'x'"),

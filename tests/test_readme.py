@@ -38,9 +38,9 @@ def commands_of(text, start):
 README, GUIDE, REFERENCE, LOG = map(page, ("README.md", "docs/guide.md", "docs/reference.md", "docs/results/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md",
          *sorted((ROOT / "docs").rglob("*.md"))]
-SMALL = "--model unet --width 4 --size 48 32 --epochs 1 --batch-size 4 --encoder-weights none --accelerator cpu"
+SMALL = "--model unet --width 4 --size 48 32 --epochs 2 --batch-size 4 --encoder-weights none --accelerator cpu"
 EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_with_KDweight.py": SMALL,
-         "train_with_Teacher_weight.py": SMALL,
+         "train_with_Teacher_weight.py": SMALL, "train_with_own_weight.py": SMALL,
          "predict.py": "--accelerator cpu", "evaluate.py": "--accelerator cpu"}
 
 
@@ -59,7 +59,7 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
     commands = bash_commands(GUIDE[:GUIDE.index("\n## Class labels\n")])  # test_prepare_classes.py runs those on class labels
-    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 19
+    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 23
     for command in commands:
         run_command(command, tmp_path)
         if "train_teacher.py" in command and "--weighted" not in command:

@@ -249,7 +249,7 @@ def test_one_sentence_says_which_option_to_take(sentence, expected):
 
 def own_options(*facts, csvs=None, **args):
     """The sentence on runs that gain nothing by own weights, one a seed, which end with these facts of weights."""
-    runs = {f"{seed}/{name}": run_of(name, bf=bf, seed=seed, train_csv=f"csv/s{seed}.csv", **(args if name == "own" else {}))
+    runs = {f"{seed}/{name}": run_of(name, bf=bf, seed=seed, **(args if name == "own" else {}))
             for seed in range(len(facts)) for name, bf in (("noisy", 0.4), ("own", 0.4), ("clean", 0.8))}
     for seed, each in enumerate(facts):
         runs[f"{seed}/own"]["weights"] = each
@@ -261,15 +261,15 @@ OWN = {"from_epoch": 3}
 
 
 @pytest.mark.parametrize("sentence, expected", [
-    (own_options(ONE_GROUP, **OWN), "All weights of `own` are 1, since the scores form one group: no mask stands out as coarse: "
-                                    "take no weights (`noisy`), or train longer."),
+    (own_options(ONE_GROUP, **OWN), "All weights of `own` are 1, since the scores form one group: no mask stands out as "
+                                    "coarse: take no weights (`noisy`), or train longer."),
     (own_options(ONE_GROUP, ONE_GROUP, **OWN), "All weights of `own` are 1, since the scores form one group"),
     (own_options({"mean": 1.0}, **OWN), "are 1, since no annotation stands out as noisy to its network: take no weights"),
     (own_options({"mean": 1.0}), "noisy to the teacher: take no weights (`noisy`), or train the teachers longer or on more"),
     (own_options(ONE_GROUP, {"mean": 0.7}, **OWN), "Weights bring 0.0 points"),  # one seed has weights
     (own_options({**ONE_GROUP, "doubted": 4}, **OWN), "Weights bring 0.0 points"),  # a further pass that moved four masks
     (own_options(None, **OWN), "Weights bring 0.0 points"),
-    (own_options(ONE_GROUP, csvs={"csv/s0": {"mean_weight": 0.7}}, **OWN), "Weights bring 0.0 points"),  # the CSV is known
+    (own_options(ONE_GROUP, csvs={"s0/train": {"mean_weight": 0.7}}, **OWN), "Weights bring 0.0 points"),  # the CSV is known
 ])
 def test_without_a_weight_csv_the_runs_tell_of_their_weights(sentence, expected):
     assert expected in sentence and ("own" not in expected or "teacher" not in sentence), sentence

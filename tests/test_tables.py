@@ -9,7 +9,7 @@ import tables
 from cli.files import UserError, write_json, write_rows
 from data.rows import read_rows
 from data.splits import pair_folder, prepared_data_set
-from reports.experiment import DRAWN, Cell, splits_folder
+from reports.experiment import DRAWN, Cell, splits_folder, trainings
 from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
@@ -51,12 +51,34 @@ def test_table2_at_three_shares(args):
     assert at[0] == {"bm_kd", "sharp", "pixels", "own", "own2", "own3"}  # without noise the baseline is the run on clean masks
     assert at[0.3] == {"noisy", "miou", "bf", "bf_kd", "bm", "bm_kd", "sharp", "pixels", "own", "own2", "own3"}
     assert at[0.6] == at[0.3] | {"shuffled", "constant", "pixels_shuffled", "oracle", "clean", "own_shuffled", "own_constant",
-                                 "own3_shuffled", "own3_constant"}
+                                 "own3_shuffled", "own3_constant", "noisy3", "clean3"}
     assert len({job.result for job in jobs.values()}) == len(jobs)
     kd = jobs["bf_kd", 0.3, 1]
     assert kd.command[0] == "train_with_KDweight.py" and kd.needs[0].result.name == "train_noisy_pointrend_weight_bfscore.csv"
     assert "0.3" in kd.needs[0].needs[0].command and kd.result.parent == args.home / "noise30" / "seed1" / "bf_kd"
     assert not args.home.exists()  # planning writes nothing
+
+
+def test_passes_and_their_controls_go_on_from_one_another(args):
+    """own3 <- own2 <- own, and each control from its own earlier pass, so that none has learnt from true weights."""
+    jobs = tables.jobs_of("table2", args)
+
+    def chain(name):
+        found, job = [], jobs[name, 0.6, 0]
+        while job:
+            found.append(job.result.parent.name)
+            job = next((each for each in job.needs if "--train_csv" in each.command), None)
+        return found
+
+    assert chain("own3") == ["own3", "own2", "own"]
+    assert chain("own3_shuffled") == ["own3_shuffled", "own2_shuffled", "own_shuffled"]
+    assert chain("noisy3") == ["noisy3", "noisy2", "noisy"] and chain("clean3") == ["clean3", "clean2", "clean"]
+    for name, flag in (("own3_shuffled", "--shuffle-weights"), ("own3_constant", "--mean-weights")):
+        passes = with_needs([jobs[name, 0.6, 0]])
+        assert [flag in job.command for job in passes if job.command[0] == "train_with_own_weight.py"] == [True] * 3
+    last = jobs["noisy3", 0.6, 0].command
+    assert last[last.index("--load") + 1] == str(args.home / "noise60" / "seed0" / "noisy2" / "last.ckpt")
+    assert [trainings(jobs[name, 0.6, 0]) for name in ("own", "own3", "noisy3")] == [1, 3, 3]
 
 
 def test_tables_share_their_teachers(args):

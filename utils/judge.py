@@ -149,9 +149,9 @@ def check_mixable(args: argparse.Namespace, origin: dict) -> None:
         origin: see `read_origin`; may be empty.
     """
     csv, metrics = args.train_csv, sorted({part["metric"] for part in origin.get("parts", []) if part.get("metric")})
-    known = origin.get("known") is not None or any(part.get("known") is not None for part in origin.get("parts", []))
+    told = origin.get("known") is not None or any(part.get("known") is not None for part in origin.get("parts", []))
     what = ("holds sharpened weights, probabilities" if origin.get("sharpen") else
-            "holds weights by --known, which no metric scored" if known else
+            "holds weights by --known, which no metric scored" if told else
             f"mixes weights by {' and '.join(metrics)}" if len(metrics) > 1 else None)
     if what:
         raise UserError(f"{csv}: {what}; the student is scored by one metric, and eq. 6 mixes like with like: use "

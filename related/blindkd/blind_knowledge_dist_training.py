@@ -8,8 +8,7 @@ where q mixes the label with the student's opinion, by group. (Kaiser et al. 202
 
 Leaves results/DATASET_NOISE_seed_SEED below the working directory: teacher.pth.tar, student.pth.tar, detection.npy, scores.npy,
 blindkd.json, and what every run here leaves: best.ckpt (best on noisy validation rows), last.ckpt, log.jsonl, result.json. Then
-learning.py tells the accuracy on the test set, and detection.py, which alone reads the true labels, how well wrong ones are
-found.
+learning.py tells the accuracy on the test set, and detection.py, which reads the true labels, how well wrong ones are found.
 """
 
 from argparse import Namespace
@@ -65,7 +64,7 @@ def main() -> None:
 
     def after_epoch(fabric: Any, state: Any, stop: Any) -> dict:
         if not loaders and not memory.judged:
-            loaders.update(build_loaders(args, {"whole": whole}, fabric, task))
+            loaders.update(build_loaders(args, {"whole": whole}, fabric, CLASSIFICATION))
         return memory.after_epoch(fabric, state, stop, loaders.get("whole"), task)
 
     run(args, task=task, objective=objective, memory=memory, after_epoch=after_epoch)

@@ -48,6 +48,7 @@ def main() -> None:
     refuse_changed(folder, csv, dict(zip(("train", "valid"), parts)))
     wrong = wrong_labels(csv, clean, trained["classes"])
     flags, scores = (load_array(folder, f"{name}.npy", len(wrong)) for name in ("detection", "scores"))
+    scores = scores.astype(float)  # as the split compares them with its cut
     judged = read_json(folder / FACTS, "epoch", "why", "detection")
     below = scores < (judged["detection"]["cut"] if judged["detection"] else 0)
     found = precision_recall_f1(flags, wrong)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cli.command_line import command_line, seed_number, share, tool_parser
 from cli.files import UserError, read_json
-from data.class_sets import NORMALISATION, class_rows, write_class_set
-from data.classification import read_class_names, read_class_rows
+from data.class_sets import class_rows, write_class_set
+from data.classification import NORMALISATION, read_class_names, read_class_rows
 from related.blindkd.flags import PUBLISHED
 from related.blindkd.noisy_set import split_rows
 

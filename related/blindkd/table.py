@@ -215,10 +215,10 @@ def text_of(content: dict) -> str:
         seeds = len(rows["ce"])
         parts += [f"Noise `{noise}`, {seeds} seed{'s' * (seeds > 1)}", accuracy_table(rows, encoder), pair_table(rows)]
         parts += [detection_table(rows, encoder)] if set(rows) & set(DETECTING) else []
-    return "\n\n".join([part for part in parts if part] + [note(content)])
+    return "\n\n".join([part for part in parts if part] + [reading_note(content)])
 
 
-def note(content: dict) -> str:
+def reading_note(content: dict) -> str:
     """What a reader of the tables must know, as one paragraph."""
     ratio = content["args"]["val_ratio"]
     chosen = ", the others choose the best epoch" if ratio else ""
@@ -230,7 +230,11 @@ def note(content: dict) -> str:
 def main() -> None:
     args = parse()
     if args.json:
-        print(text_of(read_json(args.json, "noise", "args")))
+        content = read_json(args.json, "noise", "args")
+        missing = [flag for flag in ("encoder", "val_ratio") if flag not in content["args"]]
+        if missing:
+            raise UserError(f"{args.json}: its `args` lack {' and '.join(missing)}; it is not a table.json of this script")
+        print(text_of(content))
         return
     shared: dict[Path, Job] = {}
     jobs: Cells = {(noise, seed, row): Cell(args, noise, seed, shared).job(row)
