@@ -269,6 +269,7 @@ OWN = {"from_epoch": 3}
     (own_options(ONE_GROUP, {"mean": 0.7}, **OWN), "Weights bring 0.0 points"),  # one seed has weights
     (own_options({**ONE_GROUP, "doubted": 4}, **OWN), "Weights bring 0.0 points"),  # a further pass that moved four masks
     (own_options(None, **OWN), "Weights bring 0.0 points"),
+    (own_options(ONE_GROUP, None, **OWN), "Weights bring 0.0 points"),
     (own_options(ONE_GROUP, csvs={"s0/train": {"mean_weight": 0.7}}, **OWN), "Weights bring 0.0 points"),  # the CSV is known
 ])
 def test_without_a_weight_csv_the_runs_tell_of_their_weights(sentence, expected):
