@@ -34,7 +34,7 @@ from utils.own_scores import own_tolerance
 def weigh(args: Namespace, own: OwnRun, logits: Sequence, batch: dict, epoch: int) -> list:
     """w_i by the scores of the epochs before, (B,); in a further pass (B, H, W), 0 where a doubted mask does not count."""
     scores = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, "bf", own_tolerance(args.theta))
-    own.memory.note(batch["index"], scores, logits[0], epoch, batch.get("source"))
+    own.memory.note(batch, scores, logits[0], epoch)
     if own.corrected:
         return [own.corrected.pixel_weights(batch)]
     return [own.memory.weights(epoch, scores.device)[batch["index"]]]

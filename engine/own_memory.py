@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.lazy import torch
+from data import IGNORE_INDEX
 from utils.metrics import over_processes
-from utils.own_scores import own_weights
+from utils.own_scores import one_sided, own_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,8 +182,21 @@ def refuse_other_shape(own: Any, saved: Any) -> None:
         raise ValueError(f"its memory is of shape {tuple(saved.shape)}, this run's of {tuple(own.shape)}")
 
 
+def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 where the predicted region is larger than the mask's, 0 where it is smaller, else 0.5; (B,).
+
+    Args:
+        logits: (B, 1, H, W).
+        mask: (B, H, W), 0, 1 or 255 (ignored).
+    """
+    predicted = ((logits[:, 0] > 0) & (mask != IGNORE_INDEX)).flatten(1).sum(1)
+    return 0.5 + 0.5 * (predicted - (mask == 1).flatten(1).sum(1)).sign()
+
+
 class OwnMemory:
     """Scores and averaged predictions of all rows, and the weights that the scores give.
+
+    Of binary masks it also holds how often a prediction was `larger` than the mask, see `utils.own_scores.one_sided`.
 
     Args:
         rows: N.
@@ -199,15 +213,19 @@ class OwnMemory:
                  origin: str = "", moved: bool = False) -> None:
         self.scores, self.from_epoch, self.change, self.say, self.origin = RunningScores(rows), from_epoch, change, say, origin
         self.predictions = AveragedPredictions(rows, shape, moved) if shape else None
+        self.larger = RunningScores(rows)
         self.current: tuple[int, Tensor] | None = None  # epoch and its weights, float32 (N,)
         self.said = ""
         self.reason: str | None = None  # why all weights were 1 when they were last judged
 
-    def note(self, index: Tensor, scores: Tensor, logits: Tensor, epoch: int, source: Tensor | None = None) -> None:
-        """Take note of a batch: rows (B,), scores (B,), logits (B, 1 or C, H, W); `source` of augmented pictures."""
+    def note(self, batch: dict, scores: Tensor, logits: Tensor, epoch: int) -> None:
+        """Take note of a batch: its scores (B,) and logits (B, 1 or C, H, W)."""
+        index = batch["index"]
         self.scores.note(index, scores)
+        if logits.shape[1] == 1:
+            self.larger.note(index, prediction_is_larger(logits, batch["mask"]))
         if self.predictions and epoch >= self.from_epoch:
-            self.predictions.note(index, logits, source)
+            self.predictions.note(index, logits, batch.get("source"))
 
     def weights(self, epoch: int, device: torch.device) -> Tensor:
         """Weights of all rows in an epoch, float32 (N,), by the scores of the epochs before it; 1 before `from_epoch`."""
@@ -219,6 +237,8 @@ class OwnMemory:
     def judged(self) -> np.ndarray:
         """Weights of all rows by all scores so far, float (N,); tells once why all are 1."""
         weights, reason = own_weights(self.scores.means())
+        reason = reason or one_sided(weights, self.larger.means())
+        weights = np.ones_like(weights) if reason else weights
         if reason and reason != self.said:
             self.say(f"own weights: all are 1, since {reason}")
             self.said = reason
@@ -227,21 +247,26 @@ class OwnMemory:
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
         """End an epoch, see `engine.loop`; returns its mean score for the log."""
-        self.scores.fold(fabric)
-        if self.predictions:
-            self.predictions.fold(fabric)
+        for part in (self.scores, self.larger, self.predictions):
+            if part:
+                part.fold(fabric)
         return {"own_score": float(np.nanmean(self.scores.means()))}
 
     def state_dict(self) -> dict:
         """All that changes; the weights follow from it."""
-        return {"scores": self.scores.state_dict(), "origin": self.origin,
+        return {"scores": self.scores.state_dict(), "larger": self.larger.state_dict(), "origin": self.origin,
                 "predictions": self.predictions.state_dict() if self.predictions else None}
 
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave; a ValueError if it is not of this run."""
         if state["origin"] != self.origin:
             raise ValueError("the run named by --after is not the one that it followed")
-        self.scores.load_state_dict(state["scores"])
+        self.load_scores(state)
         if self.predictions:
             self.predictions.load_state_dict(state["predictions"])
         self.current = None
+
+    def load_scores(self, state: dict) -> None:
+        """Take over what `state_dict` says of the scores alone, of this run or of the one before it."""
+        self.scores.load_state_dict(state["scores"])
+        self.larger.load_state_dict(state["larger"])

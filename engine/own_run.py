@@ -100,7 +100,7 @@ class OwnRun:
         origin = run_folder.file_digest(Path(args.after, "last.ckpt")) if args.after else ""
         self.memory = OwnMemory(len(rows), shape, args.from_epoch, control_of(args), say, origin, args.augment)
         if before is not None:
-            self.memory.scores.load_state_dict(before["scores"])
+            self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
             say(f"--after {args.after}: {len(self.corrected.learnt)} of {len(rows)} masks are doubted"
                 + (" and moved to where its predictions make them most likely" if args.num_classes == 2 else ""))
@@ -136,7 +136,7 @@ class OwnRun:
             return
         rows = SEGMENTATION.rows(self.args)["train"]
         memory = OwnMemory(len(rows), None, 0, control_of(self.args), no_word)
-        memory.scores.load_state_dict(checkpoint.load(folder / "last.ckpt")["memory"]["scores"])
+        memory.load_scores(checkpoint.load(folder / "last.ckpt")["memory"])
         write_rows(folder / "weights.csv", rows.assign(weight=memory.judged()), "weight",
                    *["iterations"] * ("iterations" in rows))
 

@@ -26,7 +26,7 @@ from tests.test_agreement import slow_scores
 from tests.test_bad_input import check
 from tests.test_loop_by_hand import BATCH, EPOCHS, RATE, SEED, SIZE, WEIGHTED, drawn, trained_by_hand  # noqa: F401
 from utils.agreement_cpu import agreement
-from utils.own_scores import REACH, STEPS, learnt_mask, likely_level_set, own_tolerance, own_weights, signed_distance
+from utils.own_scores import REACH, STEPS, learnt_mask, likely_level_set, one_sided, own_tolerance, own_weights, signed_distance
 
 SCRIPT = "train_with_own_weight.py"
 
@@ -115,6 +115,45 @@ def test_predictions_are_averaged_in_16_bits():
     classes.fold(OneProcess)
     assert classes.average(0).ravel() == pytest.approx([0.2, 0.3, 0.5], abs=1 / 255)
 
+def test_doubted_masks_that_are_most_and_err_alike_are_not_doubted():
+    """Either these are coarse or the others: 60 of 100 doubted, 42 of them too tight. Not where errors go both ways, where the
+    doubted ones are the fewer, where a coin may fall so, or where no direction is known (more than two classes)."""
+    weights = np.repeat([0.1, 0.9], [60, 40])
+    def seem_tight(count, doubted=60):
+        return np.concatenate([np.repeat([0.9, 0.2], [count, doubted - count]), np.full(100 - doubted, 0.9)])
+    assert one_sided(weights, seem_tight(42)) == ("60 % of the masks are doubted, and of those 70 % seem too tight: either "
+                                                  "these are coarse, or all the others")
+    assert "70 % seem too loose" in one_sided(weights, seem_tight(18))
+    assert one_sided(weights, seem_tight(41)) is None and one_sided(weights, seem_tight(30)) is None
+    assert one_sided(np.repeat([0.1, 0.9], [50, 50]), seem_tight(50, 50)) is None
+    assert one_sided(weights, np.full(100, np.nan)) is None
+    few = np.repeat([0.1, 0.9], [11, 5])
+    assert one_sided(few, np.repeat([0.9, 0.1], [8, 8])) is None and one_sided(few, np.repeat([0.9, 0.1], [9, 7])) is not None
+
+
+def test_which_of_prediction_and_mask_is_larger():
+    mask = torch.tensor([[[0, 1, 1, 255]], [[0, 1, 1, 0]], [[1, 1, 1, 0]]])
+    logits = torch.tensor([[1.0, 1, 1, -1], [1.0, -1, 1, -1], [-1.0, -1, 1, 1]])[:, None, None]
+    assert own_memory.prediction_is_larger(logits, mask).tolist() == [1, 0.5, 0]
+    logits[0, 0, 0] = torch.tensor([1.0, 1, -1, 9])  # what is ignored does not count
+    assert own_memory.prediction_is_larger(logits, mask).tolist() == [0.5, 0.5, 0]
+
+
+def test_one_sided_doubts_give_weights_of_one(monkeypatch):
+    memory = own_memory.OwnMemory(100, None, 1, say=lambda word: said.append(word))
+    said, index = [], torch.arange(100)
+    scores = torch.tensor(np.repeat([0.1, 0.8], [60, 40]), dtype=torch.float32)
+    scores += torch.linspace(0, 0.02, 100)
+    for tight, expected in ((30, False), (60, True)):  # masks of 1 pixel and of 3; predictions of 2
+        mask = torch.zeros(100, 1, 4, dtype=torch.long)
+        mask[:, :, 0] = 1
+        mask[tight:, :, 1:3] = 1
+        memory.larger = own_memory.RunningScores(100)
+        memory.note({"index": index, "mask": mask}, scores, torch.tensor([1.0, 1, -1, -1]).expand(100, 1, 1, 4), 0)
+        memory.after_epoch(OneProcess(), None, None)
+        assert (memory.judged() == 1).all() == expected and bool(said) == expected
+    assert "either these are coarse" in said[0] and memory.reason in said[0]
+
 
 # --- trainings, written out -------------------------------------------------------------------------------------
 
@@ -164,6 +203,7 @@ def running_kd(labels, losses, masks, given, epoch, scores={}):  # noqa: B006  a
 def test_a_script_trains_as_its_equation_says(drawn, tmp_path, monkeypatch, call, script, method, flags):  # noqa: F811
     """Three epochs; the weights are the mean scores themselves, so that every one of them shows."""
     monkeypatch.setattr(own_memory, "own_weights", lambda means: (means, None))
+    monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger: None)
     csv = drawn / WEIGHTED.format("bf")
     run = call(script, *small(csv, tmp_path), *flags)
     networks, weights = trained_by_hand(csv, method, 1, False)  # weights: (steps, 1, samples)
