@@ -2,8 +2,9 @@
 
     w_i = P(good | mean over the epochs so far of BF(student's prediction of x_i at its step, y_i)), 1 in the first epochs
 
-P is `sharpened`: the probability of being in the better of two groups of scores; where the scores form one group, every
-weight is 1. The tolerance of this BF is two thirds of --theta. It goes beyond the paper, whose student scores one step alone.
+P is `sharpened`: the probability of being in the better of two groups of scores. Every weight is 1 where the scores form one
+group, or where most masks are doubted and err alike. The tolerance of this BF is two thirds of --theta. It goes beyond the
+paper, whose student scores one step alone.
 
     python train_with_own_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_own --epochs 100 --batch-size 4 --learning-rate 0.1
