@@ -65,7 +65,7 @@ def complete(args: Namespace) -> None:
     if args.after and not args.load and not args.from_scratch:
         args.load = str(Path(args.after, "last.ckpt"))
     if args.from_epoch is None:
-        args.from_epoch = 0 if args.after else max(1, round(0.3 * args.epochs))
+        args.from_epoch = 0 if args.after else min(max(1, round(0.3 * args.epochs)), args.epochs - 1)
     elif args.from_epoch == 0 and not args.after:
         raise UserError("--from-epoch 0: there are no scores before the first epoch; pass 1 or more")
     elif args.from_epoch >= args.epochs:
