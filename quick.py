@@ -24,12 +24,11 @@ from data.splits import is_picture
 from engine import lock, run_folder
 from engine.run_folder import inside
 from models import NAMES
-from reports.experiment import DRAWN, KD, OWN, PLAIN, Cell, add_plan_judge_flag, training_flags
+from reports.experiment import DRAWN, KD, OWN, PASSES, PLAIN, Cell, add_plan_judge_flag, training_flags
 from reports.plan import Job, named_files, run_plan
 from reports.report_files import report_text
 
 RATIO = 0.6  # share of noisy masks
-PASSES = ("own", "own2", "own3")  # trainings with own weights, each of which follows the one before
 RECOMMENDED = PASSES[-1]
 
 
@@ -100,9 +99,7 @@ def plan(args: argparse.Namespace) -> Job:
     noisy_share = DRAWN if drawn else RATIO if args.ratio is None else args.ratio
     cell = Cell(args, noisy_share, args.seed, args.home, splitting, validated=True)
     by_both = cell.weights(args.model, "bm")
-    passes: list[Job] = []
-    for name in PASSES:
-        passes.append(cell.student(name, OWN, cell.noisy, model=args.model, after=passes[-1] if passes else None))
+    passes = cell.passes(PASSES, OWN, cell.noisy, model=args.model)
     students = [cell.student("noisy", PLAIN, cell.noisy, model=args.model),
                 cell.student("kd_bm", KD, by_both, "--lambda-warmup", args.lambda_warmup, "--weak-judge", "use",
                              model=args.model),  # so a weak teacher stops no job; the report says it

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cli.files import UserError
-from data.classification import MOST_CLASSES, label_number, numbers_of
+from data.classification import MOST_CLASSES, label_number, numbers_of, positions_are_labels
 from data.csv_files import read_table
 from data.legend import FILE_NAME
 
@@ -128,5 +128,5 @@ def _expected(names: Sequence[str] | None, count: int, num_classes: int | None) 
     """What labels have to be, for a message; arguments as of `class_numbers`."""
     if names is None:
         return f"whole numbers in 0..{count - 1}" + ("" if num_classes else f" (put a {FILE_NAME} beside the CSV to use names)")
-    positions = "" if any(map(str.isdecimal, names)) else f", nor numbers below {count}"
+    positions = f", nor numbers below {count}" if positions_are_labels(names) else ""
     return f"classes that {FILE_NAME} names{positions}"

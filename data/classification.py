@@ -125,12 +125,17 @@ def _checked_table(csv: Path | str, needs_weights: bool) -> pd.DataFrame:
 def numbers_of(names: list[str]) -> dict[str, int]:
     """dict of accepted label -> number: each name, and each position unless a name is a number itself."""
     numbers = {name: number for number, name in enumerate(names)}
-    return numbers if any(map(str.isdecimal, names)) else {**{str(n): n for n in range(len(names))}, **numbers}
+    return {**{str(n): n for n in range(len(names))}, **numbers} if positions_are_labels(names) else numbers
+
+
+def positions_are_labels(names: Sequence[str]) -> bool:
+    """Whether the positions of the classes are labels beside their names: unless a name is a number itself."""
+    return not any(map(str.isdecimal, names))
 
 
 def label_like(old: str, number: int, names: list[str] | None) -> str:
     """The label of a class number, as a name or a position, whichever `old`, a label of the same CSV, is; see `numbers_of`."""
-    if names is not None and (old in names or any(map(str.isdecimal, names))):
+    if names is not None and (old in names or not positions_are_labels(names)):
         return names[number]
     return str(number)
 

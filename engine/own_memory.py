@@ -16,6 +16,7 @@ import numpy as np
 
 from cli.lazy import torch
 from data import IGNORE_INDEX
+from utils.agreement import hard_labels
 from utils.metrics import over_processes
 from utils.own_scores import one_sided, own_weights
 
@@ -189,7 +190,7 @@ def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
         logits: (B, 1, H, W).
         mask: (B, H, W), 0, 1 or 255 (ignored).
     """
-    predicted = ((logits[:, 0] > 0) & (mask != IGNORE_INDEX)).flatten(1).sum(1)
+    predicted = ((hard_labels(logits) == 1) & (mask != IGNORE_INDEX)).flatten(1).sum(1)
     return 0.5 + 0.5 * (predicted - (mask == 1).flatten(1).sum(1)).sign()
 
 

@@ -143,8 +143,9 @@ class OwnRun:
 
 def dataset(rows: pd.DataFrame, args: Namespace, training: bool) -> SegmentationDataset:
     """`Task.dataset`, which says where the pixels of augmented pictures come from, if predictions or masks are moved."""
-    sources = training and args.augment and (not args.scores_only or bool(args.after))
-    return SegmentationDataset(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed, sources)
+    found = SEGMENTATION.dataset(rows, args, training)
+    found.sources = training and args.augment and (not args.scores_only or bool(args.after))
+    return found
 
 
 def no_word(*words: object) -> None:

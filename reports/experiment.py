@@ -18,6 +18,7 @@ from reports.plan import ROOT, Job, named_files, with_needs
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 OWN = "train_with_own_weight.py"
+PASSES = ("own", "own2", "own3")  # runs of own weights, each of which follows the one before; the last one is recommended
 WEIGHING = (TEACHER, KD)  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
@@ -192,6 +193,13 @@ class Cell:
         networks = self._network(model) if model else [*self._network("smp_unet", "-a"), *self._network("deeplabv3plus", "-b")]
         return self._training(f"{name}/result.json", script, annotations, "--test_csv", self.settings.splits / "test.csv",
                               *networks, *flags, after=after)
+
+    def passes(self, names: Sequence[str], script: str, annotations: Job, *flags: object, model: str = "smp_unet") -> list[Job]:
+        """Trainings of these names, each of which goes on from the one before, see `_training`; their jobs."""
+        jobs: list[Job] = []
+        for name in names:
+            jobs.append(self.student(name, script, annotations, *flags, model=model, after=jobs[-1] if jobs else None))
+        return jobs
 
 
 def trainings(job: Job) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from reports.experiment import DRAWN, KD, OWN, PLAIN, TEACHER, Cell
+from reports.experiment import DRAWN, KD, OWN, PASSES, PLAIN, TEACHER, Cell
 from reports.plan import Job
 from reports.rivals import adele, drop_worst, filtered, refined, small_loss
 
@@ -128,31 +128,24 @@ def pixel_row(name: str, title: str, *flags: str, role: Role = Role.METHOD, on_c
     return Row(name, title, job, role, on_clean=on_clean)
 
 
-def own_row(name: str, title: str, earlier: Row | None = None, *flags: str, role: Role = Role.METHOD) -> Row:
-    """A row by the student's own scores; a further pass follows the run of the row `earlier`."""
-    def job(cell: Cell) -> Job:
-        return cell.student(name, OWN, cell.noisy, *flags, after=earlier.job(cell) if earlier else None)
-
-    return Row(name, title, job, role, on_clean=role is Role.METHOD)
+def own_row(passes: Sequence[str], title: str, *flags: str, role: Role = Role.METHOD) -> Row:
+    """A row by the student's own scores: the last of these passes, each of which follows the one before."""
+    return Row(passes[-1], title, lambda cell: cell.passes(passes, OWN, cell.noisy, *flags)[-1], role,
+               on_clean=role is Role.METHOD)
 
 
 def longer_row(name: str, title: str, annotations: Plan) -> Row:
     """A control of as many epochs as three passes of own weights: three trainings without weights, each from the network of
     the one before, the first of them the run `name`; `annotations(cell)` gives the CSV."""
-    def job(cell: Cell) -> Job:
-        found = cell.student(name, PLAIN, annotations(cell))
-        for number in (2, 3):
-            found = cell.student(f"{name}{number}", PLAIN, annotations(cell), after=found)
-        return found
-
-    return Row(f"{name}3", title, job, Role.CONTROL)
+    names = (name, f"{name}2", f"{name}3")
+    return Row(names[-1], title, lambda cell: cell.passes(names, PLAIN, annotations(cell))[-1], Role.CONTROL)
 
 
 def own_controls(name: str, title: str, flag: str) -> list[Row]:
     """A control of own weights, after one and after three passes; each pass follows the control's own pass before."""
-    first = own_row(f"own_{name}", f"control: own weight, {title}", None, flag, role=Role.CONTROL)
-    second = own_row(f"own2_{name}", f"control: own weight, second pass, {title}", first, flag, role=Role.CONTROL)
-    return [first, own_row(f"own3_{name}", f"control: own weight, third pass, {title}", second, flag, role=Role.CONTROL)]
+    passes = [f"{each}_{name}" for each in PASSES]
+    return [own_row(passes[:1], f"control: own weight, {title}", flag, role=Role.CONTROL),
+            own_row(passes, f"control: own weight, third pass, {title}", flag, role=Role.CONTROL)]
 
 
 def sharp_weights(cell: Cell) -> Job:
@@ -168,9 +161,9 @@ NLKD = teacher_row("bm_kd", "BFmIoU reweight + KD (NLKD)", "bm", KD, on_clean=Tr
 SHARP = Row("sharp", "beyond the paper: sharpened BF, second round",
             lambda cell: cell.student("sharp", TEACHER, sharp_weights(cell)), on_clean=True)
 PIXELS = pixel_row("pixels", "beyond the paper: the same, by pixels", on_clean=True)
-OWN1 = own_row("own", "beyond the paper: own weight, one run")
-OWN2 = own_row("own2", "beyond the paper: own weight, second pass", OWN1)
-OWN3 = own_row("own3", "beyond the paper: own weight, third pass", OWN2)
+OWN1 = own_row(PASSES[:1], "beyond the paper: own weight, one run")
+OWN2 = own_row(PASSES[:2], "beyond the paper: own weight, second pass")
+OWN3 = own_row(PASSES, "beyond the paper: own weight, third pass")
 BEYOND = [SHARP, PIXELS, OWN1, OWN2, OWN3]
 ORACLE = oracle_row("oracle", "control: told which masks are noisy, drops them", 0, Role.CONTROL)
 CONTROLS = [*weight_controls(sharp_weights), ORACLE,

@@ -12,7 +12,6 @@ from utils.metrics import markdown_table
 Option = tuple[str, dict]  # name of its runs, its decisive score of `comparison.compare`
 
 SEED_POINTS = 0.02  # of a score in 0..1: two trainings that differ only in their seed often differ by this much
-JUDGES = {False: ("the teacher", "the teachers longer or on more annotations"), True: ("its network", "longer")}  # True: own
 LISTED = 20  # annotations with the lowest weights
 
 
@@ -61,7 +60,8 @@ def _choice(option: Option, other: Option | None, summary: dict, alone: str) -> 
     gain, title = score["difference"], score["title"]
     better = other if other and other[1]["difference"] > SEED_POINTS else None  # than the baseline
     if summary.get("fallback") or summary.get("mean_weight") == 1:
-        judge, remedy = JUDGES[bool(summary.get("own"))]
+        judge, remedy = (("its network", "longer") if summary.get("own") else
+                         ("the teacher", "the teachers longer or on more annotations"))
         reason = summary.get("fallback") or f"since no annotation stands out as noisy to {judge}"
         advice = f"`{better[0]}` brings {_gain(better[1])}, take it" if better else alone
         return f"All weights of `{name}` are 1, {reason}: {advice}, or train {remedy}."
@@ -94,10 +94,10 @@ def _summary_of(name: str, results: Results, weights: dict[str, dict]) -> dict:
     """
     runs = [result for result in results.values() if Path(result["name"]).name == name]
     csvs = {Path(result["args"]["train_csv"]).stem for result in runs}
-    known = next((summary for key, summary in weights.items() if Path(key).name in csvs), None)
+    of_csv = next((summary for key, summary in weights.items() if Path(key).name in csvs), None)
     facts = [result.get("weights") or {} for result in runs]
-    if known is not None or not facts or any(each.get("mean") is None or each.get("doubted") for each in facts):
-        return known or {}
+    if of_csv is not None or not facts or any(each.get("mean") is None or each.get("doubted") for each in facts):
+        return of_csv or {}
     reasons = [each.get("fallback") for each in facts]
     return {"mean_weight": sum(each["mean"] for each in facts) / len(facts), "fallback": reasons[0] if all(reasons) else None,
             "own": all("from_epoch" in result["args"] for result in runs)}
