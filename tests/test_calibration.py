@@ -1,0 +1,156 @@
+"""Offsets of classes from a few corrected masks: utils/class_offsets.py and utils/calibrate_masks.py."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import DATASETS, ROOT, run_script
+
+from data.pictures import read_mask, resize_labels, write_image, write_mask
+from utils.agreement_cpu import agreement
+from utils.class_offsets import class_distances, fit_offsets, held_out_gains, moved, offsets_help
+
+
+def square(low, high, inner=None, side=40):
+    """Class 1 in [low, high)^2 and class 2 in [inner)^2 within it, else 0."""
+    mask = np.zeros((side, side), np.uint8)
+    mask[low:high, low:high] = 1
+    if inner:
+        mask[inner[0]:inner[1], inner[0]:inner[1]] = 2
+    return mask
+
+
+def shift(mask, *offsets):
+    return moved(mask, class_distances(mask, len(offsets)), np.array(offsets, float))
+
+
+def test_the_outline_lies_midway_between_pixels():
+    mask = np.zeros((1, 7), np.uint8)
+    mask[:, 3:] = 1
+    assert class_distances(mask, 2).tolist() == [[[2.5, 1.5, .5, -.5, -1.5, -2.5, -3.5]],
+                                                 [[-2.5, -1.5, -.5, .5, 1.5, 2.5, 3.5]]]
+
+
+def test_a_region_shrinks_and_grows_by_its_offset():
+    assert (shift(square(8, 32), 0, 2) == square(10, 30)).all()
+    grown = shift(square(10, 30), 0, -2)
+    assert (grown[20, 8:32] == 1).all() and grown[20].sum() == 24  # 2 px on each straight side; the corners are round
+    assert (shift(square(10, 30), 0, 0) == square(10, 30)).all()
+
+
+def test_a_region_in_another_one_shrinks_alone():
+    assert (shift(square(5, 35, (12, 28)), 0, 0, 3) == square(5, 35, (15, 25))).all()
+    both = shift(square(5, 35, (12, 28)), 0, 2, 2)  # the outline between 1 and 2 stays, since both shrink alike
+    assert (both == square(7, 33, (12, 28))).all()
+
+
+def test_ignored_pixels_stay_and_no_class_appears():
+    mask = square(8, 32)
+    mask[:, 20] = 255
+    after = shift(mask, 0, 2, -9)
+    assert (after[:, 20] == 255).all() and set(np.unique(after)) == {0, 1, 255}
+    assert (shift(np.full((4, 4), 255, np.uint8), 0, 1) == 255).all()
+    assert (shift(np.zeros((4, 4), np.uint8), 0, -3) == 0).all()
+
+
+def test_offsets_are_those_that_were_planted():
+    right = [square(low, low + 20, (low + 6, low + 14)) for low in (6, 8, 10)]
+    drawn = [square(low - 2, low + 22, (low + 5, low + 15)) for low in (6, 8, 10)]  # 2 px too wide, and 1 px within it
+    offsets = fit_offsets(drawn, right, 3, 1.0)
+    assert all((shift(mask, *offsets) == other).all() for mask, other in zip(drawn, right))
+    assert offsets[1] in (1.5, 2) and offsets[2] - offsets[1] in (0.5, 1)  # half a px less moves as far on straight lines
+
+
+def test_only_what_helps_held_out_masks_is_used():
+    right = [square(low, low + 18) for low in range(6, 14)]
+    alike = [square(low - 2, low + 20) for low in range(6, 14)]
+    mixed = [square(low - side, low + 18 + side) for low, side in zip(range(6, 14), [2, -2] * 4)]
+    gains = held_out_gains(alike, right, 2, 1.0)
+    assert gains == pytest.approx([1 - agreement(a, b, 2, "bm", 1.0) for a, b in zip(alike, right)])  # all of it
+    assert offsets_help(gains) and not offsets_help(held_out_gains(mixed, right, 2, 1.0))
+    assert not offsets_help(held_out_gains(right, right, 2, 1.0))
+    assert np.isnan(held_out_gains(alike[:1], right[:1], 2, 1.0)).all() and not offsets_help(np.array([np.nan]))
+
+
+def test_the_test_is_one_sided_and_looks_at_the_spread():
+    assert offsets_help(np.array([0.02, 0.03, 0.01])) and not offsets_help(np.array([-0.02, -0.03, -0.01]))
+    assert not offsets_help(np.array([0.09, -0.05, 0.02]))
+
+
+@pytest.fixture
+def coarse(tmp_path):
+    """Folder with six pictures whose squares are drawn 2 px too wide: train.csv; and right masks of four: fixed.csv."""
+    rows = {"train": [], "fixed": []}
+    for number in range(6):
+        image = tmp_path / "images" / f"{number}.png"
+        write_image(image, np.zeros((40, 40, 3), np.uint8))
+        for kind, mask in (("train", square(6 + number, 28 + number)), ("fixed", square(8 + number, 26 + number))):
+            path = tmp_path / kind / f"{number}.png"
+            write_mask(path, mask)
+            rows[kind].append((str(image), str(path)))
+    pd.DataFrame(rows["train"], columns=["image", "mask"]).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(rows["fixed"][:4], columns=["image", "mask"]).to_csv(tmp_path / "fixed.csv", index=False)
+    return tmp_path
+
+
+def calibrate(folder, *flags, check=True):
+    return run_script("utils/calibrate_masks.py", "--csv", folder / "train.csv", "--fixed_csv", folder / "fixed.csv", "--out",
+                      folder / "new.csv", "--theta", 1, *flags, check=check)
+
+
+def test_fixed_masks_replace_and_the_others_are_moved(coarse):
+    before = {path: path.read_bytes() for path in coarse.rglob("*.png")}
+    done = calibrate(coarse)
+    assert "class 1: +2.0" in done.stdout and "4 of 6 masks are the corrected ones, 2 are moved" in done.stdout
+    table = pd.read_csv(coarse / "new.csv")
+    assert list(table["weight"]) == [1] * 6 and len(table) == 6
+    for number, path in enumerate(table.iloc[:, 1]):
+        path = ROOT / path if not path.startswith("/") else path
+        assert (read_mask(path) == square(8 + number, 26 + number)).all()
+    assert all(path.read_bytes() == content for path, content in before.items())
+    again = calibrate(coarse, check=False)
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_no_offset_only_replaces(coarse):
+    done = calibrate(coarse, "--no-offset")
+    assert "0 are moved" in done.stdout and not (coarse / "new").exists()
+    assert [path.split("/")[-2] for path in pd.read_csv(coarse / "new.csv").iloc[:, 1]] == ["fixed"] * 4 + ["train"] * 2
+
+
+def test_one_corrected_mask_shows_no_offset(coarse):
+    table = (coarse / "fixed.csv").read_text().splitlines()
+    (coarse / "fixed.csv").write_text("\n".join(table[:2]) + "\n")
+    assert "no offset: the 1 corrected masks do not show" in calibrate(coarse).stdout
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda lines, folder: [*lines, lines[1]], "row 6: .*0.png stands there twice"),
+    (lambda lines, folder: [lines[0], f"{folder}/train/0.png,{folder}/fixed/0.png"], "row 2: .*train/0.png is no picture of"),
+])
+def test_what_cannot_be_matched_is_said(coarse, change, words):
+    lines = (coarse / "fixed.csv").read_text().splitlines()
+    (coarse / "fixed.csv").write_text("\n".join(change(lines, coarse)) + "\n")
+    done = calibrate(coarse, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert re.search(words, done.stderr)
+
+
+def test_a_corrected_mask_of_another_shape_is_refused(coarse):
+    write_mask(coarse / "fixed" / "1.png", square(8, 16, side=40)[:20])
+    done = calibrate(coarse, check=False)
+    assert done.returncode == 2 and "fixed/1.png" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_real_coarse_faces_come_nearer_to_the_fine_ones():
+    if not DATASETS.is_dir():
+        pytest.skip(f"no real photographs at {DATASETS}")
+    names = sorted(path.name for path in (DATASETS / "faces" / "fine").glob("test_*.png"))[:20]
+    size = (160, 111)
+    drawn, right = ([resize_labels(read_mask(DATASETS / "faces" / kind / name, 6), size) for name in names]
+                    for kind in ("coarse", "fine"))
+    offsets = fit_offsets(drawn[:10], right[:10], 6, 3.0)
+    after = [shift(mask, *offsets) for mask in drawn[10:]]
+    gains = [agreement(a, b, 6, "bm", 3.0) - agreement(c, b, 6, "bm", 3.0) for a, b, c in zip(after, right[10:], drawn[10:])]
+    assert np.mean(gains) > 0

@@ -1,0 +1,112 @@
+"""Corrected masks into a training set, and what they teach of the others: by how many pixels each class lies off.
+
+    python utils/calibrate_masks.py --csv data/csv/NAME/train.csv --fixed_csv fixed.csv --out data/csv/NAME/train_fixed.csv
+
+--fixed_csv names some pictures of --csv (column `image`) with their corrected masks. In --out these take the place of the
+coarse ones, with weight 1. If the corrected masks show that the others err alike, the outlines of all others are moved by the
+offset of each class; masks that are moved are written to --mask-dir. The offset is used only if it brings held-out corrected
+masks nearer to what was drawn, in five parts; --no-offset only replaces. No existing mask is changed. Offsets are found on
+masks of at most --longest px and hold for pictures of one scale; the printed ones are in px of the largest mask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import UserError, check_outputs, progress, together, write_rows
+from cli.flags import add_class_flag, add_score_flags
+from data.pictures import kinds_of, read_checked_mask, refuse_black_and_white, resize_labels, write_mask
+from data.rows import check_shape, pseudo_label_names, read_rows
+from utils.class_offsets import class_distances, fit_offsets, held_out_gains, moved, offsets_help
+
+
+def main() -> None:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="rows with the masks as they were drawn")
+    parser.add_argument("--fixed_csv", required=True, help="rows of the corrected masks: image, mask")
+    parser.add_argument("--out", required=True, help="CSV of all rows")
+    parser.add_argument("--mask-dir", help="folder of the moved masks (default: beside --out, named after it)")
+    parser.add_argument("--no-offset", action="store_true", help="replace the corrected masks only, move none")
+    parser.add_argument("--longest", type=positive_int, default=160, help="longest side of the masks that are compared, px")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_score_flags(parser)
+    add_class_flag(parser)
+    args = parser.parse_args()
+    rows, fixed = read_rows(args.csv), read_rows(args.fixed_csv)
+    at = matched(rows, fixed, args)
+    rest = np.setdiff1d(np.arange(len(rows)), at)
+    folder = Path(args.mask_dir) if args.mask_dir else Path(args.out).with_suffix("")
+    shares = None if args.no_offset else offset_shares(rows["mask"].iloc[at].tolist(), fixed["mask"].tolist(), args)
+    targets = [] if shares is None else [str(folder / name) for name in np.array(pseudo_label_names(rows))[rest]]
+    check_outputs([*targets, args.out], args.overwrite,
+                  [args.csv, args.fixed_csv, *rows["image"], *rows["mask"], *fixed["mask"]])
+    with together() as written_at:
+        for position, target in progress(list(zip(rest, targets)), "moving", unit="mask"):
+            mask = read_checked_mask(rows["mask"].iloc[position], args.num_classes)
+            offsets = shares * max(mask.shape)
+            write_mask(written_at(target), moved(mask, class_distances(mask, args.num_classes), offsets), args.num_classes)
+        masks = rows["mask"].to_numpy(dtype=object, copy=True)
+        masks[at] = fixed["mask"]
+        if targets:
+            masks[rest] = targets
+        write_rows(written_at(args.out), rows.assign(mask=masks, weight=1.0), "weight")
+    print(f"{args.out}: {len(at)} of {len(rows)} masks are the corrected ones, {len(targets)} are moved"
+          + (f", in {folder}" if targets else ""))
+
+
+def matched(rows: pd.DataFrame, fixed: pd.DataFrame, args: Any) -> np.ndarray:
+    """Position of each corrected row's picture among the rows, int (corrected,).
+
+    Raises:
+        UserError: a picture is not in --csv, stands in either file twice, or a mask is not a label map of its shape.
+    """
+    places = {str(Path(image).resolve()): place for place, image in enumerate(rows["image"])}
+    if len(places) < len(rows):
+        raise UserError(f"{args.csv}: a picture stands in several rows; a corrected mask would not know which one it replaces")
+    names = [str(Path(image).resolve()) for image in fixed["image"]]
+    for number, (row, name) in enumerate(zip(fixed.index, names)):
+        if name not in places:
+            raise UserError(f"{args.fixed_csv}: row {row}: {name} is no picture of {args.csv}")
+        if name in names[:number]:
+            raise UserError(f"{args.fixed_csv}: row {row}: {name} stands there twice")
+    kinds = 0
+    for place, mask in zip((places[name] for name in names), fixed["mask"]):
+        before, after = (read_checked_mask(path, args.num_classes) for path in (rows["mask"].iloc[place], mask))
+        check_shape(before.shape, after.shape, mask, "the mask that it replaces")
+        kinds |= kinds_of(after, args.num_classes)
+    refuse_black_and_white(kinds, args.num_classes, args.fixed_csv)
+    return np.array([places[name] for name in names])
+
+
+def offset_shares(masks: list[str], fixed: list[str], args: Any) -> np.ndarray | None:
+    """Offsets of the classes as a share of a mask's longest side, float (C,); None, with a sentence, if they would not help."""
+    pairs = [(reduced(mask, args), reduced(right, args)) for mask, right in zip(masks, fixed)]
+    pairs = [(mask, resize_labels(right, mask.shape)) for mask, right in pairs]
+    before, after = [mask for mask, _ in pairs], [right for _, right in pairs]
+    gains = held_out_gains(before, after, args.num_classes, args.theta)
+    if not offsets_help(gains):
+        print(f"no offset: the {len(pairs)} corrected masks do not show that the others err alike"
+              + (f" (held out, moved ones agree by {100 * gains.mean():+.1f} points)" if len(pairs) > 1 else ""))
+        return None
+    shares = fit_offsets(before, after, args.num_classes, args.theta) / max(max(mask.shape) for mask in before)
+    longest = max(max(read_checked_mask(mask, args.num_classes).shape) for mask in masks)
+    print(f"offsets, px of a picture of {longest} px (> 0: drawn too wide): "
+          + ", ".join(f"class {c}: {longest * share:+.1f}" for c, share in enumerate(shares) if c)
+          + f"; held out, moved masks agree better by {100 * gains.mean():.1f} points")
+    return shares
+
+
+def reduced(path: str, args: Any) -> np.ndarray:
+    """A label map, at most --longest px a side."""
+    mask = read_checked_mask(path, args.num_classes)
+    scale = min(1.0, args.longest / max(mask.shape))
+    return resize_labels(mask, (max(1, round(scale * mask.shape[0])), max(1, round(scale * mask.shape[1]))))
+
+
+if __name__ == "__main__":
+    command_line(main)
