@@ -10,7 +10,8 @@ import torch
 
 from cli.files import read_json, write_json
 from engine import checkpoint, loaders
-from tests.test_bad_input import TINY, Album, check
+from tests.album import Album
+from tests.script_calls import TINY, check
 from tests.test_report import run_of
 
 PREDICT, EVALUATE, TEACHER = "predict.py", "evaluate.py", "train_teacher.py"

@@ -22,8 +22,8 @@ from data.rows import read_rows
 from data.splits import pair_folder
 from engine import checkpoint, own_memory, own_run
 from tests.conftest import ROOT, TORCHRUN, run_script
+from tests.script_calls import check
 from tests.test_agreement import slow_scores
-from tests.test_bad_input import check
 from tests.test_loop_by_hand import BATCH, EPOCHS, RATE, SEED, SIZE, WEIGHTED, drawn, trained_by_hand  # noqa: F401
 from utils.agreement_cpu import agreement
 from utils.own_scores import REACH, STEPS, learnt_mask, likely_level_set, one_sided, own_tolerance, own_weights, signed_distance

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from data.label_files import read_label_file
 from data.pictures import read_image
 from tests.conftest import ROOT, bash_commands
-from tests.test_bad_input import run
+from tests.script_calls import run
 from tests.test_bad_tools import contents
 from utils.transition import CIFAR10N_WORST
 

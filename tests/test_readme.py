@@ -18,7 +18,8 @@ from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
 from tests.conftest import ROOT, bash_commands, run_script
-from tests.test_bad_input import CSV_FILES, FOLDERS, IMAGES, MASKS, WEIGHTS
+from tests.test_bad_files import CSV_FILES, IMAGES, MASKS, WEIGHTS
+from tests.test_bad_folders import FOLDERS
 from utils.add_noise import level_table
 
 pytestmark = pytest.mark.prose
