@@ -23,7 +23,8 @@ DATASETS = ROOT.parent / "shared" / "datasets"
 # a free port each time, so that two tests may run at once
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
 
-pytest.register_assert_rewrite("tests.script_calls")  # its failures show what differs, as those of the tests
+# their failures show what differs, as those of the tests
+pytest.register_assert_rewrite("tests.class_sets", "tests.script_calls", "tests.small_runs", "tests.tool_inputs")
 
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
