@@ -24,7 +24,7 @@ from engine.loaders import leave_stopping
 from engine.stopping import StopRequest
 from tests import kill_drill
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
-from tests.test_engine import arguments
+from tests.small_runs import arguments
 
 WEIGHTED = "train_noisy_60_PointRend_weight_bmscore.csv"
 

@@ -1,0 +1,22 @@
+"""Flags of trainings that take a second, and what is read from their folders."""
+
+import json
+
+from engine.flags import train_parser
+
+
+def arguments(csvs, folder, *extra, train="train_noisy_60_PointRend_weight_bmscore.csv"):
+    """Flags of a tiny run on CPU, with the methods' own flags at their defaults."""
+    parser = train_parser("")
+    for flag, default in (("--metric", "bm"), ("--lambda-warmup", 10), ("--lambda-max", 0.5), ("--min-weight", 0.0)):
+        parser.add_argument(flag, default=default, type=type(default))
+    return parser.parse_args([
+        "--train_csv", str(csvs / train), "--valid_csv", str(csvs / "valid_noisy_60.csv"),
+        "--test_csv", str(csvs / "test.csv"), "--name", "run", "--out-dir", str(folder), "--accelerator", "cpu",
+        "--size", "48", "32", "--width", "4", "--epochs", "2", "--batch-size", "5", "--cache", *extra])
+
+
+def epochs_of(folder):
+    """log.jsonl without what depends on the clock."""
+    entries = map(json.loads, (folder / "run" / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")} for entry in entries]
