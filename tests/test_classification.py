@@ -24,8 +24,7 @@ from engine.flags import add_class_task_flags, add_optimizer_flags, add_run_flag
 from models import CLASSIFIERS, build_classifier
 from models.preact_resnet import PreActBlock
 from tests.conftest import TORCHRUN, run_script
-from tests.small_runs import epochs_of
-from tests.test_interruptions import digests
+from tests.small_runs import digests, epochs_of
 from utils.class_scores import ClassScores, recall_table
 
 SIZES = {"train": 48, "valid": 20, "test": 30}

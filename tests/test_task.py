@@ -17,8 +17,7 @@ from engine.flags import add_optimizer_flags, add_run_flags, add_training_device
 from engine.objective import WeightedLoss
 from engine.optimizers import build_optimizer
 from engine.task import SEGMENTATION, Task
-from tests.small_runs import arguments, epochs_of
-from tests.test_interruptions import digests
+from tests.small_runs import arguments, digests, epochs_of
 from utils.losses import main_logits, training_losses, weighted_loss
 from utils.metrics import over_processes
 
