@@ -9,7 +9,7 @@ from engine.flags import train_parser
 WEIGHTED = "train_noisy_60_PointRend_weight_bmscore.csv"
 
 
-def arguments(csvs, folder, *extra, train="train_noisy_60_PointRend_weight_bmscore.csv"):
+def arguments(csvs, folder, *extra, train=WEIGHTED):
     """Flags of a tiny run on CPU, with the methods' own flags at their defaults."""
     parser = train_parser("")
     for flag, default in (("--metric", "bm"), ("--lambda-warmup", 10), ("--lambda-max", 0.5), ("--min-weight", 0.0)):
