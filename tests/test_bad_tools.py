@@ -11,8 +11,8 @@ import torch
 from cli.files import read_json, write_json
 from engine import checkpoint, loaders
 from tests.album import Album
+from tests.run_results import run_of
 from tests.script_calls import TINY, check
-from tests.test_report import run_of
 
 PREDICT, EVALUATE, TEACHER = "predict.py", "evaluate.py", "train_teacher.py"
 NOISE, NOISY_SET, WEIGHT, SAMPLE = ("utils/add_noise.py", "utils/generate_noisy_label.py", "utils/get_weight.py",
