@@ -1,7 +1,6 @@
 """Contents of result.json, made up for reports."""
 
 
-
 def run_of(name, miou=0.5, bf=0.5, seed=0, classes=2, networks=1, noise=None, auroc=None, last=None, **args):
     """A result.json of a run with these scores; `last`: mIoU at the last epoch."""
     scores = {"miou": miou, "dice": miou, "bf": bf, "boundary_iou": 0.5, "iou_per_class": [miou] * classes, "images": 4}

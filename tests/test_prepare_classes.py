@@ -19,7 +19,7 @@ from data.label_files import read_label_file
 from data.pictures import read_image
 from tests.conftest import ROOT, bash_commands
 from tests.script_calls import run
-from tests.test_bad_tools import contents
+from tests.tool_inputs import contents
 from utils.transition import CIFAR10N_WORST
 
 DIGITS, FOLDERS, CIFAR = "data/make_digits.py", "data/prepare_class_folders.py", "data/prepare_cifar_n.py"
