@@ -15,12 +15,16 @@ from cli.files import write_rows
 from data.make_sample import draw_portrait
 from data.pictures import write_image, write_mask
 from data.splits import pair_folder, split_rows
+from tests.album import Album
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ROOT.parent / "shared" / "datasets"
 
 # a free port each time, so that two tests may run at once
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+
+# their failures show what differs, as those of the tests
+pytest.register_assert_rewrite("tests.class_sets", "tests.script_calls", "tests.small_runs", "tests.tool_inputs")
 
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
@@ -92,3 +96,8 @@ def csvs(photos, tmp_path_factory):
     rows = "".join(f"{row.image},{row.mask}\n" for row in splits["test"].itertuples())
     (folder / "test.csv").write_text(",0\n" + rows)
     return folder
+
+
+@pytest.fixture
+def album(tmp_path):
+    return Album(tmp_path)

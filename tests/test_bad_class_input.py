@@ -9,7 +9,7 @@ import pytest
 
 from cli.files import write_json
 from tests.conftest import ROOT, environment
-from tests.test_bad_input import check
+from tests.script_calls import check
 
 TINY = ["--epochs", 1, "--batch-size", 2, "--accelerator", "cpu", "--name", "run"]
 TRAIN = ["--train_csv", "train.csv", *TINY]

@@ -1,73 +1,30 @@
 """Tools write all outputs or none, never destroy an input, and never confuse rows."""
 
 import json
-import shutil
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from cli.files import read_json, write_json
-from engine import checkpoint, loaders
-from tests.test_bad_input import TINY, Album, check
-from tests.test_report import run_of
+from tests import tool_inputs
+from tests.script_calls import TINY, check
+from tests.tool_inputs import (
+    EVALUATE,
+    NETWORK,
+    NOISE,
+    NOISY_SET,
+    PREDICT,
+    SAMPLE,
+    SCORED,
+    WEIGHT,
+    WEIGHTS,
+    contents,
+    named,
+    refused,
+)
 
-PREDICT, EVALUATE, TEACHER = "predict.py", "evaluate.py", "train_teacher.py"
-NOISE, NOISY_SET, WEIGHT, SAMPLE = ("utils/add_noise.py", "utils/generate_noisy_label.py", "utils/get_weight.py",
-                                    "data/make_sample.py")
-CPU = ["--accelerator", "cpu"]
-SCORED = ["--csv", "train.csv", "--pred-dir", "pseudo"]
-NETWORK = ["--checkpoint", "x.ckpt", "--csv", "train.csv", *CPU]
-LEVELS, WEIGHTS = (0, 0, 6, 6), (1, 0.75, 0.5, 0.25)
-
-
-class Desk(Album):
-    """An album with pseudo-labels, a network, a weight CSV, a noisy one, and two finished runs."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        shutil.copytree(folder / "masks", folder / "pseudo")
-        config = {"name": "unet", "encoder": "resnet34", "num_classes": 2, "width": 4, "size": [16, 16], "theta": 3.0}
-        torch.manual_seed(0)
-        network = {"config": config, "state": checkpoint.build_from(config).state_dict()}
-        checkpoint.save(folder / "x.ckpt", {"networks": [network]})
-        self.levels("noisy.csv", range(4), LEVELS)
-        self.weights("w.csv", range(4), WEIGHTS)
-        for name in ("noisy", "clean"):
-            write_json(folder / "runs" / name / "result.json", run_of(name))
-            (folder / "runs" / name / "log.jsonl").write_text('{"epoch": 0, "loss": [0.5], "weight": [1.0], "valid": null}\n')
-
-    def levels(self, name, numbers, levels):
-        self.write(self.rows(numbers, levels), name, "img,filename,iterations\n")
-
-    def weights(self, name, numbers, weights):
-        self.folder.joinpath(name).parent.mkdir(exist_ok=True)
-        self.write(self.rows(numbers, weights), name, "img,filename,weight\n")
-
-    def spoil(self, name):
-        (self.folder / name).write_text("no picture")
-
-    def copy(self, name, other):
-        (self.folder / other).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.folder / name, self.folder / other)
-
-
-@pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def refused(monkeypatch, capsys, folder, script, message, *flags):
-    """Check that a command is refused and changes no file."""
-    before = contents(folder)
-    errors = check(monkeypatch, capsys, folder, script, message, *flags)
-    assert contents(folder) == before
-    return errors
+desk = tool_inputs.desk
 
 
 # --- refusals: (name, script, what prepares the desk, words of the message, flags) -----------------------------------------
@@ -196,102 +153,12 @@ ODD_OUTPUTS = [
     ("a sample below a file", SAMPLE, None, "x.ckpt/s: cannot be written", ["--out", "x.ckpt/s", "--count", 1]),
 ]
 
-RUNS = ["runs/noisy", "runs/clean", "--out", "report"]
-REPORTS = [
-    ("an unknown baseline", None, "--baseline nosy: no run has this name; there are noisy, clean",
-     [*RUNS, "--baseline", "nosy"]),
-    ("a baseline by its folder", None, "there are noisy, clean", [*RUNS, "--baseline", "runs/noisy"]),
-    ("unknown clean runs", None, "--clean pure: no run has this name; there are noisy, clean", [*RUNS, "--clean", "pure"]),
-    ("clean runs that are not there", None, "--clean clean: no run has this name; there are noisy",
-     ["runs/noisy", "--out", "report", "--clean", "clean"]),
-    ("levels of fewer rows", lambda d: d.levels("few.csv", range(3), LEVELS), "few.csv: holds other rows than w.csv",
-     [*RUNS, "--weights", "w.csv", "--noisy-csv", "few.csv"]),
-    ("levels of more rows", lambda d: d.levels("many.csv", range(5), (*LEVELS, 6)), "many.csv: holds other rows than w.csv",
-     [*RUNS, "--weights", "w.csv", "--noisy-csv", "many.csv"]),
-    ("levels of other rows", lambda d: d.levels("other.csv", (0, 1, 2, 5), (0, 0, 6, 0, 0, 0)), "other.csv: holds other rows",
-     [*RUNS, "--weights", "w.csv", "--noisy-csv", "other.csv"]),
-    ("levels of other masks", lambda d: d.write("".join(f"images/{n}.jpg,pseudo/{n}.png,0\n" for n in range(4)), "other.csv",
-                                                "img,filename,iterations\n"), "other.csv: holds other rows",
-     [*RUNS, "--weights", "w.csv", "--noisy-csv", "other.csv"]),
-    ("levels of one row twice", lambda d: d.levels("twice.csv", (0, 1, 2, 2), LEVELS), "or has it so often",
-     [*RUNS, "--weights", "w.csv", "--noisy-csv", "twice.csv"]),
-    ("no levels", None, "no column `iterations`", [*RUNS, "--weights", "w.csv", "--noisy-csv", "train.csv"]),
-    ("levels of no weights", None, "go with --weights", [*RUNS, "--noisy-csv", "noisy.csv"]),
-    ("pseudo-labels of no weights", None, "go with --weights", [*RUNS, "--pred-dir", "pseudo"]),
-    ("one weight CSV twice", None, "./w.csv is named twice", [*RUNS, "--weights", "./w.csv", "w.csv"]),
-    ("a pseudo-label missing", lambda d: (d.folder / "pseudo/0.png").unlink(), "pseudo/0.png",
-     [*RUNS, "--weights", "w.csv", "--pred-dir", "pseudo"]),
-    ("into a file", None, "x.ckpt is a file and cannot be", [*RUNS[:3], "x.ckpt"]),
-    ("over somebody else's pictures", lambda d: d.copy("masks/0.png", "report/noise.png"), "noise.png exists and is not of a",
-     RUNS),
-    ("over somebody else's table", lambda d: write_json(d.folder / "report/table.json", [1]),
-     "report/table.json: the key `classes` is missing",
-     RUNS),
-    ("over a weight CSV", lambda d: d.weights("report/table.csv", range(4), WEIGHTS), "table.csv is read here",
-     [*RUNS, "--weights", "report/table.csv"]),
-    ("over a mask", lambda d: (d.copy("masks/0.png", "report/noise.png"), d.write(
-        "images/0.jpg,report/noise.png,1\n", "v.csv", "img,filename,weight\n")), "noise.png is read here",
-     [*RUNS, "--weights", "v.csv"]),
-    ("an unfinished run", lambda d: (d.folder / "runs/clean/result.json").unlink(), "runs/clean: no result.json", RUNS),
-    ("no runs", None, "pass the folders of finished runs", ["--out", "report"]),
-    ("a table.json and runs", lambda d: d.spoil("t.json"), "--json prints the tables of a file", [*RUNS, "--json", "t.json"]),
-    ("a table.json of something else", lambda d: write_json(d.folder / "t.json", {"classes": 1, "runs": 2}),
-     "t.json: not a table.json of a report", ["--json", "t.json"]),
-    ("a table.json of no runs", lambda d: write_json(d.folder / "t.json", {"classes": ["a", "b"], "runs": {}}),
-     "t.json: not a table.json of a report", ["--json", "t.json"]),
-    ("a table.json and an unknown baseline", lambda d: write_json(d.folder / "t.json", {
-        "classes": ["a", "b"], "args": {}, "runs": {"n": run_of("noisy")}}), "--baseline x: no run has this name",
-     ["--json", "t.json", "--baseline", "x"]),
-]
-
-TEACH = ["--train_csv", "train.csv", "--folds", 2, *TINY]
-TEACHERS = [
-    ("valid = train", None, "train.csv", [*TEACH, "--valid_csv", "train.csv"]),
-    ("test rows among the training rows", lambda d: d.write(d.rows([3, 4]), "test.csv"), "test.csv: 1 of its 2 images",
-     [*TEACH, "--test_csv", "test.csv"]),
-    ("a broken mask", lambda d: d.spoil("masks/1.png"), "row 3: masks/1.png", TEACH),
-    ("no encoder of that name", None, "encoder 'abacus'", [*TEACH, "--model", "smp_unet", "--encoder", "abacus"]),
-    ("no checkpoint", None, "nowhere.ckpt: no such checkpoint", [*TEACH, "--load", "nowhere.ckpt"]),
-    ("a size that is too small", None, "too little for the network", [*TEACH, "--size", 1, 7]),
-    ("rows to predict that are broken", lambda d: d.spoil("images/5.jpg"), "images/5.jpg: not a readable image",
-     ["--train_csv", "train.csv", "--folds", 1, "--predict_csv", "test.csv", *TINY]),
-]
-
-
-def named(cases):
-    return [pytest.param(*case[1:], id=case[0]) for case in cases]
-
 
 @pytest.mark.parametrize("script, prepare, message, flags", named(NOTHING_LEFT + INPUTS_KEPT + ODD_OUTPUTS))
 def test_tools_refuse_and_leave_nothing(desk, monkeypatch, capsys, script, prepare, message, flags):
     if prepare:
         prepare(desk)
     refused(monkeypatch, capsys, desk.folder, script, message, *flags)
-
-
-@pytest.mark.parametrize("prepare, message, flags", named(REPORTS))
-def test_reports_refuse_and_leave_nothing(desk, monkeypatch, capsys, prepare, message, flags):
-    if prepare:
-        prepare(desk)
-    refused(monkeypatch, capsys, desk.folder, "report.py", message, *flags)
-
-
-@pytest.mark.parametrize("prepare, message, flags", named(TEACHERS))
-def test_teachers_refuse_and_leave_no_run(desk, monkeypatch, capsys, prepare, message, flags):
-    if prepare:
-        prepare(desk)
-    refused(monkeypatch, capsys, desk.folder, TEACHER, message, *flags)
-
-
-def test_teachers_whose_cache_is_too_large_leave_no_run(desk, monkeypatch, capsys):
-    monkeypatch.setattr(loaders, "free_memory", lambda: 0)
-    refused(monkeypatch, capsys, desk.folder, TEACHER, "--cache: ", *TEACH, "--cache")
-
-
-def test_refused_teachers_leave_the_run_that_they_would_replace(desk, monkeypatch, capsys):
-    write_json(desk.folder / "runs/run/args.json", {})
-    write_json(desk.folder / "runs/run/teacher.json", {})
-    refused(monkeypatch, capsys, desk.folder, TEACHER, "train.csv", *TEACH, "--valid_csv", "train.csv", "--overwrite")
 
 
 # --- after the fault is mended, the same command works -------------------------------------------------------------------

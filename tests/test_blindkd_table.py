@@ -12,7 +12,7 @@ from cli.files import UserError, read_json
 from related.blindkd import table
 from related.blindkd.comparison_plan import TITLES, Cell
 from reports.plan import with_needs
-from tests.test_bad_input import run
+from tests.script_calls import run
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ from cli.files import UserError
 from data.class_text import ClassText, class_numbers
 from data.classification import read_class_names, read_class_rows
 from tests.conftest import ROOT
-from tests.test_bad_input import run
-from tests.test_bad_tools import contents
+from tests.script_calls import run
+from tests.tool_inputs import contents
 from utils.transition import (
     CIFAR10N_WORST,
     asymmetric,

@@ -18,7 +18,8 @@ from data.pictures import decode_mask, read_checked_mask, read_image, read_mask,
 from data.prepare_supervisely import draw_annotation
 from data.rows import check_rows, pseudo_label_names, read_header, read_rows
 from reports.page import report_page
-from tests.test_bad_input import bomb, run
+from tests.album import bomb
+from tests.script_calls import run
 from utils.add_noise import KINDS, add_noise
 from utils.agreement import METRICS
 from utils.agreement_cpu import agreement

@@ -11,7 +11,7 @@ from data.dataset import SegmentationDataset, as_it_is, sample_seed
 from data.pictures import write_image, write_mask
 from data.rows import read_rows
 from engine import loaders, loop
-from tests.test_engine import arguments
+from tests.small_runs import arguments
 
 LARGEST_SEED = 2**32 - 1
 

@@ -24,8 +24,8 @@ from engine.flags import add_pair_flags, train_parser
 from engine.objective import WeightedLoss
 from engine.task import SEGMENTATION, Task
 from models import build_model
+from tests.small_runs import arguments, epochs_of
 from tests.test_agreement import slow_scores
-from tests.test_engine import arguments, epochs_of
 from utils.losses import training_losses, weighted_loss
 
 SEED, EPOCHS, BATCH, RATE, SIZE, DISAGREE = 3, 3, 4, 0.1, (48, 32), 0.15  # so small networks hardly ever agree to 0.9

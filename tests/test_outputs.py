@@ -12,14 +12,12 @@ from data.pictures import read_mask
 from data.rows import pseudo_label_names, read_rows
 from engine import prediction
 from reports import figures, report_files
-from tests.test_bad_input import check, run
-from tests.test_bad_tools import LEVELS, NETWORK, NOISY_SET, PREDICT, RUNS, SAMPLE, WEIGHTS, Desk, contents, refused
+from tests import tool_inputs
+from tests.script_calls import check, run
+from tests.tool_inputs import LEVELS, NETWORK, NOISY_SET, PREDICT, RUNS, SAMPLE, WEIGHTS, contents, refused
 from utils.generate_noisy_label import noisy_mask_names
 
-
-@pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
+desk = tool_inputs.desk
 
 
 # --- all at once, or nothing --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from data.splits import pair_folder
 from data.transforms import Augmentation
 from engine import own_run
 from engine.own_memory import AveragedPredictions
-from tests.test_own_weights import OneProcess, disc
+from tests.test_own_scores import OneProcess, disc
 from utils.own_scores import learnt_mask
 
 SIZE = (48, 40)

@@ -8,7 +8,7 @@ import pytest
 from reports.comparison import compare, markdown, score_frame
 from reports.page import report_page
 from reports.report_files import weight_table
-from tests.test_report import run_of
+from tests.run_results import run_of
 
 
 def explained(page):

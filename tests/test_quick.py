@@ -9,7 +9,8 @@ import pytest
 import quick
 from cli.files import UserError
 from reports.plan import refuse_other_settings, with_needs
-from tests.test_bad_input import HEIGHT, WIDTH, Album, run
+from tests.album import HEIGHT, WIDTH, Album
+from tests.script_calls import run
 
 TINY = ["--size", HEIGHT, WIDTH, "--model", "unet", "--width", 4, "--encoder-weights", "none", "--epochs=1"]
 

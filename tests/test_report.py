@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,21 +13,9 @@ from report import main
 from reports.comparison import compare, group_runs, paired_difference, read_runs, recovered
 from reports.figures import plot_gain, plot_noise
 from reports.page import report_page
-from reports.report_files import packed, report_text, result_tables, unpacked, weight_table, write_report
-from reports.verdict import lowest_weights, teacher_text, verdict
-
-
-def run_of(name, miou=0.5, bf=0.5, seed=0, classes=2, networks=1, noise=None, auroc=None, last=None, **args):
-    """A result.json of a run with these scores; `last`: mIoU at the last epoch."""
-    scores = {"miou": miou, "dice": miou, "bf": bf, "boundary_iou": 0.5, "iou_per_class": [miou] * classes, "images": 4}
-    if classes > 2:
-        scores.update(bf_per_class=[bf] * (classes - 1) + [None])
-    args = {"test_csv": "t.csv", "train_csv": f"s{seed}/train.csv", "size": [4, 4], "theta": 3, "num_classes": classes,
-            "seed": seed, "marker": name, **args}
-    tests = [{**scores, "bf": bf - 0.1 * k} for k in range(networks)]
-    return {"name": name, "script": "x.py", "best_epoch": 0, "epochs": 5, "test": tests, "args": args, "noise_share": noise,
-            "test_last": [{**each, "miou": each["miou"] if last is None else last} for each in tests],
-            "weights": None if auroc is None else {"auroc": auroc}}
+from reports.report_files import packed, report_text, result_tables, unpacked, weight_table
+from reports.verdict import lowest_weights
+from tests.run_results import run_of
 
 
 def test_runs_that_differ_in_their_seed_are_one_method():
@@ -218,86 +205,6 @@ def test_a_page_takes_text_as_text():
 def test_three_points_of_gain_are_drawn(tmp_path):
     runs = {name: run_of(name, noise=0.6, auroc=auroc) for name, auroc in (("noisy", None), ("a", 0.9), ("b", 0.8), ("c", 0.7))}
     assert plot_gain(compare(runs), tmp_path / "gain.png") and (tmp_path / "gain.png").exists()
-
-
-def options(pixels, kd=0.4, noisy=0.4, clean=0.8, **summary):
-    """The sentence on four runs with these BF, and on a summary of the option's weights."""
-    runs = {name: run_of(name, bf=bf, noise=0 if name == "clean" else 0.6, train_csv=f"csv/{name}.csv")
-            for name, bf in (("noisy", noisy), ("kd", kd), ("pixels", pixels), ("clean", clean))}
-    return verdict(runs, {"csv/pixels": summary}, "pixels")
-
-
-@pytest.mark.parametrize("sentence, expected", [
-    (options(0.7), "Weights bring 30.0 points of BF here, 75 % of the gap to clean annotations: take `pixels`."),
-    (options(0.415), "another seed can change as much: take no weights (`noisy`)."),
-    (options(0.385), "Weights bring -1.5 points of BF here, another seed can change as much"),
-    (options(0.3), "Weights cost 10.0 points of BF here: take no weights (`noisy`)."),
-    (options(0.5, kd=0.6), "Weights bring 20.0 points of BF here, 50 % of the gap to clean annotations, and the recommended "
-                           "`pixels` brings 10.0 points: take `kd`."),
-    (options(0.3, kd=0.6), "the recommended `pixels` brings -10.0 points: take `kd`."),
-    (options(0.5, kd=0.51), "take `pixels`."),
-    (options(0.411, kd=0.431), "brings 1.1 points: take `kd`."),  # only the gain of the option is within chance
-    (options(0.4, fallback="since its judge is weak: bm 0.100"), "All weights of `pixels` are 1, since its judge is weak: bm"),
-    (options(0.4, fallback="since its judge is weak"), "weak: take no weights (`noisy`), or train the teachers longer"),
-    (options(0.4, mean_weight=1.0), "are 1, since no annotation stands out as noisy to the teacher: take no weights (`noisy`)"),
-    (options(0.4, kd=0.5, mean_weight=1.0), "`kd` brings 10.0 points of BF here, 25 % of the gap to clean annotations, take"),
-    (options(0.4, clean=0.41), "Training on clean annotations gains only 1.0 points of BF here, and another seed"),
-])
-def test_one_sentence_says_which_option_to_take(sentence, expected):
-    assert expected in sentence and sentence.count("\n") == 0
-
-
-def own_options(*facts, csvs=None, **args):
-    """The sentence on runs that gain nothing by own weights, one a seed, which end with these facts of weights."""
-    runs = {f"{seed}/{name}": run_of(name, bf=bf, seed=seed, **(args if name == "own" else {}))
-            for seed in range(len(facts)) for name, bf in (("noisy", 0.4), ("own", 0.4), ("clean", 0.8))}
-    for seed, each in enumerate(facts):
-        runs[f"{seed}/own"]["weights"] = each
-    return verdict(runs, csvs or {}, "own")
-
-
-ONE_GROUP = {"mean": 1.0, "auroc": None, "fallback": "since the scores form one group: no mask stands out as coarse"}
-OWN = {"from_epoch": 3}
-
-
-@pytest.mark.parametrize("sentence, expected", [
-    (own_options(ONE_GROUP, **OWN), "All weights of `own` are 1, since the scores form one group: no mask stands out as "
-                                    "coarse: take no weights (`noisy`), or train longer."),
-    (own_options(ONE_GROUP, ONE_GROUP, **OWN), "All weights of `own` are 1, since the scores form one group"),
-    (own_options({"mean": 1.0}, **OWN), "are 1, since no annotation stands out as noisy to its network: take no weights"),
-    (own_options({"mean": 1.0}), "noisy to the teacher: take no weights (`noisy`), or train the teachers longer or on more"),
-    (own_options(ONE_GROUP, {"mean": 0.7}, **OWN), "Weights bring 0.0 points"),  # one seed has weights
-    (own_options({**ONE_GROUP, "doubted": 4}, **OWN), "Weights bring 0.0 points"),  # a further pass that moved four masks
-    (own_options(None, **OWN), "Weights bring 0.0 points"),
-    (own_options(ONE_GROUP, None, **OWN), "Weights bring 0.0 points"),
-    (own_options(ONE_GROUP, csvs={"s0/train": {"mean_weight": 0.7}}, **OWN), "Weights bring 0.0 points"),  # the CSV is known
-])
-def test_without_a_weight_csv_the_runs_tell_of_their_weights(sentence, expected):
-    assert expected in sentence and ("own" not in expected or "teacher" not in sentence), sentence
-
-
-def test_the_sentence_stands_in_table_and_page_and_needs_its_runs(tmp_path):
-    runs = {str(tmp_path / name): run_of(name, bf=bf, noise=0.6) for name, bf in (("noisy", 0.4), ("pixels", 0.7))}
-    for folder in runs:
-        Path(folder).mkdir()
-        (Path(folder) / "log.jsonl").write_text('{"loss": [0.5], "weight": [1.0], "valid": null}\n')
-    content = {"classes": ["a", "b"], "recommended": "pixels", **packed(runs)}
-    write_report(tmp_path / "out", "title", content, report_text(content))
-    for name in ("table.md", "report.html"):
-        assert "Weights bring 30.0 points of BF here: take" in (tmp_path / "out" / name).read_text(), name
-    assert (tmp_path / "out" / "report.html").read_text().count("Weights bring") == 1
-    assert verdict(runs, {}, "sharp") is None and "Weights" not in report_text({**content, "recommended": None})
-
-
-def test_a_weak_teacher_is_named_first():
-    agreement = {"miou": 0.3, "bf": 0.05, "bm": 0.175}
-    good = {"agreement": {"miou": 0.9, "bf": 0.5, "bm": 0.7}, "theta": 2.0}
-    text = teacher_text({"weak": {"agreement": agreement}, "good": good, "unknown": {}}, {"miou": "mIoU", "bf": "BF"})
-    assert text.count("Warning: this teacher is weak") == 1 and text.startswith("Teacher of weak:")
-    assert "mIoU 0.900, BF 0.500, bm 0.700 (BF within 2 px).\n\n" in text and "unknown" not in text
-    level = {"auroc": None, "levels": {}}
-    content = {"classes": ["a", "b"], "weights": {"w": {**level, **good}}, **packed({"a": run_of("noisy")})}
-    assert report_text(content).startswith("Teacher of w: on average its pseudo-labels agree")
 
 
 def test_the_lowest_weights_lead_to_their_files():

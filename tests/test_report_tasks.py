@@ -12,7 +12,7 @@ from reports.comparison import compare, number_frame, read_runs
 from reports.groups import group_runs
 from reports.page import report_page
 from reports.report_files import result_tables
-from tests.test_report import run_of
+from tests.run_results import run_of
 
 CLASSES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "recall_per_class": "Recall per class"}
 

@@ -9,7 +9,7 @@ from cli.files import UserError, write_rows
 from data.rows import read_rows
 from engine import loop
 from tests.conftest import run_script
-from tests.test_engine import arguments
+from tests.small_runs import arguments
 
 TINY = ["--accelerator", "cpu", "--size", 48, 32, "--width", 4, "--epochs", 1, "--batch-size", 4]
 

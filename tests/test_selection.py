@@ -13,7 +13,7 @@ from data.rows import read_rows
 from engine import loop, networks
 from engine.objective import averaged_over_kept
 from tests.conftest import run_script
-from tests.test_engine import arguments, epochs_of
+from tests.small_runs import arguments, epochs_of
 from utils.agreement import agreement
 from utils.losses import per_sample_loss, weighted_loss
 from utils.weighting import disagreement, dropped_worst, keep_best, keep_share, shuffled, trust

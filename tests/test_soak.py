@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from engine import loop
-from tests.test_engine import arguments
+from tests.small_runs import arguments
 
 SIZES = (16, 17, 24, 31, 32, 40, 48)
 

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cli", "data", "models", "utils", "engine", "reports")  # in order: each may import itself and those before it
 ABOVE = ("benchmarks", "related")  # may import all rooms; no room imports them
+TESTS = sorted(ROOT.glob("tests/*.py"))
 MODULES = [path for room in (*ROOMS, *ABOVE) for path in sorted(ROOT.glob(f"{room}/**/*.py"))]
 
 
@@ -75,12 +76,15 @@ def test_no_file_touches_the_search_path():
         assert "sys.path" not in path.read_text(encoding="utf-8"), path
 
 
-@pytest.mark.parametrize("path", [*sorted(ROOT.glob("*.py")), *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*sorted(ROOT.glob("*.py")), *MODULES, *TESTS],
+                         ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_have_300_lines_at_most_and_functions_40(path):
+    """Of the tests the lines alone: a training written out may take more than 40."""
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 300
-    assert not [node.name for node in ast.walk(ast.parse(text))
-                if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40]
+    long = [node.name for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40]
+    assert path in TESTS or not long
 
 
 @pytest.mark.slow

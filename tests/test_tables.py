@@ -17,7 +17,7 @@ from reports.report_files import packed
 from reports.rivals import seconds_spent
 from reports.rows import TEACHER
 from tests.conftest import run_script
-from tests.test_report import run_of
+from tests.run_results import run_of
 
 
 @pytest.fixture

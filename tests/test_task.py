@@ -1,6 +1,5 @@
-"""The loop on other tasks, with other objectives, memories, frozen networks and schedules of the learning rate."""
+"""The loop on other tasks, with other objectives, memories and frozen networks."""
 
-import argparse
 import json
 import os
 import signal
@@ -9,98 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
-from cli.command_line import tool_parser
 from cli.files import UserError
-from data.dataset import as_it_is
-from engine import checkpoint, loaders, loop
-from engine.flags import add_optimizer_flags, add_run_flags, add_training_device_flags
+from engine import checkpoint, loop
 from engine.objective import WeightedLoss
-from engine.optimizers import build_optimizer
 from engine.task import SEGMENTATION, Task
-from tests.test_engine import arguments, epochs_of
-from tests.test_interruptions import digests
+from tests import number_task
+from tests.number_task import NUMBERS, Hits, Perceptron, Vectors, uniform
+from tests.small_runs import arguments, digests, epochs_of
 from utils.losses import main_logits, training_losses, weighted_loss
-from utils.metrics import over_processes
+
+numbers = number_task.numbers
+
 
 # --- a task of its own: a number from a vector ------------------------------------------------------------------
-
-
-class Vectors:
-    """Rows with columns x0, x1 and y, as tensors."""
-
-    def __init__(self, rows, args, training):
-        self.x = torch.tensor(rows[["x0", "x1"]].to_numpy(), dtype=torch.float32)
-        self.y = torch.tensor(rows["y"].to_numpy(), dtype=torch.float32)
-        self.names = [f"row {number}" for number in range(len(rows))]
-
-    def __len__(self):
-        return len(self.y)
-
-    def __getitems__(self, indices):
-        index = torch.tensor(indices)
-        return {"x": self.x[index], "y": self.y[index], "weight": torch.ones(len(index)), "index": index}
-
-
-class Hits:
-    """How often a prediction lies within 0.1 and within 1 of the truth."""
-
-    def __init__(self, args, device):
-        self.counts = torch.zeros(3, device=device)
-
-    def update(self, output, batch):
-        off = (output - batch["y"]).abs()
-        self.counts += torch.stack([(off < 0.1).sum(), (off < 1).sum(), torch.tensor(len(off))])
-
-    def reduce(self, fabric):
-        self.counts = over_processes(fabric, self.counts, "sum")
-
-    def compute(self):
-        near, close, rows = self.counts.tolist()
-        return {"near": near / rows, "close": close / rows, "rows": int(rows)}
-
-
-class Perceptron(torch.nn.Sequential):
-    """A vector (B, 2) -> a number (B,)."""
-
-    def __init__(self, width):
-        super().__init__(torch.nn.Linear(2, width), torch.nn.ReLU(), torch.nn.Linear(width, 1), torch.nn.Flatten(0))
-
-
-def read_numbers(args):
-    return {split: pd.read_csv(csv) for split in ("train", "valid", "test") if (csv := getattr(args, f"{split}_csv"))}
-
-
-NUMBERS = Task(
-    rows=read_numbers, dataset=Vectors, config=lambda args, suffix: {"width": args.hidden},
-    build=lambda config, encoder_weights: Perceptron(config["width"]), forward=lambda network, batch: network(batch["x"]),
-    losses=lambda output, batch: (output - batch["y"])**2, scorer=Hits, compared=("close",),
-    titles={"near": "within 0.1", "close": "within 1"})
-
-
-@pytest.fixture
-def numbers(tmp_path):
-    """A function that parses the flags of a run on y = 3 x0 - x1; the command line is put together from the shared groups."""
-    generator = torch.Generator().manual_seed(0)
-    for split, rows in (("train", 64), ("valid", 16), ("test", 16)):
-        x = torch.randn(rows, 2, generator=generator)
-        table = pd.DataFrame({"x0": x[:, 0], "x1": x[:, 1], "y": 3 * x[:, 0] - x[:, 1]})
-        table.to_csv(tmp_path / f"{split}.csv", index=False)
-
-    def parse(*flags):
-        parser = tool_parser("")
-        add_run_flags(parser)
-        add_optimizer_flags(parser)
-        add_training_device_flags(parser)
-        parser.add_argument("--hidden", type=int, default=16)
-        csvs = [word for split in ("train", "valid", "test") for word in (f"--{split}_csv", str(tmp_path / f"{split}.csv"))]
-        return parser.parse_args([*csvs, "--name", "run", "--out-dir", str(tmp_path), "--accelerator", "cpu", "-b", "8",
-                                  "--epochs", "6", "--optimizer", "adamw", "-l", "0.05", "--clip", "0", *flags])
-
-    return parse
-
-
-def uniform(outputs, batch, epoch):
-    return [batch["weight"]] * len(outputs)
 
 
 def test_a_task_of_numbers_leaves_its_own_scores(numbers, tmp_path, capsys):
@@ -298,66 +218,3 @@ def test_what_is_done_after_each_epoch_is_logged_saved_and_done_anew_after_a_sto
     assert run("broken") == list(range(6))
     assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
     assert epochs_of(tmp_path / "broken") == epochs_of(tmp_path / "whole")
-
-
-# --- the learning rate ------------------------------------------------------------------------------------------
-
-
-def rates(steps, *flags, epochs=4):
-    """Learning rates of all steps of 4 epochs, from 1."""
-    parser = argparse.ArgumentParser()
-    add_optimizer_flags(parser)
-    args = parser.parse_args([*flags, "--optimizer", "sgd"])
-    args.learning_rate, args.epochs = 1.0, epochs
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer, scheduler = build_optimizer(args, [parameter], steps)
-    taken = []
-    for _ in range(epochs * steps):
-        taken.append(optimizer.param_groups[0]["lr"])
-        parameter.grad = torch.zeros(1)
-        optimizer.step()
-        scheduler.step()
-    return taken
-
-
-def test_poly_by_hand():
-    assert rates(2, "--schedule", "poly") == pytest.approx([(1 - step / 8)**0.9 for step in range(8)])
-    assert rates(1, "--schedule", "poly") == pytest.approx([1, 0.7719, 0.5359, 0.2872], abs=5e-5)
-
-
-def test_warm_up_by_hand():
-    assert rates(2, "--warmup-steps", "4", "--lr-step", "2") == pytest.approx([0.25, 0.5, 0.75, 1, 0.5, 0.5, 0.5, 0.5])
-    assert rates(1, "--schedule", "poly", "--warmup-steps", "2") == pytest.approx([0.5, 0.7719, 0.5359, 0.2872], abs=5e-5)
-    with pytest.raises(UserError, match="--warmup-steps 9: the run has 8 steps"):
-        rates(2, "--warmup-steps", "9")
-
-
-def test_momentum_is_that_of_sgd():
-    """Two steps along a gradient of 1: 1, and then 1 + 0.5."""
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    args = argparse.Namespace(optimizer="sgd", momentum=0.5, weight_decay=0.0, learning_rate=1.0, schedule="step",
-                              warmup_steps=0, lr_step=1, lr_gamma=1.0)
-    optimizer, _ = build_optimizer(args, [parameter])
-    for place in (-1, -2.5):
-        parameter.grad = torch.ones(1)
-        optimizer.step()
-        assert parameter.item() == place
-
-
-def test_every_step_of_a_run_takes_its_own_rate(numbers, tmp_path):
-    """In the log the rate of each epoch's first step."""
-    loop.run(numbers("--schedule", "poly", "-l", "0.1"), uniform, task=NUMBERS)
-    logged = [entry["learning_rate"] for entry in epochs_of(tmp_path)]
-    assert logged == pytest.approx([0.1 * (1 - epoch / 6)**0.9 for epoch in range(6)])
-    with pytest.raises(UserError, match="--warmup-steps 49: the run has 48 steps"):
-        loop.run(numbers("--overwrite", "--warmup-steps", "49"), uniform, task=NUMBERS)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 8, 9, 16, 21])
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_steps_are_counted_as_the_loader_has_them(rows, processes):
-    args = argparse.Namespace(batch_size=8)
-    sampler = torch.utils.data.DistributedSampler(range(rows), processes, 0)
-    loader = torch.utils.data.DataLoader(range(rows), 8 // processes, sampler=sampler, collate_fn=as_it_is,
-                                         drop_last=loaders.drops_last(args, rows))
-    assert loaders.steps_per_epoch(args, rows, processes) == len(loader)

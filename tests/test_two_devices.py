@@ -9,7 +9,7 @@ from torch.func import functional_call
 from cli.files import write_rows
 from data.rows import read_rows
 from engine import checkpoint, loop
-from tests.test_engine import arguments, epochs_of
+from tests.small_runs import arguments, epochs_of
 
 
 class TwoDevices(torch.nn.DataParallel):

@@ -1,0 +1,101 @@
+"""Pages show the committed results, whose log holds the commands that made them."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from related.blindkd.table import text_of as blindkd_text
+from reports.comparison import compare
+from reports.report_files import report_text, unpacked
+from tables import table_text
+from tests.conftest import ROOT, run_script
+from tests.pages import LOG, PAGES, README, commands_of
+from utils.add_noise import level_table
+
+pytestmark = pytest.mark.prose
+
+RESULTS = sorted(path for path in (ROOT / "docs" / "results").glob("*.json") if "noise" not in path.name)
+
+
+def tables_in(content):
+    """All tables that a committed JSON stands for, as text."""
+    if "noise" in content:  # of class labels
+        return [blindkd_text(content)]
+    if "tables" in content:  # of a benchmark
+        return ["\n".join(lines) for lines in content["tables"].values()]
+    return [table_text(content) if "table" in content else report_text(content)]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=[path.stem for path in RESULTS])
+def test_the_pages_show_the_committed_results(path):
+    """people_table2.json stands in people.md, and so on."""
+    content = json.loads(path.read_text())
+    page = path.with_name(re.sub("_(table.|alternatives|own)$", "", path.stem) + ".md")
+    if {"tables", "noise"} & set(content):
+        page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
+    for table in tables_in(content):
+        assert table.strip() in page.read_text()
+    assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
+    for result in content.get("runs", {}).values():  # no path of the machine that measured
+        assert not any(str(value).startswith(("/", "~")) for value in {**content.get("args", {}), **result["args"]}.values())
+
+
+def test_figures_in_the_readme_come_from_the_pages():
+    section = README[README.index("## Results"):README.index("## The paper's commands")]
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "README.md")
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 5
+    for row in rows:
+        assert row in pages, row
+    content = json.loads((ROOT / "docs" / "results" / "portraits_own.json").read_text())
+    assert "three seeds" in section.splitlines()[0] and "(3 seeds)" in table_text(content)
+    last = next(row["scores"] for row in compare(unpacked(content), "test_last", "noisy") if row["name"] == "own3")
+    for score, title in (("miou", "mIoU"), ("bf", "BF")):
+        assert f"+{100 * last[score]['difference']:.1f} ± {100 * last[score]['interval']:.1f} {title}" in section
+
+
+def logged():
+    """Entries of the log of results: (file of the JSON, list of its commands)."""
+    entries = re.findall(r"\*\*\[.*?\.json\]\((.*?)\)\*\*.*?\n\n((?:    .*\n)+)", LOG)
+    return [((ROOT / "docs" / "results" / file).resolve(), commands_of(lines, "")) for file, lines in entries]
+
+
+def test_the_log_names_every_committed_result_and_its_command():
+    entries = dict(logged())
+    committed = [*(ROOT / "docs" / "results").glob("*.json"), *(ROOT / "benchmarks" / "results").glob("*.json")]
+    assert set(entries) == set(committed)
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in PAGES if path != ROOT / "docs" / "results" / "README.md")
+    for path, commands in entries.items():
+        stated = json.loads(path.read_text()).get("command")
+        for command in commands:
+            assert command == stated if stated else command in pages, (path, command)
+    for command in commands_of(LOG, "python data/prepare_"):
+        assert command in pages, command
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_log_know_their_flags(tmp_path):
+    trainings = run_script("train_teacher.py", "--help").stdout
+    for command in commands_of(LOG, ""):
+        program, script, *words = shlex.split(command)
+        if words[:1] == ["blindkd"]:
+            known = run_script(ROOT / "related" / "blindkd" / "table.py", "--help").stdout
+            assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
+        elif program == "bash":
+            done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
+            assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
+        elif script.startswith("benchmarks/"):
+            flags = {word for word in words if word.startswith("--")}
+            known = run_script(ROOT / script, "--help").stdout + trainings  # bench_leak.py hands some on
+            assert flags <= set(re.findall(r"--[a-z0-9-]+", known)), command
+        else:
+            done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)
+            assert done.returncode == 2 and any(word in done.stderr for word in words[:2]), done.stderr
+
+
+@pytest.mark.parametrize("name", ["people", "camvid"])
+def test_the_noise_tables_are_those_of_the_committed_scores(name):
+    scores = json.loads((ROOT / "docs" / "results" / f"noise_{name}.json").read_text())
+    assert level_table(scores["levels"]) in (ROOT / "docs" / "noise.md").read_text()

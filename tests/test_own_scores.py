@@ -1,0 +1,129 @@
+"""The rules of own weights by hand: tolerance, groups, moved masks, averages, one-sided doubts."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine import own_memory
+from utils.own_scores import REACH, STEPS, learnt_mask, likely_level_set, one_sided, own_tolerance, own_weights, signed_distance
+
+
+def test_the_tolerance_stays_in_its_unit():
+    """Below 1 it is a share of the diagonal, so 1 px must not become 0.67 of the diagonal."""
+    assert [own_tolerance(theta) for theta in (3, 1.5, 1, 0.9, 0.03)] == pytest.approx([2, 1, 1, 0.6, 0.02])
+
+
+def test_weights_are_those_of_two_groups_or_all_one():
+    dice = np.random.default_rng(0)
+    good, coarse = dice.normal(0.8, 0.03, 30), dice.normal(0.4, 0.03, 20)
+    weights, reason = own_weights(np.append(np.concatenate([good, coarse]), np.nan).astype(np.float32))
+    assert reason is None and (weights[:30] > 0.99).all() and (weights[30:50] < 0.01).all() and weights[50] == 1
+    for means, words in ((good, "one group"), (np.append(good[:1], np.zeros(30)), "a few rows have all the weight"),
+                         (np.full(4, np.nan), "one group")):
+        weights, reason = own_weights(means)
+        assert (weights == 1).all() and words in reason
+
+
+def disc(radius, size=(96, 128)):
+    y, x = np.mgrid[:size[0], :size[1]]
+    return np.hypot(y - 45.3, x - 60.8) - radius
+
+
+@pytest.mark.parametrize("error", [-3, 0, 3])
+@pytest.mark.parametrize("band", [False, True])
+def test_a_disc_that_was_drawn_too_large_or_too_small_is_moved_back(error, band):
+    """Within half a pixel of its radius; ignored pixels stay ignored, whatever is predicted there."""
+    given = (disc(24 + error) < 0).astype(np.uint8)
+    average = 1 / (1 + np.exp(disc(24) / 1.5))
+    if band:
+        given[:, 58:70] = 255
+        average[:, 58:70] = 1
+    learnt, counted = learnt_mask(given, average.astype(np.float32))
+    valid = given != 255
+    assert learnt.dtype == np.uint8 and ((learnt == 255) == ~valid).all()
+    if not band:
+        assert abs(np.sqrt(learnt.sum() / np.pi) - 24) < 0.5
+    assert ((learnt == 1) != (disc(24) < 0))[valid & (abs(disc(24)) > 1)].sum() == 0
+    assert (counted == ((learnt == 1) == (average > 0.5)))[valid].all()
+
+
+def test_the_level_set_is_the_best_of_all_levels():
+    """Against every level tried by itself, on random regions and predictions, whole and empty ones too."""
+    dice = np.random.default_rng(1)
+    for trial in range(30):
+        noise = np.cumsum(np.cumsum(dice.normal(size=(2, 40, 50)), 1), 2)
+        inside, p = noise[0] > np.median(noise[0]), 1 / (1 + np.exp(-noise[1] / noise[1].std()))
+        if trial < 2:
+            inside = np.full_like(inside, bool(trial))
+        odds = np.log(np.clip(p, 0.02, 0.98) / (1 - np.clip(p, 0.02, 0.98)))
+        distance = signed_distance(inside)
+        step = round(REACH * np.hypot(40, 50) / STEPS, 1)
+        tried = [odds[distance > k * step].sum() for k in range(-STEPS, STEPS + 1)]
+        assert odds[likely_level_set(inside, p)].sum() == pytest.approx(max(tried))
+        assert (likely_level_set(inside, np.full(p.shape, 0.5)) == inside).all()  # nothing to go by: unmoved
+
+
+def test_classes_are_not_moved_and_count_where_they_are_most_probable():
+    average = np.array([[[0.2, 0.6, 0.1]], [[0.5, 0.3, 0.8]], [[0.3, 0.1, 0.1]]], np.float32)  # (3, 1, 3)
+    learnt, counted = learnt_mask(np.array([[1, 2, 255]], np.uint8), average)
+    assert learnt.tolist() == [[1, 2, 255]] and counted.tolist() == [[True, False, False]]
+
+
+class OneProcess:
+    world_size = 1
+
+
+def test_predictions_are_averaged_in_16_bits():
+    memory = own_memory.AveragedPredictions(3, (1, 2))
+    p = torch.tensor([[[0.1, 0.9]], [[1.0, 0.502]]])
+    for epoch in range(300):  # row 1 is met in every epoch, row 0 in the first alone, row 2 never
+        index = torch.tensor([0, 1]) if epoch == 0 else torch.tensor([1])
+        memory.note(index, torch.logit(p[index], 1e-7)[:, None])
+        memory.fold(OneProcess)
+    assert memory.counts.tolist() == [1, 257, 0]  # a sum of 16 bits is full
+    assert memory.average(0)[0] == pytest.approx([0.1, 0.9], abs=1 / 500)
+    assert memory.average(1)[0] == pytest.approx([1, 128 / 255], abs=1e-6)
+    assert np.isnan(memory.average(2)).all() and memory.sums.dtype == np.uint16
+    classes = own_memory.AveragedPredictions(1, (3, 1, 1))
+    classes.note(torch.tensor([0]), torch.log(torch.tensor([0.2, 0.3, 0.5])).view(1, 3, 1, 1))
+    classes.fold(OneProcess)
+    assert classes.average(0).ravel() == pytest.approx([0.2, 0.3, 0.5], abs=1 / 255)
+
+def test_doubted_masks_that_are_most_and_err_alike_are_not_doubted():
+    """Either these are coarse or the others: 60 of 100 doubted, 42 of them too tight. Not where errors go both ways, where the
+    doubted ones are the fewer, where a coin may fall so, or where no direction is known (more than two classes)."""
+    weights = np.repeat([0.1, 0.9], [60, 40])
+    def seem_tight(count, doubted=60):
+        return np.concatenate([np.repeat([0.9, 0.2], [count, doubted - count]), np.full(100 - doubted, 0.9)])
+    assert one_sided(weights, seem_tight(42)) == ("60 % of the masks are doubted, and of those 70 % seem too tight: either "
+                                                  "these are coarse, or all the others")
+    assert "70 % seem too loose" in one_sided(weights, seem_tight(18))
+    assert one_sided(weights, seem_tight(41)) is None and one_sided(weights, seem_tight(30)) is None
+    assert one_sided(np.repeat([0.1, 0.9], [50, 50]), seem_tight(50, 50)) is None
+    assert one_sided(weights, np.full(100, np.nan)) is None
+    few = np.repeat([0.1, 0.9], [11, 5])
+    assert one_sided(few, np.repeat([0.9, 0.1], [8, 8])) is None and one_sided(few, np.repeat([0.9, 0.1], [9, 7])) is not None
+
+
+def test_which_of_prediction_and_mask_is_larger():
+    mask = torch.tensor([[[0, 1, 1, 255]], [[0, 1, 1, 0]], [[1, 1, 1, 0]]])
+    logits = torch.tensor([[1.0, 1, 1, -1], [1.0, -1, 1, -1], [-1.0, -1, 1, 1]])[:, None, None]
+    assert own_memory.prediction_is_larger(logits, mask).tolist() == [1, 0.5, 0]
+    logits[0, 0, 0] = torch.tensor([1.0, 1, -1, 9])  # what is ignored does not count
+    assert own_memory.prediction_is_larger(logits, mask).tolist() == [0.5, 0.5, 0]
+
+
+def test_one_sided_doubts_give_weights_of_one(monkeypatch):
+    memory = own_memory.OwnMemory(100, None, 1, say=lambda word: said.append(word))
+    said, index = [], torch.arange(100)
+    scores = torch.tensor(np.repeat([0.1, 0.8], [60, 40]), dtype=torch.float32)
+    scores += torch.linspace(0, 0.02, 100)
+    for tight, expected in ((30, False), (60, True)):  # masks of 1 pixel and of 3; predictions of 2
+        mask = torch.zeros(100, 1, 4, dtype=torch.long)
+        mask[:, :, 0] = 1
+        mask[tight:, :, 1:3] = 1
+        memory.larger = own_memory.RunningScores(100)
+        memory.note({"index": index, "mask": mask}, scores, torch.tensor([1.0, 1, -1, -1]).expand(100, 1, 1, 4), 0)
+        memory.after_epoch(OneProcess(), None, None)
+        assert (memory.judged() == 1).all() == expected and bool(said) == expected
+    assert "either these are coarse" in said[0] and memory.reason in said[0]
