@@ -14,15 +14,13 @@ The figures are AUROC and AUPRC of finding noisy masks by BF between pseudo-labe
 --runs continue. Flags that are not listed go to every training.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import ROOT, keep, table
+from benchmarks.measure import keep, python, table
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
-from cli.files import UserError, read_json, write_rows
+from cli.files import read_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
 from utils.ranking import auprc, auroc
@@ -30,13 +28,6 @@ from utils.scoring import score_pairs, score_rows
 
 TITLES = {"first": "first round", "plain": "second round", "nested": "second round, nested",
           "leaking": "second round, weights by the judged fold alone"}
-
-
-def python(*command):
-    """Run a script of the project from its root, and show its output only if it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
-    if done.returncode:
-        raise UserError(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{done.stderr}")
 
 
 def teachers_of(args, home, seed, csv):

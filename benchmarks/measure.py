@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from cli.files import write_json
+from cli.files import UserError, write_json
 from engine.run_folder import versions
 from utils.metrics import markdown_table
 
@@ -42,6 +42,13 @@ def run_command(command, **environment):
         sys.exit(f"{' '.join(map(str, command))}: ended with {done.returncode}")
     seconds, kibibytes = done.stdout.split()
     return float(seconds), float(kibibytes) / 1024
+
+
+def python(*command):
+    """Run a script of the project from its root, and show its output only if it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{done.stderr}")
 
 
 def in_turn(actions, rounds):

@@ -1,13 +1,18 @@
 """Offsets of classes from a few corrected masks: utils/class_offsets.py and utils/calibrate_masks.py."""
 
 import re
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DATASETS, ROOT, run_script
 
+from benchmarks import bench_fixed
+from cli.files import write_rows
 from data.pictures import read_mask, resize_labels, write_image, write_mask
+from data.rows import read_rows
+from tests.conftest import DATASETS, ROOT, run_script
 from utils.agreement_cpu import agreement
 from utils.class_offsets import class_distances, fit_offsets, held_out_gains, moved, offsets_help
 
@@ -95,7 +100,7 @@ def coarse(tmp_path):
 
 
 def calibrate(folder, *flags, check=True):
-    return run_script("utils/calibrate_masks.py", "--csv", folder / "train.csv", "--fixed_csv", folder / "fixed.csv", "--out",
+    return run_script("utils/calibrate_masks.py", "--csv", folder / "train.csv", "--fixed", folder / "fixed.csv", "--out",
                       folder / "new.csv", "--theta", 1, *flags, check=check)
 
 
@@ -117,6 +122,20 @@ def test_no_offset_only_replaces(coarse):
     done = calibrate(coarse, "--no-offset")
     assert "0 are moved" in done.stdout and not (coarse / "new").exists()
     assert [path.split("/")[-2] for path in pd.read_csv(coarse / "new.csv").iloc[:, 1]] == ["fixed"] * 4 + ["train"] * 2
+
+
+def test_a_folder_of_corrected_masks_does_as_well(coarse):
+    calibrate(coarse)
+    for number in (4, 5):
+        (coarse / "fixed" / f"{number}.png").unlink()
+    again = calibrate(coarse, "--fixed", coarse / "fixed", "--out", coarse / "again.csv")
+    assert "4 of 6 masks are the corrected ones, 2 are moved" in again.stdout
+    one, other = ((coarse / name).read_text() for name in ("new.csv", "again.csv"))
+    assert other.replace("/again/", "/new/") == one
+    empty = coarse / "empty"
+    empty.mkdir()
+    done = calibrate(coarse, "--fixed", empty, "--out", coarse / "third.csv", check=False)
+    assert done.returncode == 2 and "holds no mask that is named after a picture, e.g. 0.png" in done.stderr
 
 
 def test_one_corrected_mask_shows_no_offset(coarse):
@@ -141,6 +160,32 @@ def test_a_corrected_mask_of_another_shape_is_refused(coarse):
     write_mask(coarse / "fixed" / "1.png", square(8, 16, side=40)[:20])
     done = calibrate(coarse, check=False)
     assert done.returncode == 2 and "fixed/1.png" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
+    fixed = read_rows(coarse / "train.csv").assign(mask=[str(coarse / "fixed" / f"{number}.png") for number in range(6)])
+    write_rows(coarse / "truth.csv", fixed)
+    learnt = {}
+
+    def trained(args, home, name, csv, seed, *flags, **_):
+        learnt[name] = (read_rows(csv)["mask"].tolist(), flags)
+        return {"miou": len(learnt) / 100, "bf": 0.5}
+
+    monkeypatch.setattr(bench_fixed, "trained", trained)
+    monkeypatch.setattr(bench_fixed, "orders_of", lambda *_: {"worst first": np.array([4, 1, 0, 2, 3, 5])})
+    args = Namespace(csv=str(coarse / "train.csv"), truth=str(coarse / "truth.csv"), num_classes=2, theta=1.0, counts=[2, 4],
+                     recipes=list(bench_fixed.RECIPES))
+    found = bench_fixed.figures_of(args, coarse / "runs", *(read_rows(path) for path in (args.csv, args.truth)), 0)
+    folders = {name: [(Path(mask).parent.name, Path(mask).stem) for mask in masks] for name, (masks, _) in learnt.items()}
+    assert folders["worst_first2_replaced"] == [("fixed" if number in (1, 4) else "train", str(number)) for number in range(6)]
+    assert folders["worst_first2_then_alone"] == [("fixed", "1"), ("fixed", "4")]
+    assert [name for name, _ in folders["worst_first4_moved"]] == ["fixed"] * 3 + ["worst_first4_moved", "fixed",
+                                                                                "worst_first4_moved"]
+    assert learnt["worst_first2_then_alone"][1] == ("--load", coarse / "runs" / "coarse" / "last.ckpt")
+    assert learnt["worst_first2_replaced"][1] == ()
+    lines = bench_fixed.lines_of(found + [{**each, "seed": 1, "bf": each["bf"] + each["fixed"] / 10} for each in found])
+    assert lines[2] == "| 0 | all masks | - | 1.0 / 50.0 | - | - |"
+    assert "| 2 | all masks, corrected ones among them | worst first | 3.0 / 60.0 | +2.0 ± 0.0 | +10.0 ± 127.1 |" in lines
 
 
 def test_real_coarse_faces_come_nearer_to_the_fine_ones():

@@ -1,12 +1,12 @@
 """Corrected masks into a training set, and what they teach of the others: by how many pixels each class lies off.
 
-    python utils/calibrate_masks.py --csv data/csv/NAME/train.csv --fixed_csv fixed.csv --out data/csv/NAME/train_fixed.csv
+    python utils/calibrate_masks.py --csv data/csv/NAME/train.csv --fixed DIR --out data/csv/NAME/train_fixed.csv
 
---fixed_csv names some pictures of --csv (column `image`) with their corrected masks. In --out these take the place of the
-coarse ones, with weight 1. If the corrected masks show that the others err alike, the outlines of all others are moved by the
-offset of each class; masks that are moved are written to --mask-dir. The offset is used only if it brings held-out corrected
-masks nearer to what was drawn, in five parts; --no-offset only replaces. No existing mask is changed. Offsets are found on
-masks of at most --longest px and hold for pictures of one scale; the printed ones are in px of the largest mask.
+--fixed is a folder with corrected masks of some pictures of --csv, named after them (STEM.png), or a CSV of such pictures and
+their corrected masks. In --out these take the place of the coarse ones, with weight 1. If they show that the others err alike,
+the outlines of all others are moved by the offset of each class, and these masks are written to --mask-dir. The offset is used
+only if it brings held-out corrected masks nearer to what was drawn, in five parts; --no-offset only replaces. No existing mask
+is changed. Masks are compared at --longest px at most; offsets grow with a mask's longest side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from utils.class_offsets import class_distances, fit_offsets, held_out_gains, mo
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", required=True, help="rows with the masks as they were drawn")
-    parser.add_argument("--fixed_csv", required=True, help="rows of the corrected masks: image, mask")
+    parser.add_argument("--fixed", required=True, metavar="DIR|CSV", help="the corrected masks, STEM.png; or rows of them")
     parser.add_argument("--out", required=True, help="CSV of all rows")
     parser.add_argument("--mask-dir", help="folder of the moved masks (default: beside --out, named after it)")
     parser.add_argument("--no-offset", action="store_true", help="replace the corrected masks only, move none")
@@ -37,14 +37,15 @@ def main() -> None:
     add_score_flags(parser)
     add_class_flag(parser)
     args = parser.parse_args()
-    rows, fixed = read_rows(args.csv), read_rows(args.fixed_csv)
+    rows = read_rows(args.csv)
+    fixed = corrected_rows(rows, args.fixed)
     at = matched(rows, fixed, args)
     rest = np.setdiff1d(np.arange(len(rows)), at)
     folder = Path(args.mask_dir) if args.mask_dir else Path(args.out).with_suffix("")
     shares = None if args.no_offset else offset_shares(rows["mask"].iloc[at].tolist(), fixed["mask"].tolist(), args)
     targets = [] if shares is None else [str(folder / name) for name in np.array(pseudo_label_names(rows))[rest]]
     check_outputs([*targets, args.out], args.overwrite,
-                  [args.csv, args.fixed_csv, *rows["image"], *rows["mask"], *fixed["mask"]])
+                  [args.csv, args.fixed, *rows["image"], *rows["mask"], *fixed["mask"]])
     with together() as written_at:
         for position, target in progress(list(zip(rest, targets)), "moving", unit="mask"):
             mask = read_checked_mask(rows["mask"].iloc[position], args.num_classes)
@@ -59,6 +60,21 @@ def main() -> None:
           + (f", in {folder}" if targets else ""))
 
 
+def corrected_rows(rows: pd.DataFrame, fixed: str) -> pd.DataFrame:
+    """Rows of the corrected masks: those of a CSV, or of the files in a folder that are named after the rows' images.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not Path(fixed).is_dir():
+        return read_rows(fixed)
+    masks = [str(Path(fixed, name)) for name in pseudo_label_names(rows)]
+    there = [Path(mask).is_file() for mask in masks]
+    if not any(there):
+        raise UserError(f"--fixed {fixed}: holds no mask that is named after a picture, e.g. {Path(masks[0]).name}")
+    return rows.assign(mask=masks)[there]
+
+
 def matched(rows: pd.DataFrame, fixed: pd.DataFrame, args: Any) -> np.ndarray:
     """Position of each corrected row's picture among the rows, int (corrected,).
 
@@ -71,15 +87,15 @@ def matched(rows: pd.DataFrame, fixed: pd.DataFrame, args: Any) -> np.ndarray:
     names = [str(Path(image).resolve()) for image in fixed["image"]]
     for number, (row, name) in enumerate(zip(fixed.index, names)):
         if name not in places:
-            raise UserError(f"{args.fixed_csv}: row {row}: {name} is no picture of {args.csv}")
+            raise UserError(f"{args.fixed}: row {row}: {name} is no picture of {args.csv}")
         if name in names[:number]:
-            raise UserError(f"{args.fixed_csv}: row {row}: {name} stands there twice")
+            raise UserError(f"{args.fixed}: row {row}: {name} stands there twice")
     kinds = 0
     for place, mask in zip((places[name] for name in names), fixed["mask"]):
         before, after = (read_checked_mask(path, args.num_classes) for path in (rows["mask"].iloc[place], mask))
         check_shape(before.shape, after.shape, mask, "the mask that it replaces")
         kinds |= kinds_of(after, args.num_classes)
-    refuse_black_and_white(kinds, args.num_classes, args.fixed_csv)
+    refuse_black_and_white(kinds, args.num_classes, args.fixed)
     return np.array([places[name] for name in names])
 
 

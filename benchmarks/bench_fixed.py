@@ -1,0 +1,144 @@
+"""How many corrected masks does a coarse data set need, which ones, and what else can be done with them?
+
+    python benchmarks/bench_fixed.py --csv data/csv/faces/train.csv --truth data/csv/faces/train_truth.csv \\
+        --test_csv data/csv/faces/test.csv --num-classes 6 --runs runs/fixed --out docs/results/faces_fixed.json
+
+In each of --seeds and for each of --counts, so many coarse masks are exchanged for those of --truth: at random, or the worst
+first, by the scores of one training with own weights. Then a network is trained without weights
+
+- replaced: on all masks, the corrected ones among them;
+- moved: the same, the others moved by the offsets that the corrected ones show (utils/calibrate_masks.py);
+- then alone: first on all coarse masks, then the same network on the corrected ones alone, for as many epochs.
+
+The figures are the last epoch's on --test_csv. Interrupted trainings in --runs continue. Flags that are not listed go to every
+training.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import keep, python, table
+from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, tool_parser
+from cli.files import UserError, read_json, write_rows
+from cli.flags import add_class_flag
+from data.rows import read_rows
+from engine import checkpoint
+from engine.own_memory import RunningScores
+from reports.comparison import paired_difference
+
+RECIPES = {"replaced": "all masks, corrected ones among them", "moved": "the same, the others moved by the classes' offsets",
+           "then alone": "first the coarse masks, then the corrected ones alone"}
+ORDERS = ("random", "worst first")
+SCORES = ("miou", "bf")
+
+
+def trained(args, home, name, csv, seed, *flags, script="train_without_weight.py"):
+    """Train a network if it is not there yet; its mIoU and BF on the test set, last epoch."""
+    python(script, "--train_csv", csv, "--test_csv", args.test_csv, "--name", name, "--out-dir", home, "--seed", seed,
+           "--resume", "--num-classes", args.num_classes, "--size", *args.size, "--theta", args.theta, "--epochs", args.epochs,
+           "--batch-size", args.batch_size, "--model", args.model, "--encoder", args.encoder, "--encoder-weights",
+           args.encoder_weights, "--optimizer", "adamw", "--learning-rate", 0.001, "--lr-step", max(1, args.epochs // 3),
+           "--cache", *flags, *args.other)
+    scores = read_json(home / name / "result.json", "test_last")["test_last"][0]
+    return {score: scores[score] for score in SCORES}
+
+
+def orders_of(args, home, rows, seed):
+    """Positions of the rows, at random and the worst first by own scores; dict of order -> int (rows,)."""
+    trained(args, home, "own", args.csv, seed, "--scores-only", script="train_with_own_weight.py")
+    scores = RunningScores(len(rows))
+    scores.load_state_dict(checkpoint.load(home / "own" / "last.ckpt")["memory"]["scores"])
+    return dict(zip(ORDERS, (np.random.default_rng(seed).permutation(len(rows)), np.argsort(scores.means(), kind="stable"))))
+
+
+def csvs_of(args, home, rows, truth, chosen, name):
+    """CSVs of a choice of corrected masks: dict of recipe -> path."""
+    fixed = rows.iloc[chosen].assign(mask=truth["mask"].iloc[chosen])
+    paths = {recipe: home / "csv" / f"{name}_{recipe.replace(' ', '_')}.csv" for recipe in RECIPES}
+    if not paths["then alone"].exists():
+        write_rows(paths["then alone"], fixed)
+    for recipe, flags in (("replaced", ["--no-offset"]), ("moved", [])):
+        if not paths[recipe].exists():
+            python("utils/calibrate_masks.py", "--csv", args.csv, "--fixed", paths["then alone"], "--out", paths[recipe],
+                   "--num-classes", args.num_classes, "--theta", args.theta, *flags)
+    return paths
+
+
+def figures_of(args, home, rows, truth, seed):
+    """All figures of a seed: list of dicts with `order`, `fixed`, `recipe` and the scores."""
+    coarse = trained(args, home, "coarse", args.csv, seed)
+    found = [{"seed": seed, "order": "-", "fixed": 0, "recipe": "-", **coarse},
+             {"seed": seed, "order": "-", "fixed": len(rows), "recipe": "-", **trained(args, home, "clean", args.truth, seed)}]
+    for order, positions in orders_of(args, home, rows, seed).items():
+        for count in args.counts:
+            name = f"{order.replace(' ', '_')}{count}"
+            for recipe, csv in csvs_of(args, home, rows, truth, np.sort(positions[:count]), name).items():
+                if recipe not in args.recipes:
+                    continue
+                load = ["--load", home / "coarse" / "last.ckpt"] if recipe == "then alone" else []
+                scores = trained(args, home, f"{name}_{recipe.replace(' ', '_')}", csv, seed, *load)
+                found.append({"seed": seed, "order": order, "fixed": count, "recipe": recipe, **scores})
+                words = " / ".join(f"{100 * scores[score]:.1f}" for score in SCORES)
+                print(f"seed {seed}, {count} {order}, {recipe}: {words}", flush=True)
+    return found
+
+
+def cell_of(figure):
+    """What stands for a row of the table: (order, corrected masks, recipe)."""
+    return figure["order"], figure["fixed"], figure["recipe"]
+
+
+def gain_text(gain):
+    """A paired difference in points, with its 95 % interval where there is one; - without a baseline."""
+    if gain is None or gain[0] is None:
+        return "-"
+    return f"{100 * gain[0]:+.1f}" + ("" if gain[1] is None else f" ± {100 * gain[1]:.1f}")
+
+
+def lines_of(found):
+    """Lines of the table: each recipe's mean scores, and its differences to no corrected mask, paired by seed."""
+    def of(score, *cell):
+        return {each["seed"]: each[score] for each in found if cell_of(each) == cell}
+
+    lines, cells = [], dict.fromkeys(map(cell_of, found))
+    for cell in sorted(cells, key=lambda cell: (cell[1], cell[2], cell[0])):
+        means = " / ".join(f"{100 * np.mean(list(of(score, *cell).values())):.1f}" for score in SCORES)
+        gains = [paired_difference(of(score, *cell), of(score, "-", 0, "-")) for score in SCORES] if cell[1] else []
+        lines.append((cell[1], RECIPES.get(cell[2], "all masks"), cell[0], means,
+                      *(gain_text(each) for each in gains or [None] * 2)))
+    return table(("corrected masks", "trained on", "which", "mIoU / BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"), lines)
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="coarse training masks")
+    parser.add_argument("--truth", required=True, help="the better masks of the same pictures, in the same order")
+    parser.add_argument("--test_csv", required=True)
+    parser.add_argument("--runs", required=True, help="folder of the trainings")
+    parser.add_argument("--counts", type=positive_int, nargs="+", default=[5, 10, 20], help="of corrected masks")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of the order and the trainings")
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 112], metavar=("H", "W"))
+    parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
+    parser.add_argument("--model", default="smp_unet")
+    parser.add_argument("--encoder", default="mobilenet_v2")
+    parser.add_argument("--encoder-weights", default="imagenet")
+    parser.add_argument("--epochs", type=positive_int, default=30)
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--out", required=True, help="JSON of what was measured")
+    add_class_flag(parser)
+    args, args.other = parser.parse_known_args()
+    rows, truth = read_rows(args.csv), read_rows(args.truth)
+    if list(rows["image"]) != list(truth["image"]):
+        raise UserError(f"{args.truth}: must name the pictures of {args.csv} in the same order")
+    if max(args.counts) > len(rows):
+        raise UserError(f"--counts {max(args.counts)}: {args.csv} has {len(rows)} rows")
+    found = []
+    for seed in args.seeds:
+        found += figures_of(args, Path(args.runs).resolve() / f"seed{seed}", rows, truth, seed)
+    keep(args.out, {"fixed": found}, {f"{len(rows)} masks": lines_of(found)})
+
+
+if __name__ == "__main__":
+    command_line(main)
