@@ -14,7 +14,7 @@ from data.pictures import read_mask, resize_labels, write_image, write_mask
 from data.rows import read_rows
 from tests.conftest import DATASETS, ROOT, run_script
 from utils.agreement_cpu import agreement
-from utils.class_offsets import class_distances, fit_offsets, held_out_gains, moved, offsets_help
+from utils.class_offsets import _best, class_distances, fit_offsets, held_out_gains, moved, offsets_help
 
 
 def square(low, high, inner=None, side=40):
@@ -67,6 +67,11 @@ def test_offsets_are_those_that_were_planted():
     assert offsets[1] in (1.5, 2) and offsets[2] - offsets[1] in (0.5, 1)  # half a px less moves as far on straight lines
 
 
+def test_an_offset_is_a_whole_number_or_the_better_half_beside_it():
+    assert _best(lambda value: -abs(value - 1.5), 4) == 1.5 and _best(lambda value: -abs(value + 3), 4) == -3
+    assert _best(lambda value: 0, 4) == 0 and _best(lambda value: value in (-1, 3), 4) == -1  # of equal ones the nearest to 0
+
+
 def test_only_what_helps_held_out_masks_is_used():
     right = [square(low, low + 18) for low in range(6, 14)]
     alike = [square(low - 2, low + 20) for low in range(6, 14)]
@@ -109,7 +114,7 @@ def test_fixed_masks_replace_and_the_others_are_moved(coarse):
     done = calibrate(coarse)
     assert "class 1: +2.0" in done.stdout and "4 of 6 masks are the corrected ones, 2 are moved" in done.stdout
     table = pd.read_csv(coarse / "new.csv")
-    assert list(table["weight"]) == [1] * 6 and len(table) == 6
+    assert list(table["weight"]) == [1] * 6 and len(table) == 6 and "/new_moved/" in table.iloc[5, 1]
     for number, path in enumerate(table.iloc[:, 1]):
         path = ROOT / path if not path.startswith("/") else path
         assert (read_mask(path) == square(8 + number, 26 + number)).all()
@@ -120,7 +125,7 @@ def test_fixed_masks_replace_and_the_others_are_moved(coarse):
 
 def test_no_offset_only_replaces(coarse):
     done = calibrate(coarse, "--no-offset")
-    assert "0 are moved" in done.stdout and not (coarse / "new").exists()
+    assert "0 are moved" in done.stdout and not (coarse / "new_moved").exists()
     assert [path.split("/")[-2] for path in pd.read_csv(coarse / "new.csv").iloc[:, 1]] == ["fixed"] * 4 + ["train"] * 2
 
 
@@ -131,7 +136,7 @@ def test_a_folder_of_corrected_masks_does_as_well(coarse):
     again = calibrate(coarse, "--fixed", coarse / "fixed", "--out", coarse / "again.csv")
     assert "4 of 6 masks are the corrected ones, 2 are moved" in again.stdout
     one, other = ((coarse / name).read_text() for name in ("new.csv", "again.csv"))
-    assert other.replace("/again/", "/new/") == one
+    assert other.replace("/again_moved/", "/new_moved/") == one
     empty = coarse / "empty"
     empty.mkdir()
     done = calibrate(coarse, "--fixed", empty, "--out", coarse / "third.csv", check=False)
@@ -154,6 +159,46 @@ def test_what_cannot_be_matched_is_said(coarse, change, words):
     done = calibrate(coarse, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert re.search(words, done.stderr)
+
+
+def test_weights_and_levels_of_other_rows_stay(coarse):
+    lines = (coarse / "train.csv").read_text().splitlines()
+    (coarse / "train.csv").write_text("\n".join([f"{lines[0]},weight,iterations",
+                                                *(f"{line},0.{number + 1},{number}" for number, line in enumerate(lines[1:]))]))
+    calibrate(coarse)
+    table = pd.read_csv(coarse / "new.csv")
+    assert list(table["weight"]) == [1, 1, 1, 1, 0.5, 0.6] and list(table["iterations"]) == [0, 0, 0, 0, 4, 5]
+
+
+def test_offsets_are_shares_of_a_picture(coarse):
+    """Pictures of 40 and of 320 px, all drawn 5 % too wide: one share fits both."""
+    for number in (0, 2, 4):
+        write_image(coarse / "images" / f"{number}.png", np.zeros((320, 320, 3), np.uint8))
+        for kind, grown in (("train", 16), ("fixed", 0)):
+            write_mask(coarse / kind / f"{number}.png", square(80 - grown, 240 + grown, side=320))
+    done = calibrate(coarse)
+    assert "offsets, px of a picture of 320 px" in done.stdout and "class 1: +16.0" in done.stdout
+    masks = [read_mask(path) for path in pd.read_csv(coarse / "new.csv").iloc[4:, 1]]
+    assert (masks[0] == square(80, 240, side=320)).all() and (masks[1] == square(13, 31)).all()
+
+
+def test_corrected_masks_are_never_written_over(coarse):
+    before = {path: path.read_bytes() for path in (coarse / "fixed").iterdir()}
+    for flags in (["--mask-dir", coarse / "fixed"], ["--out", coarse / "train.csv"]):
+        done = calibrate(coarse, "--fixed", coarse / "fixed", *flags, "--overwrite", check=False)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    (coarse / "fixed" / "5.png").unlink()
+    calibrate(coarse, "--fixed", coarse / "fixed", "--out", coarse / "fixed.csv", "--overwrite")  # beside the folder `fixed`
+    assert {path: path.read_bytes() for path in (coarse / "fixed").iterdir()}.items() <= before.items()
+    assert (coarse / "fixed_moved" / "5.png").is_file()
+
+
+def test_what_is_no_corrected_mask_is_said(coarse):
+    (coarse / "fixed" / "4.jpg").write_bytes(b"")
+    assert "1 of its files are not named STEM.png after a picture and are left out, first 4.jpg" in calibrate(
+        coarse, "--fixed", coarse / "fixed").stdout
+    done = calibrate(coarse, "--fixed", coarse / "train", "--overwrite", check=False)
+    assert done.returncode == 2 and "so not a corrected one" in done.stderr
 
 
 def test_a_corrected_mask_of_another_shape_is_refused(coarse):
@@ -179,8 +224,8 @@ def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
     folders = {name: [(Path(mask).parent.name, Path(mask).stem) for mask in masks] for name, (masks, _) in learnt.items()}
     assert folders["worst_first2_replaced"] == [("fixed" if number in (1, 4) else "train", str(number)) for number in range(6)]
     assert folders["worst_first2_then_alone"] == [("fixed", "1"), ("fixed", "4")]
-    assert [name for name, _ in folders["worst_first4_moved"]] == ["fixed"] * 3 + ["worst_first4_moved", "fixed",
-                                                                                "worst_first4_moved"]
+    assert [name for name, _ in folders["worst_first4_moved"]] == ["fixed"] * 3 + ["worst_first4_moved_moved",
+                                                                                      "fixed", "worst_first4_moved_moved"]
     assert learnt["worst_first2_then_alone"][1] == ("--load", coarse / "runs" / "coarse" / "last.ckpt")
     assert learnt["worst_first2_replaced"][1] == ()
     lines = bench_fixed.lines_of(found + [{**each, "seed": 1, "bf": each["bf"] + each["fixed"] / 10} for each in found])
@@ -188,6 +233,7 @@ def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
     assert "| 2 | all masks, corrected ones among them | worst first | 3.0 / 60.0 | +2.0 ± 0.0 | +10.0 ± 127.1 |" in lines
 
 
+@pytest.mark.slow
 def test_real_coarse_faces_come_nearer_to_the_fine_ones():
     if not DATASETS.is_dir():
         pytest.skip(f"no real photographs at {DATASETS}")

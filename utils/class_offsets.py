@@ -52,7 +52,7 @@ def moved(mask: np.ndarray, distances: np.ndarray, offsets: np.ndarray) -> np.nd
     """
     if mask.min() == mask.max():  # one class, or nothing but ignored pixels: it has no outline
         return mask
-    labels = (distances - 2 * offsets[:, None, None]).argmax(0).astype(np.uint8)
+    labels = (distances - 2 * offsets[:, None, None].astype(np.float32)).argmax(0).astype(np.uint8)
     return np.where(mask == IGNORE_INDEX, mask, labels)
 
 
