@@ -10,6 +10,8 @@ first, by the scores of one training with own weights. Then a network is trained
 - moved: the same, the others moved by the offsets that the corrected ones show (utils/calibrate_masks.py);
 - then alone: first on all coarse masks, then the same network on the corrected ones alone, for as many epochs.
 
+A control, coarse again, goes on with all coarse masks instead. Runs of other flags than those of a call are refused.
+
 The figures are the last epoch's on --test_csv. Interrupted trainings in --runs continue. Flags that are not listed go to every
 training.
 """
@@ -20,15 +22,18 @@ import numpy as np
 
 from benchmarks.measure import keep, python, table
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, tool_parser
-from cli.files import UserError, read_json, write_rows
+from cli.files import UserError, read_json, write_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import read_rows
 from engine import checkpoint
 from engine.own_memory import RunningScores
+from engine.run_folder import file_digest
 from reports.comparison import paired_difference
 
+CONTROL = {"coarse again": "the coarse masks, and once more"}
 RECIPES = {"replaced": "all masks, corrected ones among them", "moved": "the same, the others moved by the classes' offsets",
            "then alone": "first the coarse masks, then the corrected ones alone"}
+COARSE = ("-", 0, "-")  # the cell of no corrected mask, see `cell_of`
 ORDERS = ("random", "worst first")
 SCORES = ("miou", "bf")
 
@@ -68,7 +73,9 @@ def csvs_of(args, home, rows, truth, chosen, name):
 def figures_of(args, home, rows, truth, seed):
     """All figures of a seed: list of dicts with `order`, `fixed`, `recipe` and the scores."""
     coarse = trained(args, home, "coarse", args.csv, seed)
+    again = trained(args, home, "coarse_again", args.csv, seed, "--load", home / "coarse" / "last.ckpt")
     found = [{"seed": seed, "order": "-", "fixed": 0, "recipe": "-", **coarse},
+             {"seed": seed, "order": "-", "fixed": 0, "recipe": "coarse again", **again},
              {"seed": seed, "order": "-", "fixed": len(rows), "recipe": "-", **trained(args, home, "clean", args.truth, seed)}]
     for order, positions in orders_of(args, home, rows, seed).items():
         for count in args.counts:
@@ -104,10 +111,20 @@ def lines_of(found):
     lines, cells = [], dict.fromkeys(map(cell_of, found))
     for cell in sorted(cells, key=lambda cell: (cell[1], cell[2], cell[0])):
         means = " / ".join(f"{100 * np.mean(list(of(score, *cell).values())):.1f}" for score in SCORES)
-        gains = [paired_difference(of(score, *cell), of(score, "-", 0, "-")) for score in SCORES] if cell[1] else []
-        lines.append((cell[1], RECIPES.get(cell[2], "all masks"), cell[0], means,
+        gains = [paired_difference(of(score, *cell), of(score, *COARSE)) for score in SCORES] if cell != COARSE else []
+        lines.append((cell[1], {**RECIPES, **CONTROL}.get(cell[2], "all masks"), cell[0], means,
                       *(gain_text(each) for each in gains or [None] * 2)))
     return table(("corrected masks", "trained on", "which", "mIoU / BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"), lines)
+
+
+def refuse_other_flags(args):
+    """Raise UserError if --runs holds trainings of other flags or files than this call's."""
+    record = Path(args.runs) / "bench.json"
+    now = {name: value for name, value in vars(args).items() if name not in ("counts", "recipes", "seeds", "out", "runs")}
+    now["files"] = [file_digest(path) for path in (args.csv, args.truth, args.test_csv)]
+    if record.exists() and read_json(record) != now:
+        raise UserError(f"--runs {args.runs}: holds trainings of other flags or files; name another folder")
+    write_json(record, now)
 
 
 def main():
@@ -134,6 +151,7 @@ def main():
         raise UserError(f"{args.truth}: must name the pictures of {args.csv} in the same order")
     if max(args.counts) > len(rows):
         raise UserError(f"--counts {max(args.counts)}: {args.csv} has {len(rows)} rows")
+    refuse_other_flags(args)
     found = []
     for seed in args.seeds:
         found += figures_of(args, Path(args.runs).resolve() / f"seed{seed}", rows, truth, seed)

@@ -36,8 +36,8 @@ AUGMENT = pytest.mark.parametrize("two_passes", [[], ["--augment"]], indirect=Tr
 def two_passes(request, drawn, tmp_path, call, monkeypatch):
     """Folder of a first pass, and flags of a second one; rows 0, 3 and 6 are doubted. Its parameter: more flags of both."""
     more = getattr(request, "param", [])
-    weights = np.where(np.arange(12) % 3 == 0, 0.2, 0.9)
-    weights[9] = 0.6
+    weights = np.where(np.arange(12) % 3 == 0, 0.45, 0.9)
+    weights[9] = 0.55
     monkeypatch.setattr(own_memory, "own_weights", lambda means: (weights, None))
     csv = drawn / "train_noisy_60.csv"
     first = call("train_with_own_weight", *small(csv, tmp_path, "first"), *more)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import bench_fixed
-from cli.files import write_rows
+from cli.files import UserError, write_rows
 from data.pictures import read_mask, resize_labels, write_image, write_mask
 from data.rows import read_rows
 from tests.conftest import DATASETS, ROOT, run_script
@@ -228,9 +228,22 @@ def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
                                                                                       "fixed", "worst_first4_moved_moved"]
     assert learnt["worst_first2_then_alone"][1] == ("--load", coarse / "runs" / "coarse" / "last.ckpt")
     assert learnt["worst_first2_replaced"][1] == ()
+    assert folders["coarse_again"] == folders["coarse"] and learnt["coarse_again"][1] == learnt["worst_first2_then_alone"][1]
     lines = bench_fixed.lines_of(found + [{**each, "seed": 1, "bf": each["bf"] + each["fixed"] / 10} for each in found])
     assert lines[2] == "| 0 | all masks | - | 1.0 / 50.0 | - | - |"
-    assert "| 2 | all masks, corrected ones among them | worst first | 3.0 / 60.0 | +2.0 ± 0.0 | +10.0 ± 127.1 |" in lines
+    assert "| 2 | all masks, corrected ones among them | worst first | 4.0 / 60.0 | +3.0 ± 0.0 | +10.0 ± 127.1 |" in lines
+
+
+def test_runs_of_other_flags_are_refused(coarse):
+    args = Namespace(csv=str(coarse / "train.csv"), truth=str(coarse / "fixed.csv"), test_csv=str(coarse / "fixed.csv"),
+                     runs=str(coarse / "runs"), epochs=3, seeds=[0], counts=[2], recipes=["moved"], out="r.json")
+    bench_fixed.refuse_other_flags(args)
+    bench_fixed.refuse_other_flags(Namespace(**{**vars(args), "seeds": [0, 1], "counts": [2, 4], "out": "s.json"}))
+    with pytest.raises(UserError, match="holds trainings of other flags or files"):
+        bench_fixed.refuse_other_flags(Namespace(**{**vars(args), "epochs": 4}))
+    (coarse / "train.csv").write_text((coarse / "fixed.csv").read_text())
+    with pytest.raises(UserError, match="holds trainings of other flags or files"):
+        bench_fixed.refuse_other_flags(args)
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ def test_the_level_set_is_the_best_of_all_levels():
         assert (likely_level_set(inside, np.full(p.shape, 0.5)) == inside).all()  # nothing to go by: unmoved
 
 
+@pytest.mark.parametrize("side, moved", [(6, True), (-6, True), (9, False)])
+def test_an_outline_moves_by_four_percent_of_the_diagonal_and_not_by_six(side, moved):
+    """Squares on 100 x 100 px, whose diagonal is 141 px: 6 px are 4.2 %, 9 px 6.4 %."""
+    right, drawn = np.zeros((2, 100, 100), bool)
+    right[30:70, 30:70] = drawn[30 - side:70 + side, 30 - side:70 + side] = True
+    found = likely_level_set(drawn, right.astype(float))
+    assert (found[50] == right[50]).all() == moved and found.sum() != drawn.sum()
+
+
 def test_classes_are_not_moved_and_count_where_they_are_most_probable():
     average = np.array([[[0.2, 0.6, 0.1]], [[0.5, 0.3, 0.8]], [[0.3, 0.1, 0.1]]], np.float32)  # (3, 1, 3)
     learnt, counted = learnt_mask(np.array([[1, 2, 255]], np.uint8), average)
