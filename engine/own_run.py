@@ -23,6 +23,7 @@ from cli.machine import free_memory, usable_cores
 from data import IGNORE_INDEX
 from data.dataset import SegmentationDataset
 from data.pictures import read_mask, resize_labels
+from data.rows import read_rows
 from engine import checkpoint, run_folder
 from engine.loaders import local_processes
 from engine.lock import is_first_process
@@ -40,12 +41,14 @@ SHARED = ("size", "num_classes", "theta")  # flags that a run and the one that i
 
 
 def add_own_flags(parser: ArgumentParser) -> None:
-    """--from-epoch, --after, --from-scratch, --scores-only, --shuffle-weights, --mean-weights."""
+    """--from-epoch, --after, --from-scratch, --fixed, --scores-only, --shuffle-weights, --mean-weights."""
     parser.add_argument("--from-epoch", type=nonnegative_int, metavar="E", help="first epoch with weights, from 0 "
                         "(default: after 3 of 10 epochs)")
     parser.add_argument("--after", metavar="RUN", help="a further pass: folder of a finished run of this script on these rows")
     parser.add_argument("--from-scratch", action="store_true",
                         help="a further pass starts from a new network, not from that of --after")
+    parser.add_argument("--fixed", metavar="DIR|CSV", help="masks that a person has corrected: rows whose masks lie in DIR or "
+                        "stand in CSV weigh 1, whatever their scores")
     parser.add_argument("--scores-only", action="store_true", help="keep no averaged predictions; no run can follow by --after")
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
@@ -97,8 +100,9 @@ class OwnRun:
         if shape:
             check_memory(args, len(rows), shape)
         say = print if is_first_process() else no_word
+        change = change_of(args, rows)
         origin = run_folder.file_digest(Path(args.after, "last.ckpt")) if args.after else ""
-        self.memory = OwnMemory(len(rows), shape, args.from_epoch, control_of(args), say, origin, args.augment)
+        self.memory = OwnMemory(len(rows), shape, args.from_epoch, change, say, origin, args.augment)
         if before is not None:
             self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
@@ -135,7 +139,7 @@ class OwnRun:
         if not is_first_process() or (folder / "weights.csv").exists():
             return
         rows = SEGMENTATION.rows(self.args)["train"]
-        memory = OwnMemory(len(rows), None, 0, control_of(self.args), no_word)
+        memory = OwnMemory(len(rows), None, 0, change_of(self.args, rows), no_word)
         memory.load_scores(checkpoint.load(folder / "last.ckpt")["memory"])
         write_rows(folder / "weights.csv", rows.assign(weight=memory.judged()), "weight",
                    *["iterations"] * ("iterations" in rows))
@@ -155,6 +159,25 @@ def no_word(*words: object) -> None:
 def control_of(args: Namespace) -> Callable[[np.ndarray], np.ndarray] | None:
     """How a control changes the weights of all rows; None: it is none."""
     return partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
+
+
+def change_of(args: Namespace, rows: pd.DataFrame) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What happens to the weights of all rows, float (N,) -> (N,): a control, then 1 for corrected masks; None: nothing.
+
+    Raises:
+        UserError: --fixed names no mask of the rows.
+    """
+    control = control_of(args)
+    if not args.fixed:
+        return control
+    fixed = Path(args.fixed)
+    masks = [Path(mask).resolve() for mask in rows["mask"]]
+    named = {Path(mask).resolve() for mask in read_rows(fixed)["mask"]} if not fixed.is_dir() else set()
+    corrected = np.array([mask in named or mask.parent == fixed.resolve() and fixed.is_dir() for mask in masks])
+    if not corrected.any():
+        raise UserError(f"--fixed {fixed}: {args.train_csv} has none of its masks; name them in the CSV first, see "
+                        "utils/calibrate_masks.py")
+    return lambda weights: np.where(corrected, 1.0, control(weights) if control else weights)
 
 
 def shape_of(args: Namespace) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import train_with_own_weight
 from cli.command_line import Terminated
-from cli.files import write_rows
+from cli.files import UserError, write_rows
 from data.dataset import SegmentationDataset
 from data.make_sample import draw_set
 from data.pictures import read_mask, write_mask
@@ -175,3 +176,20 @@ def test_class_csvs_and_ignored_pixels(finished, tmp_path, call):
     assert memory["sums"].shape == (8, 3, *SIZE) and memory["sums"].int().sum(1).float().mean() == pytest.approx(2 * 255, abs=2)
     second = call("train_with_own_weight", *[{"first": "second"}.get(flag, flag) for flag in flags], "--after", first)
     assert np.isfinite(json.loads((second / "log.jsonl").read_text().splitlines()[-1])["loss"]).all()
+
+
+def test_corrected_masks_weigh_1_and_are_never_doubted(two_passes, drawn, call, capsys):
+    """Rows 0, 3 and 6 are doubted; a CSV names the mask of row 3, a folder all masks."""
+    first, flags = two_passes
+    rows = read_rows(drawn / "train_noisy_60.csv")
+    fixed = first.parent / "fixed.csv"
+    write_rows(fixed, rows.iloc[[3]])
+    second = call("train_with_own_weight", *flags, "--fixed", fixed)
+    assert "2 of 12 masks are doubted" in capsys.readouterr().out
+    assert list(read_rows(second / "weights.csv")["weight"].iloc[[0, 3, 6, 9]]) == [0.45, 1, 0.45, 0.55]
+    folder = Path(rows["mask"].iloc[3]).parent
+    call("train_with_own_weight", *flags, "--name", "third", "--fixed", folder, "--shuffle-weights")
+    assert "0 of 12 masks are doubted" in capsys.readouterr().out
+    assert (read_rows(first.parent / "third" / "weights.csv")["weight"] == 1).all()
+    with pytest.raises(UserError, match="has none of its masks"):
+        call("train_with_own_weight", *flags, "--name", "fourth", "--fixed", first.parent)
