@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
 CLASSIFIERS = ("small_cnn", "preact_resnet18", "timm")
+DETECTORS = ("maskrcnn",)
 
 
 def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | None = None, num_classes: int = 2,
