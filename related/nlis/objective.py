@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cli.lazy import torch
 from engine.instances import share_of
 from related.nlis.robust_losses import ce, gce, rce, sce
-from related.nlis.roles import OS, SETS, sets_of, weights_of
+from related.nlis.roles import SETS, sets_of, weights_of
 from utils.metrics import over_processes
 
 if TYPE_CHECKING:
@@ -100,6 +100,5 @@ class SetCounts:
         return {"stage": stage, "sets": dict(self.last)}
 
     def facts(self, rows: Any) -> dict:
-        """What result.json says: `sets` of the last epoch; and, of the samples in it, the share of OS among those of a class."""
-        positive = sum(count for name, count in self.last.items() if name != SETS[0])
-        return {"sets": self.last, "class_loss_share": self.last[SETS[OS]] / positive if positive else None}
+        """What result.json says: `sets`, of the last epoch."""
+        return {"sets": self.last}

@@ -27,5 +27,6 @@ class RoiScorer(ClassScorer):
                 "foreground_accuracy": told / total}
 
 
+ROI_TITLES = {"class_accuracy": "right class of objects", "foreground_accuracy": "object or background", **CLASS_TITLES}
 ROIS = replace(CLASSIFICATION, scorer=lambda args, device: RoiScorer(args.num_classes, device), compared=("class_accuracy",),
-               titles={"class_accuracy": "right class of objects", "foreground_accuracy": "object or background", **CLASS_TITLES})
+               titles=ROI_TITLES)
