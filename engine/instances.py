@@ -22,18 +22,21 @@ from engine.task import Task
 from models import build_detector
 from utils.instance_scores import INSTANCE_TITLES, InstanceScores
 
+ENCODERS = ("resnet18", "resnet50", "mobilenet_v2")
 LEAST_SIZE = 32  # px, of a side: the stride of the deepest feature map
-CONFIG = {"task", "name", "encoder", "norm", "rois", "num_classes", "classes", "category_ids", "size"}  # see `detector_config`
+CONFIG = {"task", "name", "encoder", "norm", "rois", "width", "num_classes", "classes", "category_ids",
+          "size"}  # see `detector_config`
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
-    """--norm, --rois, --image-dir."""
+    """--norm, --rois, --width, --image-dir."""
     group = parser.add_argument_group(
         "instances (a COCO JSON)", "by default the network is maskrcnn with resnet18, --size the first picture's")
     group.add_argument("--norm", choices=("frozen", "group"), help="`frozen`: batch norm and first stages of a pretrained "
                        "encoder stay as they are; `group`: group norm, trained (default: frozen with --encoder-weights, "
                        "else group)")
     group.add_argument("--rois", type=positive_int, default=512, help="regions sampled from each training picture")
+    group.add_argument("--width", type=positive_int, default=256, help="channels of the feature pyramid and of the heads")
     add_image_dir_flag(group)
 
 
@@ -112,15 +115,15 @@ def check_splits(args: argparse.Namespace, splits: dict) -> None:
 def detector_config(args: argparse.Namespace, suffix: str = "") -> dict:
     """What a checkpoint must know to rebuild and use its network; see `engine.task.Task`."""
     return {"task": "instances", "name": args.model, "encoder": args.encoder, "norm": args.norm, "rois": args.rois,
-            "num_classes": args.num_classes, "classes": list(args.classes), "category_ids": list(args.category_ids),
-            "size": list(args.size)}
+            "width": args.width, "num_classes": args.num_classes, "classes": list(args.classes),
+            "category_ids": list(args.category_ids), "size": list(args.size)}
 
 
 def build_from_config(config: dict, encoder_weights: str | None = None) -> Any:
     """The network of a config; a UserError if `build_detector` refuses it."""
     try:
         return build_detector(config["name"], config["encoder"], encoder_weights, config["num_classes"], tuple(config["size"]),
-                              config["norm"], config["rois"])
+                              config["norm"], config["rois"], config["width"])
     except ValueError as error:
         raise UserError(str(error)) from None
 

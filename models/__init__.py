@@ -90,7 +90,7 @@ def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str 
 
 
 def build_detector(name: str, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str,
-                   rois: int) -> nn.Module:
+                   rois: int, width: int) -> nn.Module:
     """Build a network for instances by name, `maskrcnn`; the other arguments are those of `models.maskrcnn.Detector`.
 
     Raises:
@@ -102,4 +102,4 @@ def build_detector(name: str, encoder: str, encoder_weights: str | None, num_cla
         raise ValueError(f"unknown network for instances {name!r}; there are {', '.join(DETECTORS)}")
     if encoder not in ENCODERS:
         raise ValueError(f"--encoder {encoder}: not an encoder of {name}; choose from {', '.join(ENCODERS)}")
-    return Detector(encoder, encoder_weights, num_classes, size, norm, rois)
+    return Detector(encoder, encoder_weights, num_classes, size, norm, rois, width)

@@ -10,18 +10,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
-from torchvision.models.detection.backbone_utils import BackboneWithFPN, mobilenet_backbone, resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from models.smp import load_encoder
 
-ENCODERS = ("resnet18", "resnet50", "mobilenet_v2")
-NORMS = ("frozen", "group")
-MOBILENET_LEVELS = [1, 2, 3, 5]  # of stride 4, 8, 16, 32, as ResNet's
-TRAINED_STAGES = {"resnet18": 3, "resnet50": 3, "mobilenet_v2": 4}  # of a pretrained encoder, from its end; the rest is frozen
+RESNET = ("layer1", "layer2", "layer3", "layer4")
+LEVELS = {"resnet18": RESNET, "resnet50": RESNET, "mobilenet_v2": ("3", "6", "13", "18")}
+"""Modules of each encoder whose outputs, of stride 4, 8, 16 and 32, enter the feature pyramid."""
+ENCODERS = tuple(LEVELS)
 
 
 class SeededSampler(BalancedPositiveNegativeSampler):
@@ -65,19 +70,19 @@ class Detector(nn.Module):
         encoder_weights: see `models.build_model`.
         num_classes: C.
         size: (H, W), px.
-        norm: of NORMS: `frozen`, batch norm with fixed statistics and the first stages fixed, for pretrained encoders; `group`,
+        norm: `frozen`, batch norm with fixed statistics and the first stages fixed, for pretrained encoders; `group`,
             group norm, for encoders trained from scratch. Neither depends on the batch.
         rois: RoIs sampled from each picture while training.
+        width: channels of the feature pyramid and of the heads; torchvision's has 256.
 
     Raises:
         ValueError: weights that cannot be fetched or do not fit.
     """
 
     def __init__(self, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str = "frozen",
-                 rois: int = 512) -> None:
+                 rois: int = 512, width: int = 256) -> None:
         super().__init__()
-        backbone = build_backbone(encoder, encoder_weights, norm)
-        self.network = MaskRCNN(backbone, num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, fixed_size=size[::-1])
+        self.network = build_network(build_backbone(encoder, encoder_weights, norm, width), num_classes, size, width)
         heads = self.network.roi_heads
         heads = SampledHeads(heads.box_roi_pool, heads.box_head, heads.box_predictor, 0.5, 0.5, rois, 0.25, None,
                              heads.score_thresh, heads.nms_thresh, heads.detections_per_img, heads.mask_roi_pool,
@@ -137,27 +142,39 @@ def _weights(labels: Tensor, matched: Tensor, target: dict) -> Tensor:
     return torch.where(labels > 0, target["weight"][matched], 1.0)
 
 
-def build_backbone(encoder: str, encoder_weights: str | None, norm: str) -> BackboneWithFPN:
+def build_network(backbone: BackboneWithFPN, num_classes: int, size: tuple[int, int], width: int) -> MaskRCNN:
+    """torchvision's Mask R-CNN whose RPN and heads have `width` channels, on pictures that are normalised already."""
+    return MaskRCNN(backbone, None, image_mean=[0.0] * 3, image_std=[1.0] * 3, fixed_size=size[::-1],
+                    box_head=TwoMLPHead(width * 7**2, 4 * width), box_predictor=FastRCNNPredictor(4 * width, num_classes),
+                    mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
+                    mask_predictor=MaskRCNNPredictor(width, width, num_classes))
+
+
+def build_backbone(encoder: str, encoder_weights: str | None, norm: str, width: int) -> BackboneWithFPN:
     """An encoder with a feature pyramid of strides 4 to 64; arguments and errors of `Detector`."""
     from_hub = encoder_weights == "imagenet"
     layer = FrozenBatchNorm2d if norm == "frozen" else group_norm
-    fixed = norm == "frozen"
     try:
-        if encoder == "mobilenet_v2":
-            backbone = mobilenet_backbone(backbone_name=encoder, weights="DEFAULT" if from_hub else None, fpn=True,
-                                          norm_layer=layer, trainable_layers=TRAINED_STAGES[encoder] if fixed else 6,
-                                          returned_layers=MOBILENET_LEVELS)
-        else:
-            backbone = resnet_fpn_backbone(backbone_name=encoder, weights="DEFAULT" if from_hub else None, norm_layer=layer,
-                                           trainable_layers=TRAINED_STAGES[encoder] if fixed else 5)
+        whole: Any = get_model(encoder, weights="DEFAULT" if from_hub else None, norm_layer=layer)
     except Exception as error:
         if not from_hub:
             raise
         raise ValueError(f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); "
                          "pass --encoder-weights FILE or none") from error
+    body = whole.features if encoder == "mobilenet_v2" else whole
+    levels = LEVELS[encoder]
     if encoder_weights and not from_hub:
-        load_encoder(backbone.body, encoder_weights, "features.")
-    return backbone
+        load_encoder(IntermediateLayerGetter(body, {levels[-1]: "0"}), encoder_weights, "features.")
+    if norm == "frozen":
+        for name, stage in body.named_children():
+            stage.requires_grad_(False)
+            if name == levels[0]:
+                break  # the last one of the first residual stage
+    with torch.no_grad():
+        maps = IntermediateLayerGetter(body, {name: name for name in levels}).eval()(torch.zeros(1, 3, 64, 64))
+    channels = [each.shape[1] for each in maps.values()]
+    names = {name: str(place) for place, name in enumerate(levels)}
+    return BackboneWithFPN(body, names, channels, width, LastLevelMaxPool())
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

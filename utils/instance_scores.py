@@ -43,7 +43,7 @@ class InstanceScores:
                  for each in detections]
         true = []
         for each in targets:
-            kept = each["masks"].flatten(1).any(1)
+            kept = each["masks"].flatten(1).bool().any(1)
             true.append({"masks": each["masks"][kept].bool(), "labels": each["labels"][kept], "iscrowd": each["crowd"][kept]})
         self.metric.update(found, true)
         self.images += len(found)
