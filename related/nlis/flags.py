@@ -41,13 +41,15 @@ def nlis_parser(docstring: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(docstring: str | None) -> tuple[argparse.Namespace, Task]:
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Task]:
     """The flags of the command line, completed, and the task.
+
+    Args:
+        parser: of `nlis_parser`, to which flags may have been added; it is of no further use.
 
     Raises:
         UserError: flags that contradict one another or the rows.
     """
-    parser = nlis_parser(docstring)
     args = parser.parse_args()
     given = given_flags(parser)
     if args.loss != "nlis":

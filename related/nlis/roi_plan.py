@@ -6,12 +6,11 @@ their loss and in nothing else. Nothing is written while jobs are planned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from reports.plan import Job, named_files
+from related.nlis.job_folder import FOLDER, JobFolder
+from reports.plan import Job
 
-FOLDER = "related/nlis"
 BACKGROUND = ["--keep", "background"]
 NOISE: dict[str, list] = {  # kind -> flags of utils/class_noise.py; `random`: every digit's label is drawn from all ten alike
     "SN50": ["--noise", "symmetric", "--rate", 0.5, *BACKGROUND], "AN40": ["--noise", "asymmetric", "--rate", 0.4],
@@ -24,46 +23,27 @@ STAGE_1, STAGE_2 = 12, 24  # epochs
 QUICK = 3  # times fewer epochs with --quick
 
 
-@dataclass
-class RoiCell:
+class RoiCell(JobFolder):
     """The jobs of a kind of noise and a seed.
 
     Args:
-        home: folder of all jobs.
+        home, jobs, quick: see JobFolder; with `quick` QUICK times fewer epochs.
         noise: key of NOISE.
         seed: of the drawn noise and the trainings.
-        jobs: dict of result file -> job, shared by all cells: each result is computed once.
-        quick: train QUICK times fewer epochs.
     """
 
-    home: Path
-    noise: str
-    seed: int
-    jobs: dict[Path, Job]
-    quick: bool = False
-
-    @property
-    def data(self) -> Path:
-        """Folder of the pictures and CSVs."""
-        return self.home / "digits"
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the cell's runs."""
-        return self.home / self.noise / f"seed{self.seed}"
-
-    def _job(self, result: Path, needs: list[Job], *command: object) -> Job:
-        words = [str(word) for word in command]
-        log = self.home / "logs" / ("_".join(result.relative_to(self.home).with_suffix("").parts) + ".out")
-        return self.jobs.setdefault(result, Job(words, result, needs, log, self.home, named_files(words, self.home)))
+    def __init__(self, home: Path, jobs: dict[Path, Job], noise: str, seed: int, quick: bool = False) -> None:
+        super().__init__(home, jobs, quick)
+        self.noise, self.seed = noise, seed
+        self.data, self.folder = home / "digits", home / noise / f"seed{seed}"  # of the CSVs, of the cell's runs
 
     def labels(self) -> Job:
         """The job that makes the training CSV."""
-        made = self._job(self.data / "test.csv", [], "data/make_digits.py", "--background", "--out", self.data, "--overwrite")
+        made = self.job(self.data / "test.csv", [], "data/make_digits.py", "--background", "--out", self.data, "--overwrite")
         if not NOISE[self.noise]:
             return made
         out = self.data / f"train_{self.noise}_{self.seed}.csv"
-        return self._job(out, [made], "utils/class_noise.py", "--csv", self.data / "train_clean.csv", *NOISE[self.noise],
+        return self.job(out, [made], "utils/class_noise.py", "--csv", self.data / "train_clean.csv", *NOISE[self.noise],
                          "--seed", self.seed, "--out", out, "--overwrite")
 
     @property
@@ -73,7 +53,7 @@ class RoiCell:
 
     def _training(self, name: str, csv: Path, needs: list[Job], epochs: int, lr_step: int, *flags: object) -> Job:
         scale = QUICK if self.quick else 1
-        return self._job(self.folder / name / "result.json", needs, f"{FOLDER}/train_nlis.py", "--train_csv", csv,
+        return self.job(self.folder / name / "result.json", needs, f"{FOLDER}/train_nlis.py", "--train_csv", csv,
                          "--test_csv", self.data / "test.csv", "--name", name, "--out-dir", self.folder, *flags, "--epochs",
                          epochs // scale, "--lr-step", lr_step // scale, "--batch-size", 128, "--learning-rate", 0.02,
                          "--weight-decay", 0.0005, "--cache", "--resume", "--seed", self.seed)
@@ -85,11 +65,11 @@ class RoiCell:
     def trust(self) -> Job:
         """A linear classifier's out-of-fold probability of each given label, as the CSV's weight."""
         name, csv = "trust", self.csv
-        return self._job(self.folder / name / "weights.csv", [self.labels()], "train_on_features.py", "--train_csv", csv,
+        return self.job(self.folder / name / "weights.csv", [self.labels()], "train_on_features.py", "--train_csv", csv,
                          "--name", name, "--out-dir", self.folder, "--encoder", "pixels", "--encoder-weights", "none",
                          "--seed", self.seed, "--resume")
 
-    def job(self, row: str) -> Job:
+    def row(self, row: str) -> Job:
         """The training of a row of TITLES."""
         needs, csv = [self.stage1()], self.csv
         if row == "weighted":

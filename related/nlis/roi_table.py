@@ -21,7 +21,7 @@ NOTES = {"SN50": "half of the digits' labels wrong, all other digits alike",
 
 def plan(home: Path, seeds: Collection[int], quick: bool, shared: dict[Path, Job]) -> dict[tuple[str, int, str], Job]:
     """The last job of each (noise, seed, row)."""
-    return {(noise, seed, row): RoiCell(home / "rois", noise, seed, shared, quick).job(row)
+    return {(noise, seed, row): RoiCell(home / "rois", shared, noise, seed, quick).row(row)
             for noise, rows in ROWS.items() for seed in seeds for row in rows}
 
 

@@ -13,12 +13,12 @@ the losses that NLIS is compared with. The log counts the samples of each set.
 
 from cli.command_line import command_line
 from engine.loop import run
-from related.nlis.flags import parse
+from related.nlis.flags import nlis_parser, parse
 from related.nlis.objective import RobustLoss, SetCounts
 
 
 def main() -> None:
-    args, task = parse(__doc__)
+    args, task = parse(nlis_parser(__doc__))
     counts = SetCounts(args.stage1_epochs)
     run(args, task=task, objective=RobustLoss(args, counts), memory=counts, after_epoch=counts.after_epoch,
         needs_weights=args.weighted)
