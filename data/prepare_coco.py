@@ -50,8 +50,8 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("json", help="COCO JSON of instances")
     parser.add_argument("--out", required=True, help="folder of the new JSONs")
-    parser.add_argument("--image-dir", metavar="DIR", help="folder of the pictures (default: beside the JSON, in a folder above "
-                                                           "it, or in `images` there)")
+    parser.add_argument("--image-dir", metavar="DIR", help="folder of the pictures (default: beside the JSON, in a folder "
+                                                           "above it, or in `images` there)")
     parser.add_argument("--valid", type=share, default=0.0, help="share of the pictures that validates")
     parser.add_argument("--test", type=share, default=0.3, help="share of the pictures to test on")
     parser.add_argument("--groups", action="store_true", help="the classes are the super-categories")

@@ -63,7 +63,7 @@ def complete(args: argparse.Namespace) -> None:
         raise UserError(f"--size {args.size[0]} {args.size[1]}: {LEAST_SIZE} px or more are needed, one place of the "
                         "network's deepest map")
     if args.load:
-        loaded = checkpoint.network_of(args.load)["config"]
+        loaded = checkpoint.network_of(args.load, 0)["config"]
         norm = loaded.get("norm")
         if args.norm not in (None, norm) and norm:
             raise UserError(f"--norm {args.norm}: {args.load} was trained with {norm}; leave the flag out")

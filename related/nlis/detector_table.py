@@ -28,7 +28,7 @@ def plan(home: Path, data: DataSet, seeds: Collection[int], quick: bool, shared:
 
 
 def collect(jobs: Jobs) -> dict:
-    """JSON-ready: `rows`, row -> seed -> test scores of the last epoch; `trust`, percent -> seed -> how wrong labels are found."""
+    """JSON-ready: `rows`, row -> seed -> test scores of the last epoch; `trust`, percent -> seed -> what trust finds."""
     found: dict = {"rows": {}, "trust": {}}
     for (row, rate, seed), job in jobs.items():
         if row == "trust":
@@ -48,7 +48,8 @@ def text_of(content: dict, name: str) -> str:
         base = {score: by_seed(rows, "ce", score) for score in SCORES}
         lines.append([TITLES[row], str(len(rows[row])), *(spread(list(values.values())) for values in of.values()),
                       "-" if row == "ce" else difference(of["ap50"], base["ap50"])])
-    forked = markdown_table(["mask scores, %", "seeds", *(f"{title} ± sd" for title in SCORES.values()), "AP50 - CE ± 95 %"], lines)
+    heads = ["mask scores, %", "seeds", *(f"{title} ± sd" for title in SCORES.values()), "AP50 - CE ± 95 %"]
+    forked = markdown_table(heads, lines)
     parts = [f"Detector on {name}, {FORKED_AT} % of the labels wrong, forked from one stage 1", forked]
     if content["trust"]:
         found = [[f"{rate} %", *(spread([each[key] for each in seeds.values()]) for key in ("auroc", "auprc")),

@@ -28,17 +28,22 @@ from reports.plan import Job, run_plan
 
 PARTS = ("rois", "shapes", "coco200")
 PROJECT = Path(__file__).resolve().parents[2]
-DATASETS = PROJECT.parent / "shared" / "datasets"  # photographs that are no part of the project
+BESIDE = PROJECT.parent / "shared"  # photographs and weights that are no part of the project
+
+
+def beside(name: str, *places: Path) -> str:
+    """A file in data/generated, or in one of the other places if only there it exists."""
+    return str(next((place / name for place in places if (place / name).is_file()), PROJECT / "data" / "generated" / name))
 
 
 def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the comparison (default: all; coco200 where its JSON is)")
-    parser.add_argument("--photographs", metavar="JSON", default=str(DATASETS / "coco200" / "instances.json"),
+    parser.add_argument("--photographs", metavar="JSON", default=beside("coco200/instances.json", BESIDE / "datasets"),
                         help="COCO JSON of the part coco200")
     parser.add_argument("--encoder-weights", metavar="FILE", type=none_or_str,
-                        default=str(DATASETS.parent / "weights" / "mobilenet_v2-imagenet.safetensors"),
+                        default=beside("mobilenet_v2-imagenet.safetensors", BESIDE / "weights"),
                         help="of MobileNetV2, for coco200; none: from scratch")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
     parser.add_argument("--quick", action="store_true", help="one seed and fewer epochs: no result, but all of it runs")
