@@ -107,8 +107,8 @@ def rois(tmp_path_factory):
     for name, whole in (("few", "train_clean"), ("test_few", "test")):
         lines = (folder / f"{whole}.csv").read_text().splitlines()
         (folder / f"{name}.csv").write_text("\n".join([lines[0], *lines[1:81], *lines[-80:]]) + "\n")
-    run_script("utils/class_noise.py", "--csv", folder / "few.csv", "--noise", "symmetric", "--rate", 0.5, "--keep", "background",
-               "--out", folder / "train.csv")
+    run_script("utils/class_noise.py", "--csv", folder / "few.csv", "--noise", "symmetric", "--rate", 0.5, "--keep",
+               "background", "--out", folder / "train.csv")
     return folder
 
 

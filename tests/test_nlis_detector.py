@@ -35,8 +35,8 @@ def shapes(tmp_path_factory):
 
 
 def flags_of(shapes, home, *more):
-    return ["--train_csv", shapes / "noisy.json", "--test_csv", shapes / "test.json", "--name", "run", "--out-dir", home, *SMALL,
-            *more]
+    return ["--train_csv", shapes / "noisy.json", "--test_csv", shapes / "test.json", "--name", "run", "--out-dir", home,
+            *SMALL, *more]
 
 
 @pytest.fixture(scope="module")

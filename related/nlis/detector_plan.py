@@ -37,14 +37,14 @@ class DataSet(NamedTuple):
 
 SMALL = ("--width", 64, "--rois", 64, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay", 0.0001)
 SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 100, "--test", 100),
-                 ("--size", 96, 96, "--encoder", "resnet18", "--learning-rate", 0.02, "--warmup-steps", 25, *SMALL), 10, 10)
+                 ("--size", 96, 96, "--encoder", "resnet18", "--learning-rate", 0.02, "--warmup-steps", 10, *SMALL), 10, 10)
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:
     """A COCO JSON of photographs, half of them to test on, and the file of MobileNetV2's ImageNet weights."""
     start = ("--encoder-weights", weights) if weights else ()
     return DataSet("coco200", ("data/prepare_coco.py", json, "--test", 0.5, "--groups"),
-                   ("--size", 128, 160, "--encoder", "mobilenet_v2", *start, "--learning-rate", 0.01, "--warmup-steps", 25,
+                   ("--size", 128, 160, "--encoder", "mobilenet_v2", *start, "--learning-rate", 0.01, "--warmup-steps", 10,
                     *SMALL), 6, 8)
 
 
