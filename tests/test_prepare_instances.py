@@ -109,7 +109,7 @@ def test_super_categories_become_classes(tmp_path, monkeypatch, capsys):
     assert [each["category_id"] for each in found] == [1 if each["category_id"] == 9 else 2 for each in content["annotations"]]
     content["categories"][0].pop("supercategory")
     (tmp_path / "set.json").write_text(json.dumps(content))
-    for flags, message in ((["--groups"], "category cat has no `supercategory`"), (["--test", 1], "no picture is left to train")):
+    for flags, message in ((["--groups"], "category cat has no `supercategory`"), (["--test", 1], "no picture is left")):
         code, error = run(monkeypatch, capsys, tmp_path, "data/prepare_coco.py", tmp_path / "set.json", "--out", tmp_path / "b",
                           *flags)
         assert code == 2 and message in error

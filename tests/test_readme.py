@@ -14,6 +14,7 @@ import pytest
 from data.pictures import read_image, resize_image, write_image
 from data.splits import pair_folder
 from related.blindkd.table import text_of as blindkd_text
+from related.nlis.nlis_table import text_of as nlis_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
@@ -102,7 +103,7 @@ def test_the_papers_commands_know_their_flags():
 
 def test_the_prepare_commands_know_their_flags(tmp_path):
     commands = re.findall(r"\| `(python data/prepare_.*?)` \|", REFERENCE)
-    assert len(commands) == 8
+    assert len(commands) == 11
     for command in commands:
         script, _, *flags = shlex.split(command)[1:]  # the second word is the data set's folder
         flags = [flag for flag in flags if flag != "--download"]
@@ -182,7 +183,8 @@ def test_the_shared_flags_are_those_of_every_script_that_trains_networks(monkeyp
     table = REFERENCE[REFERENCE.index("\n| flags | |"):REFERENCE.index("\nA good choice on most")]
     cells = re.findall(r"^\| (.*?) \|", table.replace("\\|", "/"), re.M)
     shared = {flag for cell in cells for flag in re.findall(r"--[a-z][\w-]*", cell)}
-    scripts = [path for path in SCRIPTS if path.name.startswith("train_") and path.name != "train_on_features.py"]
+    scripts = [path for path in SCRIPTS if path.parent == ROOT and path.name.startswith("train_")
+               and path.name != "train_on_features.py"]
     assert len(scripts) == 8 and len(shared) > 30
     for path in scripts:
         own = set(flags_of(path, monkeypatch))
@@ -215,6 +217,8 @@ def tables_in(content):
     """All tables that a committed JSON stands for, as text."""
     if "noise" in content:  # of class labels
         return [blindkd_text(content)]
+    if "rois" in content:
+        return [nlis_text(content)]
     if "tables" in content:  # of a benchmark
         return ["\n".join(lines) for lines in content["tables"].values()]
     return [table_text(content) if "table" in content else report_text(content)]
