@@ -77,7 +77,8 @@ def test_tables_by_hand():
     text = roi_table.text_of({"SN50": rois(ce=[.5, .6], nlis=[.8, .7])})
     assert "| cross-entropy (CE) | 55.0 ± 7.1 | - | 90.0 ± 0.0 | - |" in text
     assert "| NLIS | 75.0 ± 7.1 | +20.0 ± 127.1 | 90.0 ± 0.0 | +0.0 ± 0.0 |" in text
-    rows = {row: {"0": {"ap": .3, "ap50": ap50, "ap75": .2, "seconds": 1, "sets": {}}} for row, ap50 in (("ce", .5), ("nlis", .6))}
+    rows = {row: {"0": {"ap": .3, "ap50": ap50, "ap75": .2, "seconds": 1, "sets": {}}}
+            for row, ap50 in (("ce", .5), ("nlis", .6))}
     content = {"rows": rows, "trust": {"20": {"0": {"auroc": .9, "auprc": .7, "wrong": .21}}}}
     text = detector_table.text_of(content, "shapes")
     assert "| NLIS | 1 | 30.0 | 60.0 | 20.0 | +10.0 |" in text and "| 20 % | 90.0 | 70.0 | 21.0 |" in text

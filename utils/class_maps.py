@@ -29,7 +29,8 @@ PUBLISHED = {"CIFAR-10": CIFAR10, "Cityscapes": CITYSCAPES, "VOC": VOC, "digits"
 
 def fitting_map(names: Iterable[str]) -> dict[str, str] | None:
     """The map of PUBLISHED whose classes are all among `names`; None if there is none."""
-    return next((each for each in PUBLISHED.values() if {*each, *each.values()} <= {*names}), None)
+    known = {*names}
+    return next((each for each in PUBLISHED.values() if {*each, *each.values()} <= known), None)
 
 
 def within_groups(groups: Sequence[str]) -> Mapping[int, list[int]]:

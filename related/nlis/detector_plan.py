@@ -37,7 +37,7 @@ class DataSet(NamedTuple):
 
 SMALL = ("--width", 64, "--rois", 64, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay", 0.0001)
 SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 100, "--test", 100),
-                 ("--size", 96, 96, "--encoder", "resnet18", "--learning-rate", 0.02, "--warmup-steps", 10, *SMALL), 10, 10)
+                 ("--size", 96, 96, "--encoder", "resnet18", "--learning-rate", 0.005, "--warmup-steps", 10, *SMALL), 10, 10)
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:
