@@ -67,8 +67,8 @@ def draw_picture(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.ndar
     ground = rng.uniform(40, 215, 3)
     canvas = np.full((*size, 3), ground) + cv2.GaussianBlur(rng.normal(0, 60, (*size, 3)), (0, 0), 3)
     for _ in range(rng.integers(2, 6)):  # lines, which are no instances
-        ends = [tuple(int(each) for each in rng.integers(0, size[::-1])) for _ in range(2)]
-        cv2.line(canvas, *ends, colour_beside(rng, ground).tolist(), 1)
+        first, last = rng.integers(0, size[::-1], (2, 2)).tolist()
+        cv2.line(canvas, first, last, colour_beside(rng, ground).tolist(), 1)
     drawn: list[tuple[int, np.ndarray, bool]] = []
     for _ in range(rng.integers(2, 6)):
         number = int(rng.integers(len(NAMES)))
@@ -80,7 +80,7 @@ def draw_picture(rng: np.random.Generator, size: Sequence[int]) -> tuple[np.ndar
             canvas[mask > 0] = colour_beside(rng, ground)
     if rng.random() < CROWD_SHARE:
         drawn += draw_crowd(rng, canvas, drawn, colour_beside(rng, ground))
-    canvas += rng.normal(0, 6, canvas.shape)
+    canvas = canvas + rng.normal(0, 6, canvas.shape)
     return canvas.clip(0, 255).astype(np.uint8), [each for each in drawn if each[1].any()]
 
 
@@ -124,7 +124,8 @@ def main() -> None:
             raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another --out")
     contents, number = {}, 0
     for path, count in zip(paths, (args.train, args.test)):
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for _ in progress(range(count), "drawing", unit="picture"):
             number += 1
             picture, shapes = draw_picture(np.random.default_rng([args.seed, number]), args.size)

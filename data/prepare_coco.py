@@ -63,7 +63,8 @@ def main() -> None:
     content: Any = read_json(args.json)
     if args.groups:
         content = grouped(args.json, content)
-    images = [image_of(row.id, row.image, (row.height, row.width)) for row in rows.itertuples()]
+    facts = zip(*(rows[name].tolist() for name in ("id", "image", "height", "width")))
+    images = [image_of(number, path, (height, width)) for number, path, height, width in facts]
     order = np.random.default_rng(args.seed).permutation(len(images))
     first, second = round(args.test * len(images)), round((args.test + args.valid) * len(images))
     parts = {"train": order[second:], "valid": order[first:second], "test": order[:first]}

@@ -219,7 +219,7 @@ def true(*instances):
 
 
 def test_average_precision_by_hand():
-    """Class 1: two pictures, IoU 1 and 13/16 = .81: right at .5 to .8, 7 of 10 thresholds, where AP is 1; above it the surer one
+    """Class 1: two pictures, IoU 1 and 13/16: right at .5 to .8, 7 of 10 thresholds, where AP is 1; above it the surer one
     is right and recall .5: 51 of 101 recall levels. Class 2: found as class 1. Class 3 does not occur."""
     scores = InstanceScores(3)
     whole, part = rectangle(0, 0, 10, 16), rectangle(0, 0, 10, 13)

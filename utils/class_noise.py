@@ -240,7 +240,7 @@ def make_noise(args: argparse.Namespace) -> None:
     given = draw_labels(labels.true, matrix, args.seed)
     texts = [old if before == after else labels.like(old, after)
              for old, before, after in zip(labels.texts, labels.true.tolist(), given.tolist())]
-    wrong = np.flatnonzero(labels.true != given)
+    wrong = np.flatnonzero(labels.true != given).tolist()
     changes = pd.DataFrame({labels.key: [labels.keys[i] for i in wrong], "true": [labels.texts[i] for i in wrong],
                             "given": [texts[i] for i in wrong]})
     content = record_of(args, labels, given, matrix)
