@@ -276,8 +276,9 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
     trainings = run_script("train_teacher.py", "--help").stdout
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
-        if words[:1] == ["blindkd"]:
-            known = run_script(ROOT / "related" / "blindkd" / "table.py", "--help").stdout
+        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py"}
+        if words[:1] and words[0] in neighbours:
+            known = run_script(ROOT / neighbours[words[0]], "--help").stdout
             assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
