@@ -4,7 +4,8 @@
 
 Images and masks are scored at the size the network was trained at. mIoU comes from one confusion matrix over the split;
 BF, Dice and Boundary IoU are means over its images. Of a classifier, on a CSV headed `image,label`: accuracy, balanced accuracy
-(the mean recall of the classes that occur) and the recall of each class.
+(the mean recall of the classes that occur) and the recall of each class. Of a detector, on a COCO JSON: average precision of
+masks, AP, AP50 and AP75, of all classes and of each.
 """
 
 from __future__ import annotations
@@ -19,23 +20,35 @@ from cli.command_line import command_line, positive_float, positive_int, side_le
 from cli.files import UserError, check_outputs, write_json
 from cli.lazy import torch
 from data.classification import ClassDataset, check_class_files, is_class_csv, read_class_rows
+from data.coco_text import is_coco
 from data.dataset import SegmentationDataset, as_it_is
+from data.instances import InstanceDataset, check_instance_files, read_instances
 from data.rows import check_batch, check_rows, read_rows
 from engine.checkpoint import load_network
 from engine.classification import CLASSIFICATION, ClassScorer, load_classifier, refuse_other_names
 from engine.devices import start_fabric
 from engine.flags import add_device_flags
+from engine.instances import (
+    INSTANCES,
+    InstanceScorer,
+    add_image_dir_flag,
+    load_detector,
+    refuse_data_parallel,
+    refuse_other_categories,
+)
 from engine.loaders import each_row_once, worker_count
 from engine.loop import evaluate
 from engine.task import SEGMENTATION, SegmentationScorer, Task
 from utils.class_scores import CLASS_TITLES, recall_table
+from utils.instance_scores import INSTANCE_TITLES, precision_table
 from utils.metrics import score_table
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of a run")
-    parser.add_argument("--csv", required=True, help="rows to score")
+    parser.add_argument("--csv", required=True, help="rows to score, or a COCO JSON")
+    add_image_dir_flag(parser)
     parser.add_argument("--json", metavar="FILE", help="write the scores to this file too")
     parser.add_argument("--theta", type=positive_float,
                         help="boundary tolerance: px from 1 on, below 1 a share of the diagonal (default: the run's)")
@@ -46,9 +59,16 @@ def main() -> None:
     add_device_flags(parser)
     args = parser.parse_args()
 
-    labels = is_class_csv(args.csv)
-    if labels and args.theta:
-        raise UserError(f"--theta: goes with masks; {args.csv} holds class labels")
+    coco, labels = is_coco(args.csv), is_class_csv(args.csv)
+    if (labels or coco) and args.theta:
+        raise UserError(f"--theta: goes with masks; {args.csv} holds {'instances' if coco else 'class labels'}")
+    if args.image_dir and not coco:
+        raise UserError(f"--image-dir: goes with a COCO JSON; {args.csv} holds paths of its own")
+    if coco:
+        rows = read_instances(args.csv, args.image_dir)
+        check_outputs([args.json] * bool(args.json), args.overwrite, [args.csv, args.checkpoint, *rows["image"]])
+        evaluate_instances(args, rows)
+        return
     # labels are read by the network's classes, later
     rows = read_class_rows(args.csv, None, needs_labels=False) if labels else read_rows(args.csv)
     if args.json:
@@ -83,6 +103,24 @@ def evaluate_labels(args: argparse.Namespace, rows: pd.DataFrame) -> None:
     if fabric.is_global_zero:
         text = f"{score_table({args.csv: scores}, CLASS_TITLES)}\n\n{recall_table(scores, config['classes'])}"
         print_scores(args, text, {"size": size, "classes": config["classes"], **scores})
+
+
+def evaluate_instances(args: argparse.Namespace, rows: pd.DataFrame) -> None:
+    """Scores of a detector on rows of `read_instances`, at the size that it was trained at."""
+    network, config = load_detector(args.checkpoint, args.network)
+    refuse_other_categories(args.csv, config["classes"], config["category_ids"])
+    refuse_data_parallel(args)
+    if args.size not in (None, config["size"]):
+        raise UserError(f"--size {args.size[0]} {args.size[1]}: a detector is scored at the size it was trained at, "
+                        f"{config['size'][0]} {config['size'][1]}; leave the flag out")
+    check_batch(config["size"], args.batch_size, rows)
+    check_instance_files(args.csv, rows)
+    fabric = start_fabric(args)
+    dataset, scorer = InstanceDataset(rows, config["size"]), InstanceScorer(len(config["classes"]), fabric.device)
+    scores = scores_of(args, fabric, network, dataset, scorer, INSTANCES)
+    if fabric.is_global_zero:
+        text = f"{score_table({args.csv: scores}, INSTANCE_TITLES)}\n\n{precision_table(scores, config['classes'])}"
+        print_scores(args, text, {"size": config["size"], "classes": config["classes"], **scores})
 
 
 def scores_of(args: argparse.Namespace, fabric: Any, network: torch.nn.Module, dataset: Any, scorer: Any, task: Task

@@ -33,13 +33,17 @@ if TYPE_CHECKING:
     import sklearn.preprocessing as sklearn_preprocessing
     import threadpoolctl as threadpoolctl
     import torch as torch
+    import torchmetrics.detection as torchmetrics_detection
+    from faster_coco_eval.core import mask as coco_masks
     from matplotlib import pyplot as plt
     from scipy import special as scipy_special
     from scipy import stats as scipy_stats
 else:
     joblib = LazyModule("joblib")
     threadpoolctl = LazyModule("threadpoolctl")
+    coco_masks = LazyModule("faster_coco_eval.core.mask")
     torch = LazyModule("torch")
+    torchmetrics_detection = LazyModule("torchmetrics.detection")
     sklearn_linear_model = LazyModule("sklearn.linear_model")
     lightning_fabric = LazyModule("lightning_fabric")
     jinja2 = LazyModule("jinja2")

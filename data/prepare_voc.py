@@ -1,16 +1,25 @@
 """PASCAL VOC 2012 segmentation, 21 classes -> CSVs and classes.json.
 
     python data/prepare_voc.py data/generated/voc --out data/csv/voc --download
+    python data/prepare_voc.py data/generated/voc --out data/coco/voc --instances
 
 reads VOCdevkit/VOC2012 in the folder, which --download fetches (torchvision, 2 GB). train is split into train and valid, val
 is the test set. The masks are read as they are: palette indices are the classes, the border (255) is ignored.
+
+--instances writes train.json, valid.json and test.json instead, COCO files of the 20 classes of objects; SegmentationObject
+tells them apart.
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cli.command_line import command_line
+from data.coco_files import categories
+from data.instance_maps import Found, write_instance_splits
 from data.legend import write_legend
 from data.splits import divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
@@ -25,9 +34,22 @@ def read_list(home: Path, split: str) -> pd.DataFrame:
                          "mask": [str(home / "SegmentationClass" / f"{stem}.png") for stem in stems]})
 
 
+def instances(row: Any) -> Found:
+    """The objects of `row.objects`, each of the class that most of its pixels have in `row.mask`."""
+    numbers, classes = (np.asarray(Image.open(path)) for path in (row.objects, row.mask))
+    for number in np.unique(numbers).tolist():
+        mask = numbers == number
+        if number not in (0, 255):  # background, border
+            inside = classes[mask]
+            inside = inside[(inside > 0) & (inside < len(NAMES))]
+            if len(inside):
+                yield int(np.bincount(inside).argmax()), mask, False
+
+
 def main() -> None:
     parser = prepare_parser(__doc__, "holds VOCdevkit/VOC2012", valid_of="train")
     parser.add_argument("--download", action="store_true", help="fetch the data set into the folder first")
+    parser.add_argument("--instances", action="store_true", help="write COCO files of instances")
     args = parser.parse_args()
 
     home = Path(args.folder) / "VOCdevkit" / "VOC2012"
@@ -39,9 +61,19 @@ def main() -> None:
     rest, test = read_list(home, "train"), read_list(home, "val")
     require(*rest["image"], *rest["mask"], *test["image"], *test["mask"], layout="an image and a mask for each listed name")
     train, valid = divide(rest, args.valid, args.seed)
+    splits = {"train": train, "valid": valid, "test": test}
+    if args.instances:
+        splits = {name: rows.assign(objects=rows["mask"].str.replace("SegmentationClass", "SegmentationObject"))
+                  for name, rows in splits.items() if len(rows)}
+        require(*(path for rows in splits.values() for path in rows["objects"]), layout="SegmentationObject/ beside "
+                "SegmentationClass/")
+        open_output(args)
+        write_instance_splits(Path(args.out), splits, instances, categories(NAMES[1:]), args.overwrite)
+        return
+    del args.instances  # folders that an earlier version made do not know it
     open_output(args)
     write_legend(Path(args.out), NAMES)
-    write_splits(args.out, {"train": train, "valid": valid, "test": test}, args.overwrite)
+    write_splits(args.out, splits, args.overwrite)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     if strategy == "auto":
-        strategy = "ddp" if torchrun else "dp" if _visible_gpus(args) > 1 else "auto"
+        strategy = "ddp" if torchrun else "dp" if visible_gpus(args) > 1 else "auto"
     if devices == "auto" and args.accelerator == "cpu":
         devices = 1
     try:
@@ -33,7 +33,8 @@ def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
     return fabric
 
 
-def _visible_gpus(args: Namespace) -> int:
+def visible_gpus(args: Namespace) -> int:
+    """How many GPUs --accelerator and --devices ask for."""
     if args.accelerator not in ("auto", "cuda", "gpu") or not torch.cuda.is_available():
         return 0
     if args.devices in ("auto", "-1"):

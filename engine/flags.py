@@ -79,13 +79,16 @@ def add_task_flags(parser: argparse.ArgumentParser, add_networks: Callable[..., 
     data.add_argument("--cache", action="store_true", help="keep decoded, resized samples in memory, 4 bytes a pixel")
 
 
-def add_class_task_flags(parser: argparse.ArgumentParser) -> None:
+def add_class_task_flags(parser: argparse.ArgumentParser, models: Sequence[str] = CLASSIFIERS) -> None:
     """What a script for class labels alone needs: --model, --encoder, --size, --num-classes, --mirror, --shift, --cache.
 
     `engine.classification.complete` fills in the size and the classes that the training CSV tells; call it before `run`.
+
+    Args:
+        models: names of the networks to choose from, the default first.
     """
     group = parser.add_argument_group("network")
-    _add_network(group, "", CLASSIFIERS[0], CLASSIFIERS)
+    _add_network(group, "", models[0], models)
     group.add_argument("--size", type=side_length, nargs=2, metavar=("H", "W"), help="px (default: the first picture's)")
     group.add_argument("--num-classes", type=class_count, help="(default: as classes.json or the training labels say)")
     add_move_flags(parser).add_argument("--cache", action="store_true", help="keep decoded, resized pictures in memory")

@@ -5,6 +5,8 @@ While training, PointRend and OCRNet give a dict: these logits and what else the
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 
 `build_classifier` gives one that maps images (B, 3, H, W) to logits of whole pictures, (B, C), C = num_classes.
+
+`build_detector` gives one that finds instances: boxes, classes and masks.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
 CLASSIFIERS = ("small_cnn", "preact_resnet18", "timm")
+DETECTORS = ("maskrcnn",)
 
 
 def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | None = None, num_classes: int = 2,
@@ -84,3 +87,19 @@ def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str 
 
         return PreActResNet18(num_classes)
     raise ValueError(f"unknown network for class labels {name!r}; there are {', '.join(CLASSIFIERS)}")
+
+
+def build_detector(name: str, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str,
+                   rois: int, width: int) -> nn.Module:
+    """Build a network for instances by name, `maskrcnn`; the other arguments are those of `models.maskrcnn.Detector`.
+
+    Raises:
+        ValueError: unknown name or encoder, weights that cannot be fetched or do not fit.
+    """
+    from models.maskrcnn import ENCODERS, Detector
+
+    if name not in DETECTORS:
+        raise ValueError(f"unknown network for instances {name!r}; there are {', '.join(DETECTORS)}")
+    if encoder not in ENCODERS:
+        raise ValueError(f"--encoder {encoder}: not an encoder of {name}; choose from {', '.join(ENCODERS)}")
+    return Detector(encoder, encoder_weights, num_classes, size, norm, rois, width)

@@ -61,11 +61,14 @@ def build_with_encoder(make: Callable[[str | None], Any], encoder: str, encoder_
     return network
 
 
-def load_encoder(encoder: nn.Module, file: str) -> None:
+def load_encoder(encoder: nn.Module, file: str, prefix: str = "") -> None:
     """Load an encoder's weights from a .safetensors or .pth file.
 
     Key prefixes that wrappers add (`model.`, `encoder.`, `module.`) are ignored, and so is a classifier in the file; the file
     must hold every weight of the encoder.
+
+    Args:
+        prefix: another one that is ignored.
 
     Raises:
         ValueError: unreadable, or a weight is missing or has another shape.
@@ -77,7 +80,7 @@ def load_encoder(encoder: nn.Module, file: str) -> None:
                  else torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ValueError(f"--encoder-weights {file}: not a readable weights file ({type(error).__name__})") from error
-    found = {_bare(key): value for key, value in state.get("state_dict", state).items()}
+    found = {_bare(key).removeprefix(prefix): value for key, value in state.get("state_dict", state).items()}
     own = encoder.state_dict()
     fitting = {key: found.get(_bare(key), own[key] if key.endswith("num_batches_tracked") else None) for key in own}
     missing = [key for key, value in fitting.items() if value is None or value.shape != own[key].shape]

@@ -209,6 +209,20 @@ def percent(value: float | None, digits: int = 2, sign: bool = False) -> str:
     return "-" if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}"
 
 
+def spread(values: Sequence) -> str:
+    """Mean and standard deviation over the seeds, in percent; `-` where one is missing."""
+    if not values or None in values:
+        return "-"
+    mean, deviation = mean_and_spread(values)
+    return with_spread({"mean": mean, "sd": deviation}, 1)
+
+
+def difference(ours: dict, base: dict) -> str:
+    """Mean paired difference of scores by seed, and half of its 95 % interval, in points."""
+    mean, half, _ = paired_difference(ours, base)
+    return percent(mean, 1, sign=True) + (f" ± {percent(half, 1)}" if half is not None else "")
+
+
 def with_spread(score: dict, digits: int = 2) -> str:
     """{mean, sd} -> 12.34 ± 0.56, the standard deviation over the seeds."""
     return percent(score["mean"], digits) + (f" ± {percent(score['sd'], digits)}" if score["sd"] is not None else "")

@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from related.blindkd.table import text_of as blindkd_text
+from related.nlis.nlis_table import text_of as nlis_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
@@ -23,6 +24,8 @@ def tables_in(content):
     """All tables that a committed JSON stands for, as text."""
     if "noise" in content:  # of class labels
         return [blindkd_text(content)]
+    if "rois" in content:
+        return [nlis_text(content)]
     if "tables" in content:  # of a benchmark
         return ["\n".join(lines) for lines in content["tables"].values()]
     return [table_text(content) if "table" in content else report_text(content)]
@@ -80,8 +83,9 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
     trainings = run_script("train_teacher.py", "--help").stdout
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
-        if words[:1] == ["blindkd"]:
-            known = run_script(ROOT / "related" / "blindkd" / "table.py", "--help").stdout
+        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py"}
+        if words[:1] and words[0] in neighbours:
+            known = run_script(ROOT / neighbours[words[0]], "--help").stdout
             assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)

@@ -12,9 +12,6 @@ import numpy as np
 
 ROUNDING = 0.01  # a row's sum may be off by this much, since printed matrices are rounded
 
-CIFAR10_PAIRS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
-"""The asymmetric noise of CIFAR-10 that most papers use: classes that look alike."""
-
 CIFAR10N_WORST = np.array([
     [65.0, 6.6, 7.2, 1.9, 1.9, 2.3, 1.9, 1.7, 8.5, 3.1],
     [4.3, 59.2, 1.5, 2.6, 1.7, 1.5, 1.4, 1.4, 1.6, 24.7],
@@ -74,6 +71,18 @@ def asymmetric(num_classes: int, rate: float, targets: Mapping[int, int | Sequen
         matrix[true, true] = 1 - rate
         matrix[true, others] = rate / len(others)
     return matrix
+
+
+def embedded(matrix: np.ndarray, chosen: Sequence[int], num_classes: int) -> np.ndarray:
+    """A transition matrix (C, C) that is `matrix` among the `chosen` classes and leaves the others as they are.
+
+    Args:
+        matrix: of len(chosen) classes.
+        chosen: class numbers in 0..C-1, ascending.
+    """
+    whole = np.eye(num_classes)
+    whole[np.ix_(chosen, chosen)] = matrix
+    return whole
 
 
 def cifar10n(kind: str) -> np.ndarray:

@@ -37,7 +37,7 @@ from models import CLASSIFIERS
 from related.blindkd.comparison_plan import DETECTING, TITLES, Cell
 from related.blindkd.flags import PUBLISHED
 from related.blindkd.noisy_set import wrong_labels
-from reports.comparison import mean_and_spread, paired_difference, percent
+from reports.comparison import difference, spread
 from reports.plan import Job, run_plan
 from utils.metrics import markdown_table
 from utils.ranking import auroc, precision_recall_f1
@@ -134,20 +134,6 @@ def collect(args: argparse.Namespace, jobs: Cells) -> dict:
 
 
 # --- text -------------------------------------------------------------------------------------------------------
-
-
-def spread(values: list) -> str:
-    """Mean and standard deviation over the seeds, in percent; `-` where one is missing."""
-    if not values or None in values:
-        return "-"
-    mean, deviation = mean_and_spread(values)
-    return percent(mean, 1) + (f" ± {percent(deviation, 1)}" if deviation is not None else "")
-
-
-def difference(ours: dict, base: dict) -> str:
-    """Mean paired difference and its 95 % interval, in points."""
-    mean, half, _ = paired_difference(ours, base)
-    return percent(mean, 1, sign=True) + (f" ± {percent(half, 1)}" if half is not None else "")
 
 
 def title_of(row: str, encoder: str) -> str:

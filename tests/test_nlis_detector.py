@@ -1,0 +1,204 @@
+"""train_nlis.py, wrong_labels.py, evaluate.py and predict.py on drawn shapes, from COCO JSON to results; several processes."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+
+from cli.files import UserError
+from data.instances import read_instances
+from data.pictures import read_image
+from engine import checkpoint
+from engine.instances import build_from_config, refuse_data_parallel, share_of
+from related.nlis.wrong_labels import measured, trust_of, write_trust
+from tests.conftest import TORCHRUN, run_script
+from tests.script_calls import run
+from tests.test_nlis import timeless, weights_in
+
+SCRIPT, JUDGE = "related/nlis/train_nlis.py", "related/nlis/wrong_labels.py"
+SMALL = ("--rois", 32, "--width", 16, "--batch-size", 2, "--mirror", "--accelerator", "cpu", "--learning-rate", 0.01)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A folder with train.json (8 pictures of 64 x 64 px), noisy.json (half of the labels wrong), and test.json (6)."""
+    folder = tmp_path_factory.mktemp("shapes")
+    run_script("data/make_shapes.py", "--train", 8, "--test", 6, "--size", 64, 64, "--out", folder, "--seed", 2)
+    run_script("utils/class_noise.py", "--csv", folder / "train.json", "--noise", "symmetric", "--rate", 0.5, "--out",
+               folder / "noisy.json")
+    return folder
+
+
+def flags_of(shapes, home, *more):
+    return ["--train_csv", shapes / "noisy.json", "--test_csv", shapes / "test.json", "--name", "run", "--out-dir", home,
+            *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """The folder of a run of two epochs, one of each stage."""
+    home = tmp_path_factory.mktemp("trained")
+    run_script(SCRIPT, *flags_of(shapes, home, "--epochs", 2))
+    return home / "run"
+
+
+def test_drawn_shapes_are_what_their_json_says(shapes):
+    rows = read_instances(shapes / "train.json")
+    picture = read_image(rows["image"].iloc[0])
+    assert picture.shape == (64, 64, 3) and len(rows) == 8
+    assert all(each["bbox"][2] > 0 for instances in rows["instances"] for each in instances)
+
+
+def test_a_detector_trains_in_two_stages_and_goes_on_bit_exactly(shapes, trained, tmp_path, monkeypatch, capsys):
+    """Stopped after the third of four steps of stage 1."""
+    import engine.loop as loop
+
+    log = timeless(trained)
+    assert [entry["stage"] for entry in log] == [1, 2]
+    assert all(sum(entry["sets"].values()) == 8 * 32 and entry["sets"]["NEG"] >= 8 * 24 for entry in log)
+    own, step = loop.train_step, {"count": 0}
+
+    def stopping(*inputs):
+        step["count"] += 1
+        if step["count"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return own(*inputs)
+
+    monkeypatch.setattr(loop, "train_step", stopping)
+    for expected in (143, 0):
+        code, error = run(monkeypatch, capsys, ".", SCRIPT, *flags_of(shapes, tmp_path, "--epochs", 2, "--resume"))
+        assert code == expected, error
+    parts = weights_in(tmp_path / "run")
+    assert all(torch.equal(value, parts[name]) for name, value in weights_in(trained).items())
+    assert timeless(tmp_path / "run") == log
+
+
+def test_scores_and_results_are_those_of_another_evaluation(shapes, trained, tmp_path):
+    """predictions.json, read by COCO's own evaluation, gives what evaluate.py tells: pictures are of --size here."""
+    both = ["--checkpoint", trained / "last.ckpt", "--csv", shapes / "test.json", "--accelerator", "cpu"]
+    run_script("evaluate.py", *both, "--json", tmp_path / "s.json")
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert told["ap"] == json.loads((trained / "result.json").read_text())["test_last"][0]["ap"] and told["images"] == 6
+    run_script("predict.py", *both, "--out-dir", tmp_path / "out", "--least", 0)
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert results and len(list((tmp_path / "out" / "overlays").iterdir())) == 6
+    truth = COCO(str(shapes / "test.json"))
+    evaluation = COCOeval_faster(truth, truth.loadRes(results), "segm")
+    evaluation.run()
+    assert evaluation.stats[:2].tolist() == pytest.approx([told["ap"], told["ap50"]], abs=2e-3)
+
+
+def test_predictions_of_listed_images_are_at_their_own_size(shapes, trained, tmp_path):
+    run_script("predict.py", "--checkpoint", trained / "last.ckpt", "--images", shapes / "images" / "0001.png", "--out-dir",
+               tmp_path / "out", "--accelerator", "cpu")
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert results and {each["image_id"] for each in results} == {1}
+    assert all(each["segmentation"]["size"] == [64, 64] and 1 <= each["category_id"] <= 6 for each in results)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(shapes, tmp_path):
+    """A step of each stage, with unequal numbers of positives in the processes; what they learn differs by rounding alone."""
+    for home, start in (("one", ()), ("two", TORCHRUN)):
+        run_script(*start, SCRIPT, *flags_of(shapes, tmp_path / home, "--epochs", 2, "--batch-size", 8))
+    one, two = (tmp_path / home / "run" for home in ("one", "two"))
+    assert [entry["sets"] for entry in timeless(one)] == [entry["sets"] for entry in timeless(two)]
+    assert [entry["loss"][0] for entry in timeless(two)] == pytest.approx([e["loss"][0] for e in timeless(one)], rel=1e-5)
+    torch.manual_seed(0)  # as the run's --seed
+    start = build_from_config(checkpoint.load(one / "last.ckpt")["networks"][0]["config"]).state_dict()
+    learnt, apart = (sum(((value - other[name]) ** 2).sum() for name, value in weights_in(one).items()) ** 0.5
+                     for other in (start, weights_in(two)))
+    assert 0.01 < learnt and apart < 5e-3 * learnt
+    scores = [json.loads((folder / "result.json").read_text())["test_last"][0] for folder in (one, two)]
+    assert json.loads((two / "result.json").read_text())["machine"]["processes"] == 2
+    assert scores[1]["images"] == scores[0]["images"] == 6
+    assert scores[1]["ap_per_class"] == pytest.approx(scores[0]["ap_per_class"], abs=1e-6)
+
+
+def test_a_share_is_1_without_other_processes():
+    assert share_of(5, torch.device("cpu")) == 1.0
+
+
+@pytest.mark.parametrize("change, message", [
+    (["--strategy", "dp"], "DataParallel cannot split lists of instances"),
+    (["--compile"], "--compile: not with instances"),
+    (["--shift", 2], "--shift: goes with a class CSV"),
+    (["--size", 16, 64], "--size 16 64: 32 px or more are needed"),
+    (["--model", "small_cnn"], "--model small_cnn: not a network for instances"),
+    (["--weighted"], "has no weight, which --weighted needs"),
+    (["--encoder-weights", "none.pth"], "--encoder-weights none.pth: no such file"),
+    (["--encoder", "vgg"], "--encoder vgg: not an encoder of maskrcnn")])
+def test_flags_that_instances_cannot_have_are_refused(change, message, shapes, tmp_path, monkeypatch, capsys):
+    code, error = run(monkeypatch, capsys, tmp_path, SCRIPT, *flags_of(shapes, tmp_path, *change))
+    assert code == 2 and message in error, error
+
+
+def test_several_gpus_without_torchrun_are_refused(monkeypatch):
+    from argparse import Namespace
+
+    monkeypatch.setattr("engine.instances.visible_gpus", lambda args: 2)
+    args = Namespace(strategy="auto", accelerator="auto", devices="auto")
+    with pytest.raises(UserError, match="start one process per device with torchrun"):
+        refuse_data_parallel(args)
+    monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "2")
+    refuse_data_parallel(args)
+
+
+def test_other_categories_are_refused(shapes, trained, tmp_path, monkeypatch, capsys):
+    other = (shapes / "test.json").read_text().replace('"star"', '"sun"')
+    (shapes / "other.json").write_text(other)
+    code, error = run(monkeypatch, capsys, tmp_path, "evaluate.py", "--checkpoint", trained / "last.ckpt", "--csv",
+                      shapes / "other.json")
+    assert code == 2 and "its `categories` are not those of the run (disc, ring, half moon, square, triangle, ...)" in error
+
+
+# --- wrong labels -----------------------------------------------------------------------------------------------
+
+
+def test_trust_by_hand():
+    objects = np.array([[.2, .1, .1], [.0, .3, .3], [0, 0, 0]])
+    assert trust_of(objects, np.array([0, 1, 2])).tolist() == [.5, .5, 0]
+
+
+def test_trust_is_written_in_the_order_of_the_json_and_measured_against_the_truth(shapes, tmp_path):
+    rows = read_instances(shapes / "noisy.json")
+    noisy, clean = (json.loads((shapes / f"{name}.json").read_text())["annotations"] for name in ("noisy", "train"))
+    right = [one["category_id"] == other["category_id"] for one, other in zip(noisy, clean)]
+    trust = pd.DataFrame({"id": [each["id"] for each in noisy], "trust": np.where(right, .8, .1), "predicted": 1})
+    scores = write_trust(str(shapes / "noisy.json"), rows, tmp_path, trust.sample(frac=1, random_state=0))
+    assert scores["annotation"].tolist() == [each["id"] for each in noisy]
+    assert scores["trust"].tolist() == [.8 if each else .1 for each in right]
+    told = measured(scores, "noisy.json", str(shapes / "train.json"))
+    assert told["auroc"] == told["auprc"] == 1 and told["wrong"] == 1 - np.mean(right)
+    assert measured(scores.assign(trust=-scores["trust"]), "x", str(shapes / "train.json"))["auroc"] == 0
+    again = read_instances(tmp_path / "weights.json", needs_weights=True)
+    assert [each["weight"] for each in again["instances"].iloc[0]] == scores["trust"][:len(again["instances"].iloc[0])].tolist()
+    with pytest.raises(UserError, match="has other annotations"):
+        measured(scores[::-1], "noisy.json", str(shapes / "train.json"))
+
+
+def test_each_label_is_judged_by_a_detector_that_never_saw_its_picture(shapes, tmp_path):
+    flags = ["--train_csv", shapes / "noisy.json", "--name", "trust", "--out-dir", tmp_path, *SMALL, "--epochs", 1]
+    run_script(JUDGE, *flags, "--truth", shapes / "train.json")
+    scores = pd.read_csv(tmp_path / "trust" / "scores.csv")
+    count = len(json.loads((shapes / "noisy.json").read_text())["annotations"])
+    assert len(scores) == count and scores["trust"].between(0, 1).all() and scores["trust"].nunique() > 1
+    told = json.loads((tmp_path / "trust" / "wrong_labels.json").read_text())
+    assert 0 <= told["auroc"] <= 1 and told["annotations"] == count
+    parts = [json.loads((tmp_path / "trust" / f"fold{fold}" / "args.json").read_text())["rows"]["train"] for fold in (0, 1)]
+    assert [part["count"] for part in parts] == [4, 4] and parts[0]["digest"] != parts[1]["digest"]
+    run_script(SCRIPT, "--train_csv", tmp_path / "trust" / "weights.json", "--name", "w", "--out-dir", tmp_path, *SMALL,
+               "--epochs", 1, "--stage1-epochs", 0, "--weighted", "--load", tmp_path / "trust" / "fold0" / "last.ckpt")
+    assert checkpoint.load(tmp_path / "w" / "last.ckpt")["networks"][0]["config"]["norm"] == "group"
+
+
+@pytest.mark.parametrize("flags, message", [(["--folds", 1], "--folds 1: a detector must not judge the labels that it saw"),
+                                            (["--folds", 9], "--folds 9: "), (["--weighted"], "--weighted: not here")])
+def test_folds_that_cannot_be_are_refused(flags, message, shapes, tmp_path, monkeypatch, capsys):
+    code, error = run(monkeypatch, capsys, tmp_path, JUDGE, "--train_csv", shapes / "noisy.json", "--name", "x", *flags)
+    assert code == 2 and message in error, error
