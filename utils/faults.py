@@ -1,0 +1,295 @@
+"""What is wrong with an annotation, component by component, by a judge's class probabilities: kinds, offsets, doubtful places.
+
+A *component* is a connected region (8 neighbours) of one class of the annotation. Its outline is compared with the outline of
+the judge's region of that class:
+
+    loose, tight    the outline lies outside (inside) the judge's all along, by `offset` px
+    hasty           the outline wanders to both sides, cuts corners, or leaves parts out
+    extra           the judge sees nothing of its class there
+    swapped         the judge sees the same object, of another class
+    missing         the judge sees an object that is not annotated
+    fine            none of these
+
+Legend: C classes, H x W pixels; labels are uint8 (H, W), 0..C-1, 255 = ignored; probabilities are float (C, H, W), 0..1. Offsets
+are in px, positive = too loose. An ignored pixel is no evidence; where the picture ends there is no outline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data import IGNORE_INDEX
+from utils.outlines import edge_distance, outline, outline_errors
+
+OBJECTS = ("missing", "extra", "swapped")
+KINDS = ("loose", "tight", "hasty", "missing", "extra", "swapped", "fine")
+TOLERANCE = 0.0045  # of the diagonal, and 1 px at least: what an outline may be off; 2 px at 321 x 321, see `own_tolerance`
+SEEN = 0.25  # share of a component that the judge must see of its class, or it is extra, swapped or missing
+ALIKE = 0.5  # IoU of a component and the judge's component of another class: the same object
+HASTY = 0.3  # share of an outline in doubt from which on it is hasty
+ONE_WAY = 0.75  # share of an outline's errors to one side from which on it is loose or tight
+SMALLEST = 0.0004  # of the picture: smaller components are specks; they are no objects for a judge
+CAP = 1.5  # tolerances: a larger distance of two outlines counts as this one
+NOTABLE = 0.25  # of the diagonal: an object with an outline of that length counts fully, a smaller one less
+PLACES = 6  # doubtful places that are named, the largest ones
+
+Box = tuple[int, int, int, int]  # x, y, width, height in px
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A component, or an object that the annotation lacks.
+
+    label: class in the annotation; of a missing object the class that the judge sees.
+    other: class that the judge sees there, of an extra or swapped component; else None.
+    offset: px, positive = too loose, of a component that the judge sees; else NaN.
+    doubt: share of the outline in doubt, 0..1.
+    length: px of the outline, the annotation's and the judge's, that `doubt` is a share of.
+    box: x, y, width, height in px.
+    number: of the component among those of its class, as `components` counts; 0 = an object that the annotation lacks.
+    error: mean distance of the outlines, cut off at CAP tolerances and divided by that, 0..1.
+    severity: 0..1, how much it matters and how sure it is; compares findings of one annotation.
+    """
+
+    kind: str
+    label: int
+    other: int | None
+    offset: float
+    doubt: float
+    length: int
+    box: Box
+    number: int
+    error: float
+    severity: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An annotation as a whole.
+
+    score: 0..1, low = fix it first.
+    finding: the one that matters most; None where there is neither an annotated nor a predicted object.
+    doubt: share of all outlines in doubt, 0..1.
+    places: boxes of the doubtful places, the largest first.
+    findings: all of them, in no order.
+    """
+
+    score: float
+    finding: Finding | None
+    doubt: float
+    places: list[Box]
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An annotation and its judge: what all rules here look at.
+
+    tolerance: px.
+    background: class without outlines of its own, or None.
+    """
+
+    labels: np.ndarray
+    probability: np.ndarray
+    predicted: np.ndarray
+    valid: np.ndarray
+    tolerance: float
+    background: int | None
+
+    @property
+    def classes(self) -> list[int]:
+        """Classes with outlines, that either of the two holds."""
+        found = np.union1d(np.unique(self.labels), np.unique(self.predicted)).tolist()
+        return [c for c in found if c not in (self.background, IGNORE_INDEX)]
+
+
+def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None = 0, tolerance: float | None = None) -> Scene:
+    """The `Scene` of an annotation.
+
+    Args:
+        labels: uint8 (H, W).
+        probability: float (C, H, W); or (H, W), of the foreground of a binary annotation.
+        tolerance: px; default: TOLERANCE.
+    """
+    if probability.ndim == 2:
+        probability = np.stack([1 - probability, probability])
+    if tolerance is None:
+        tolerance = max(1.0, TOLERANCE * math.hypot(*labels.shape))
+    valid = labels != IGNORE_INDEX
+    predicted = probability.argmax(0).astype(np.uint8)
+    return Scene(labels, probability, np.where(valid, predicted, IGNORE_INDEX), valid, tolerance, background)
+
+
+def components(region: np.ndarray) -> Iterator[tuple[int, np.ndarray, Box]]:
+    """The components of a region that are no specks: (number, bool (H, W), box); numbers count from 1 in reading order."""
+    count, numbers, facts, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
+    for number in range(1, count):
+        x, y, w, h, area = facts[number].tolist()
+        if area >= max(4, SMALLEST * region.size):
+            yield number, numbers == number, (x, y, w, h)
+
+
+# --- one class ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One class of a scene.
+
+    region, seen: bool (H, W), of the annotation and of the judge; `seen` without `missing`.
+    missing: objects that the annotation lacks: list of (bool (H, W), box).
+    distance: of `edge_distance`, of `region`; far: of `seen`.
+    own, others: outline pixels of `region` and `seen`, bool (H, W).
+    nearest: number of the nearest component of `region` at each pixel, int (H, W).
+    """
+
+    label: int
+    region: np.ndarray
+    seen: np.ndarray
+    missing: list[tuple[np.ndarray, Box]]
+    distance: np.ndarray
+    far: np.ndarray
+    own: np.ndarray
+    others: np.ndarray
+    nearest: np.ndarray
+
+
+def layer_of(scene: Scene, label: int) -> Layer:
+    """The `Layer` of a class."""
+    region, seen = scene.labels == label, scene.predicted == label
+    missing = []
+    for _, part, box in components(seen):
+        if (part & region).sum() < SEEN * part.sum():
+            missing.append((part, box))
+            seen &= ~part
+    return Layer(label, region, seen, missing, edge_distance(region), edge_distance(seen), outline(region, scene.valid),
+                 outline(seen, scene.valid), nearest_component(region))
+
+
+def nearest_component(region: np.ndarray) -> np.ndarray:
+    """The number of each pixel's nearest component, as `components` counts; 0 where there is none. int32 (H, W)."""
+    count, numbers = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return np.full(region.shape, count - 1, np.int32)
+    _, pixel = cv2.distanceTransformWithLabels((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                               labelType=cv2.DIST_LABEL_PIXEL)
+    of_pixel = np.zeros(pixel.max() + 1, np.int32)
+    of_pixel[pixel[region]] = numbers[region]
+    return of_pixel[pixel]
+
+
+def class_findings(scene: Scene, label: int) -> list[Finding]:
+    """The findings of one class's components, and of the objects of this class that the annotation lacks."""
+    layer = layer_of(scene, label)
+    found = [_component(scene, layer, *each) for each in components(layer.region)]
+    for part, box in layer.missing:
+        annotated = _twin(scene.labels, part)
+        if annotated is None:  # else it is the annotation's component that is swapped
+            length, sure = int(outline(part, scene.valid).sum()), float(scene.probability[label][part].mean())
+            found.append(_object("missing", scene, label, None, length, box, 0, sure))
+    return found
+
+
+def _object(kind: str, scene: Scene, label: int, other: int | None, length: int, box: Box, number: int, sure: float) -> Finding:
+    """A finding of OBJECTS; `sure` is the judge's mean probability that it is right, 0..1."""
+    weight = min(1.0, length / (NOTABLE * math.hypot(*scene.labels.shape)))
+    return Finding(kind, label, other, math.nan, 1.0, length, box, number, 1.0, max(0.0, 2 * sure - 1) * weight)
+
+
+def _component(scene: Scene, layer: Layer, number: int, part: np.ndarray, box: Box) -> Finding:
+    """What is wrong with a component."""
+    own = layer.own & part
+    if (part & layer.seen).sum() < SEEN * part.sum():
+        other = _commonest(scene.predicted[part & scene.valid], layer.label)
+        kind = "extra" if _twin(scene.predicted, part) is None else "swapped"
+        sure = 1 - float(scene.probability[layer.label][part & scene.valid].mean())
+        return _object(kind, scene, layer.label, other, int(own.sum()), box, number, sure)
+    errors = outline_errors(own, layer.far)
+    beyond = outline_errors(layer.others & (layer.nearest == number), layer.distance)
+    both = np.abs(np.concatenate([errors, beyond]))
+    doubt = float((both > scene.tolerance).mean()) if len(both) else 0.0
+    error = float(np.minimum(both / (CAP * scene.tolerance), 1).mean()) if len(both) else 0.0
+    offset = float(np.median(errors)) if len(errors) else 0.0
+    kind = outline_kind(errors, offset, doubt, scene.tolerance)
+    weight = min(1.0, len(both) / (NOTABLE * math.hypot(*scene.labels.shape)))
+    return Finding(kind, layer.label, None, offset, doubt, len(both), box, number, error, error * weight / 2)
+
+
+def outline_kind(errors: np.ndarray, offset: float, doubt: float, tolerance: float) -> str:
+    """`loose`, `tight`, `hasty` or `fine`.
+
+    Args:
+        errors: see `outline_errors`.
+        offset: px, of the component.
+        doubt: share of its outline in doubt.
+        tolerance: px.
+    """
+    side = 1 if offset > 0 else -1
+    if abs(offset) >= tolerance and len(errors) and (side * errors > 0).mean() >= ONE_WAY:
+        return "loose" if offset > 0 else "tight"
+    return "hasty" if doubt >= HASTY else "fine"
+
+
+def _commonest(labels: np.ndarray, but: int) -> int | None:
+    """The commonest label that is neither `but` nor ignored; None if there is none."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    if but < len(counts):
+        counts[but] = 0
+    return int(counts.argmax()) if counts.any() else None
+
+
+def _twin(labels: np.ndarray, part: np.ndarray) -> int | None:
+    """The class that a label map gives to the same object: of its component with an IoU of ALIKE with `part`; None if there is
+    none, so that no component there has this outline."""
+    label = _commonest(labels[part], IGNORE_INDEX)
+    if label is None:
+        return None
+    _, numbers = cv2.connectedComponents((labels == label).astype(np.uint8), connectivity=8)
+    inside = np.bincount(numbers[part])
+    if len(inside) < 2:
+        return None
+    number = int(inside[1:].argmax()) + 1
+    union = part.sum() + (numbers == number).sum() - inside[number]
+    return label if inside[number] >= ALIKE * union else None
+
+
+# --- the annotation as a whole -----------------------------------------------------------------------------------
+
+
+def inspect(scene: Scene) -> Verdict:
+    """The verdict on an annotation."""
+    findings = [finding for label in scene.classes for finding in class_findings(scene, label)]
+    length = sum(each.length for each in findings)
+    doubt = sum(each.doubt * each.length for each in findings) / length if length else 0.0
+    worst = max(findings, key=lambda each: (each.severity, each.doubt * each.length), default=None)
+    return Verdict(score_of(findings), worst, doubt, doubtful_places(scene), findings)
+
+
+def score_of(findings: list[Finding]) -> float:
+    """0..1: how well the outlines agree, times how sure it is that no object is extra, missing or swapped.
+
+    Outlines agree by the mean `error` of all findings, weighted by the length of their outlines.
+    """
+    length = sum(each.length for each in findings)
+    agree = 1 - sum(each.error * each.length for each in findings) / length if length else 1.0
+    return agree * (1 - max((each.severity for each in findings if each.kind in OBJECTS), default=0.0))
+
+
+def doubtful_places(scene: Scene) -> list[Box]:
+    """Boxes (x, y, width, height), px, of where annotation and judge differ by more than the tolerance, the largest first."""
+    count, _, facts, _ = cv2.connectedComponentsWithStats(doubtful_pixels(scene).astype(np.uint8), connectivity=8)
+    order = sorted(range(1, count), key=lambda number: -facts[number, cv2.CC_STAT_AREA])[:PLACES]
+    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in facts[order, :4]]
+
+
+def doubtful_pixels(scene: Scene) -> np.ndarray:
+    """Pixels that annotation and judge label otherwise, without strips that are narrower than the tolerance; bool (H, W)."""
+    wrong = ((scene.labels != scene.predicted) & scene.valid).astype(np.uint8)
+    side = 2 * math.ceil(scene.tolerance / 2) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.morphologyEx(wrong, cv2.MORPH_OPEN, disc) > 0
