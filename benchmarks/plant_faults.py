@@ -6,10 +6,11 @@ Kinds, spread evenly over the drawn rows; a level of 3 to 8 px (--levels) is for
 
     loose, tight       the region of one class is grown or shrunk by the level: all pixels closer than that to its outline
     polygon, markov    the region of one class is redrawn, see utils/add_noise.py
-    missing, extra     a component is painted over, the largest of one class; a component of another mask is added, half as large
+    missing, extra     the largest component of a class is painted over; one of another mask is added, half as large
     swapped            a component gets another class; of a binary mask, foreground and background change places
 
-The class is drawn at random; binary masks have one. Gaps go to the background, or (--background none) to the nearest other class.
+The class is drawn at random; binary masks have one. Gaps go to the background, or (--background none) to the nearest other
+class.
 The CSV has the columns `fault` (the kind, empty = untouched) and `offset` (px in the mask's file, loose is positive), and
 `truth`, the path of the untouched mask.
 """
@@ -18,12 +19,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
-from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
+from cli.command_line import class_or_none, command_line, positive_int, seed_number, share, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
 from cli.flags import add_class_flag
-from cli.command_line import class_or_none
 from data import IGNORE_INDEX
 from data.pictures import read_checked_mask, resize_labels, write_mask
 from data.rows import read_rows

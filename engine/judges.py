@@ -6,7 +6,8 @@ Each gives one array after the other, in the order of the rows, so that memory d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -43,8 +44,8 @@ def by_own_run(run: Path | str, rows: pd.DataFrame, num_classes: int) -> Iterato
                         f"{before['train_csv']}")
     memory = checkpoint.load(folder / "last.ckpt", mapped=True).get("memory") or {}
     if not memory.get("predictions"):
-        raise UserError(f"{run}: has kept no averaged predictions; name a run of train_with_own_weight.py without --scores-only, "
-                        "or its network with --checkpoint")
+        raise UserError(f"{run}: has kept no averaged predictions; name a run of train_with_own_weight.py without "
+                        "--scores-only, or its network with --checkpoint")
     sums, counts = memory["predictions"]["sums"], memory["predictions"]["counts"]
     if not counts.any():
         raise UserError(f"{run}: has no averaged predictions yet; train it for more epochs")
@@ -114,3 +115,8 @@ def resized(chances: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if chances.ndim == 2:
         return cv2.resize(chances, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.stack([cv2.resize(each, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for each in chances])
+
+
+def listing(paths: Iterable[str]) -> str:
+    """16 hex digits that change with the names or the sizes of files, or with when they were written."""
+    return run_folder.hashed([(path, os.path.getsize(path), os.stat(path).st_mtime_ns) for path in paths])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from cli.lazy import jinja2
 from data.pictures import resize_image
 
 CHUNK = 25  # rows
-LARGE, SMALL, LARGE_ROWS = 480, 200, 150  # px of the longer side of the pictures: of the worst LARGE_ROWS rows, and of all others
+LARGE, SMALL, LARGE_ROWS = 480, 200, 150  # px of the pictures' longer side: of the worst LARGE_ROWS rows, of all others
 MANY = 1000  # rows: with fewer, all pictures are large
 QUALITY = 62  # of WebP
 FINE = 4  # parts of a pixel that outlines are drawn in
-KINDS = {"loose": "too loose", "tight": "too tight", "hasty": "hasty outline", "missing": "object missing", "extra": "object too many",
-         "swapped": "class swapped", "fine": "fine"}
+KINDS = {"loose": "too loose", "tight": "too tight", "hasty": "hasty outline", "missing": "object missing",
+         "extra": "object too many", "swapped": "class swapped", "fine": "fine"}
 WORDS = {
-    "judge": "What your masks are compared with: a network's predictions, averaged over its training on these very masks, or the "
-             "masks or the network that you named. A judge can be wrong: look before you fix.",
+    "judge": "What your masks are compared with: a network's predictions, averaged over its training on these very masks, "
+             "or the masks or the network that you named. A judge can be wrong: look before you fix.",
     "score": "How well a mask agrees with the judge, from 0 to 1. The order counts, not the number.",
     "too loose, too tight": "The outline lies outside, or inside, the judge's all along, by so many pixels of the mask's file.",
     "hasty outline": "The outline wanders to both sides of the judge's, cuts corners, or leaves parts of the object out.",
@@ -89,8 +90,8 @@ def path_of(region: np.ndarray, scale: float) -> str:
 
 
 def audit_page(rows: list[dict[str, Any]], pictures: Iterable[list], title: str, lead: str, tolerance: str,
-               tables: list[dict]) -> str:
-    """The page.
+               tables: list[dict]) -> Iterator[str]:
+    """The page, piece by piece, so that no more than a chunk of pictures is in memory.
 
     Args:
         rows: of each mask, worst first: `image`, `mask` (texts), `score`, `kind`, `offset` (px or None), `class`, `doubt`,
@@ -100,22 +101,21 @@ def audit_page(rows: list[dict[str, Any]], pictures: Iterable[list], title: str,
         tolerance: in words.
         tables: each a dict of `title`, `heading`, `lines`.
     """
-    chunks, open_chunk = [], []
-    for picture in pictures:
-        open_chunk.append(picture)
-        if len(open_chunk) == CHUNK:
-            chunks.append(_inline(open_chunk))
-            open_chunk = []
-    if open_chunk or not chunks:
-        chunks.append(_inline(open_chunk))
     digest = hashlib.sha1(json.dumps([[row["mask"], row["score"]] for row in rows]).encode()).hexdigest()[:16]
     folder = Path(__file__).parent
     template = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True).get_template("audit.html")
     data = _inline({"id": digest, "chunk": CHUNK, "rows": rows, "kinds": list(KINDS.items())})
-    return template.render(title=title, lead=lead, tolerance=tolerance, tables=tables, words=WORDS, data=data, chunks=chunks,
-                           histogram=histogram([row["score"] for row in rows]), open=True,
-                           css=(folder / "audit.css").read_text(encoding="utf-8"),
-                           js=(folder / "audit.js").read_text(encoding="utf-8"))
+    return template.generate(title=title, lead=lead, tolerance=tolerance, tables=tables, words=WORDS, data=data,
+                             chunks=_chunks(pictures), histogram=histogram([row["score"] for row in rows]),
+                             css=(folder / "audit.css").read_text(encoding="utf-8"),
+                             js=(folder / "audit.js").read_text(encoding="utf-8"))
+
+
+def _chunks(pictures: Iterable[list]) -> Iterator[str]:
+    """The pictures, CHUNK of them at a time, as JSON for the page."""
+    pictures = iter(pictures)
+    while chunk := list(itertools.islice(pictures, CHUNK)):
+        yield _inline(chunk)
 
 
 def _inline(content: Any) -> str:

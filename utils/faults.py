@@ -10,8 +10,8 @@ the judge's region of that class:
     missing         the judge sees an object that is not annotated
     fine            none of these
 
-Legend: C classes, H x W pixels; labels are uint8 (H, W), 0..C-1, 255 = ignored; probabilities are float (C, H, W), 0..1. Offsets
-are in px, positive = too loose. An ignored pixel is no evidence; where the picture ends there is no outline.
+Legend: C classes, H x W pixels; labels are uint8 (H, W), 0..C-1, 255 = ignored; probabilities are float (C, H, W), 0..1.
+Offsets are in px, positive = too loose. An ignored pixel is no evidence; where the picture ends there is no outline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from data import IGNORE_INDEX
 from utils.outlines import edge_distance, outline, outline_errors
 
 OBJECTS = ("missing", "extra", "swapped")
-KINDS = ("loose", "tight", "hasty", "missing", "extra", "swapped", "fine")
 TOLERANCE = 0.0045  # of the diagonal, and 1 px at least: what an outline may be off; 2 px at 321 x 321, see `own_tolerance`
 SEEN = 0.25  # share of a component that the judge must see of its class, or it is extra, swapped or missing
 ALIKE = 0.5  # IoU of a component and the judge's component of another class: the same object
@@ -36,7 +35,6 @@ ONE_WAY = 0.75  # share of an outline's errors to one side from which on it is l
 SMALLEST = 0.0004  # of the picture: smaller components are specks; they are no objects for a judge
 CAP = 1.5  # tolerances: a larger distance of two outlines counts as this one
 NOTABLE = 0.25  # of the diagonal: an object with an outline of that length counts fully, a smaller one less
-PLACES = 6  # doubtful places that are named, the largest ones
 
 Box = tuple[int, int, int, int]  # x, y, width, height in px
 
@@ -66,24 +64,6 @@ class Finding:
     number: int
     error: float
     severity: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An annotation as a whole.
-
-    score: 0..1, low = fix it first.
-    finding: the one that matters most; None where there is neither an annotated nor a predicted object.
-    doubt: share of all outlines in doubt, 0..1.
-    places: boxes of the doubtful places, the largest first.
-    findings: all of them, in no order.
-    """
-
-    score: float
-    finding: Finding | None
-    doubt: float
-    places: list[Box]
-    findings: list[Finding]
 
 
 @dataclass(frozen=True)
@@ -256,40 +236,3 @@ def _twin(labels: np.ndarray, part: np.ndarray) -> int | None:
     number = int(inside[1:].argmax()) + 1
     union = part.sum() + (numbers == number).sum() - inside[number]
     return label if inside[number] >= ALIKE * union else None
-
-
-# --- the annotation as a whole -----------------------------------------------------------------------------------
-
-
-def inspect(scene: Scene) -> Verdict:
-    """The verdict on an annotation."""
-    findings = [finding for label in scene.classes for finding in class_findings(scene, label)]
-    length = sum(each.length for each in findings)
-    doubt = sum(each.doubt * each.length for each in findings) / length if length else 0.0
-    worst = max(findings, key=lambda each: (each.severity, each.doubt * each.length), default=None)
-    return Verdict(score_of(findings), worst, doubt, doubtful_places(scene), findings)
-
-
-def score_of(findings: list[Finding]) -> float:
-    """0..1: how well the outlines agree, times how sure it is that no object is extra, missing or swapped.
-
-    Outlines agree by the mean `error` of all findings, weighted by the length of their outlines.
-    """
-    length = sum(each.length for each in findings)
-    agree = 1 - sum(each.error * each.length for each in findings) / length if length else 1.0
-    return agree * (1 - max((each.severity for each in findings if each.kind in OBJECTS), default=0.0))
-
-
-def doubtful_places(scene: Scene) -> list[Box]:
-    """Boxes (x, y, width, height), px, of where annotation and judge differ by more than the tolerance, the largest first."""
-    count, _, facts, _ = cv2.connectedComponentsWithStats(doubtful_pixels(scene).astype(np.uint8), connectivity=8)
-    order = sorted(range(1, count), key=lambda number: -facts[number, cv2.CC_STAT_AREA])[:PLACES]
-    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in facts[order, :4]]
-
-
-def doubtful_pixels(scene: Scene) -> np.ndarray:
-    """Pixels that annotation and judge label otherwise, without strips that are narrower than the tolerance; bool (H, W)."""
-    wrong = ((scene.labels != scene.predicted) & scene.valid).astype(np.uint8)
-    side = 2 * math.ceil(scene.tolerance / 2) + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return cv2.morphologyEx(wrong, cv2.MORPH_OPEN, disc) > 0

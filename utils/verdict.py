@@ -1,0 +1,95 @@
+"""The verdict on an annotation as a whole, from what is wrong with its components: score, worst finding, doubtful places.
+
+Legend: as in utils/faults.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from data import IGNORE_INDEX
+from utils.faults import OBJECTS, Box, Finding, Scene, class_findings
+
+STANDS_OUT = 2.0  # deviations above the data set's median, see `settled`
+PLACES = 6  # doubtful places that are named, the largest ones
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An annotation as a whole.
+
+    score: 0..1, low = fix it first.
+    finding: the one that matters most; None where there is neither an annotated nor a predicted object.
+    doubt: share of all outlines in doubt, 0..1.
+    places: boxes of the doubtful places, the largest first.
+    findings: all of them, in no order.
+    """
+
+    score: float
+    finding: Finding | None
+    doubt: float
+    places: list[Box]
+    findings: list[Finding]
+
+
+def inspect(scene: Scene) -> Verdict:
+    """The verdict on an annotation."""
+    findings = [finding for label in scene.classes for finding in class_findings(scene, label)]
+    length = sum(each.length for each in findings)
+    doubt = sum(each.doubt * each.length for each in findings) / length if length else 0.0
+    worst = max(findings, key=lambda each: each.severity * math.sqrt(each.length), default=None)
+    return Verdict(score_of(findings), worst, doubt, doubtful_places(scene.labels, scene.predicted, scene.tolerance), findings)
+
+
+def settled(verdicts: list[Verdict]) -> list[Verdict]:
+    """Verdicts in which an outline is hasty only if its doubt stands out among those of the data set.
+
+    A judge that works at a small size, or hair and leaves, leave some doubt at every outline. It stands out from the median
+    plus STANDS_OUT deviations on, estimated from the median absolute deviation.
+    """
+    doubts = np.array([each.doubt for verdict in verdicts for each in verdict.findings if each.kind not in OBJECTS])
+    if not len(doubts):
+        return verdicts
+    middle = np.median(doubts)
+    limit = middle + STANDS_OUT * 1.4826 * np.median(np.abs(doubts - middle))
+
+    def settle(finding: Finding) -> Finding:
+        return replace(finding, kind="fine") if finding.kind == "hasty" and finding.doubt < limit else finding
+
+    return [replace(each, finding=each.finding and settle(each.finding), findings=list(map(settle, each.findings)))
+            for each in verdicts]
+
+
+def score_of(findings: list[Finding]) -> float:
+    """0..1: how well the outlines agree, times how sure it is that no object is extra, missing or swapped.
+
+    Outlines agree by the mean `error` of all findings, weighted by the length of their outlines.
+    """
+    length = sum(each.length for each in findings)
+    agree = 1 - sum(each.error * each.length for each in findings) / length if length else 1.0
+    return agree * (1 - max((each.severity for each in findings if each.kind in OBJECTS), default=0.0))
+
+
+def doubtful_places(labels: np.ndarray, predicted: np.ndarray, tolerance: float) -> list[Box]:
+    """Boxes, px, of where an annotation and its judge differ by more than the tolerance, the PLACES largest, largest first."""
+    wrong = doubtful_pixels(labels, predicted, tolerance).astype(np.uint8)
+    count, _, facts, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
+    order = sorted(range(1, count), key=lambda number: -facts[number, cv2.CC_STAT_AREA])[:PLACES]
+    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in facts[order, :4]]
+
+
+def doubtful_pixels(labels: np.ndarray, predicted: np.ndarray, tolerance: float) -> np.ndarray:
+    """Pixels that annotation and judge label otherwise, without strips that are narrower than the tolerance; bool (H, W).
+
+    Args:
+        labels, predicted: uint8 (H, W); where either is 255 (ignored) there is no doubt.
+    """
+    valid = (labels != IGNORE_INDEX) & (predicted != IGNORE_INDEX)
+    wrong = ((labels != predicted) & valid).astype(np.uint8)
+    side = 2 * math.ceil(tolerance / 2) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.morphologyEx(wrong, cv2.MORPH_OPEN, disc) > 0
