@@ -84,7 +84,8 @@ def parse() -> argparse.Namespace:
         raise UserError("pass either a folder with images/ and masks/, or --csv")
     if args.other and (args.pred_dir or args.checkpoint or args.after):
         raise UserError(f"{args.other[0]}: no flag of this script, and no judge is trained that could take it")
-    args.out = Path(args.out or Path("runs", "audit_" + (Path(args.folder).resolve().name if args.folder else Path(args.csv).stem)))
+    name = Path(args.folder).resolve().name if args.folder else Path(args.csv).stem
+    args.out = Path(args.out or Path("runs", f"audit_{name}"))
     return args
 
 
@@ -110,7 +111,7 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> Iterator[np.ndarra
     if args.checkpoint:
         return judges.by_network(start_fabric(args), args.checkpoint, rows, args.num_classes, flip=args.flip)
     if args.after:
-        return judges.by_own_run(args.after, rows, args.num_classes)
+        return judges.by_own_run(args.after, rows.drop(columns="annotator", errors="ignore"), args.num_classes)
     job = training_job(args, rows)
     run_plan([job], shown=True)
     return judges.by_own_run(job.result.parent, read_rows(args.out / "rows.csv"), args.num_classes)
@@ -156,8 +157,7 @@ def pictures(args: argparse.Namespace, table: pd.DataFrame, verdicts: list[Verdi
         wrong = sorted({found.label for found in verdict.findings if found.kind != "fine"}
                        | {found.other for found in verdict.findings if found.other is not None})
         classes = [1] if args.num_classes == 2 else [c for c in wrong if c != args.background]
-        places = [[round(value * scale) for value in box] for box in verdict.places]
-        yield picture_of(read_image(line.image), labels, proposal, doubtful_pixels(labels, proposal, tolerance), places, classes,
+        yield picture_of(read_image(line.image), labels, proposal, doubtful_pixels(labels, proposal, tolerance), classes,
                          picture_side(place, len(table)))
 
 
@@ -169,8 +169,8 @@ def write_report(args: argparse.Namespace, path: Path, table: pd.DataFrame, verd
     tolerance = f"{args.tolerance:g} px" if args.tolerance else f"{100 * TOLERANCE:.2g} % of the picture's diagonal"
     name = Path(args.folder).resolve().name if args.folder else Path(args.csv).name
     with open(path, "w", encoding="utf-8") as file:
-        for piece in audit_page(lines, pictures(args, table, verdicts, proposals), f"Audit of {name}", lead_of(table), tolerance,
-                                group_tables(table)):
+        drawn = pictures(args, table, verdicts, proposals)
+        for piece in audit_page(lines, drawn, f"Audit of {name}", lead_of(table), tolerance, group_tables(table)):
             file.write(piece)
 
 

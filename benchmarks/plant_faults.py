@@ -138,10 +138,10 @@ def planted_rows(args, rows, written_at, targets):
     wanted = round(args.share * len(rows))
     table = rows.assign(fault="", offset=np.nan, truth=rows["mask"])
     done = 0
-    for position in progress(order, "planting", unit="mask"):
+    for turn, position in enumerate(progress(order, "planting", unit="mask")):
         if done == wanted:
             break
-        fault = kinds[done % len(kinds)]
+        fault = kinds[turn % len(kinds)]  # a mask that cannot have it stays as it is
         labels = read_checked_mask(rows["mask"].iloc[position], args.num_classes)
         donor = read_checked_mask(rows["mask"].iloc[int(rng.integers(len(rows)))], args.num_classes)
         level = scaled_level(int(rng.integers(args.levels[0], args.levels[1] + 1)), labels.shape)

@@ -82,4 +82,4 @@ def in_own_pixels(verdict: Verdict, scale: float) -> Verdict:
         return dataclasses.replace(found, offset=offset, length=round(found.length * scale), box=larger(found.box))
 
     return dataclasses.replace(verdict, finding=verdict.finding and change(verdict.finding),
-                               places=[larger(each) for each in verdict.places], findings=[change(each) for each in verdict.findings])
+                               places=list(map(larger, verdict.places)), findings=list(map(change, verdict.findings)))

@@ -31,7 +31,7 @@ function pictureOf(index) {
 }
 
 function drawing(index) {
-  const [width, height, image, annotation, proposal, doubt, places] = pictureOf(index);
+  const [width, height, image, annotation, proposal, doubt] = pictureOf(index);
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -46,7 +46,6 @@ function drawing(index) {
   add("path", { class: "doubt", d: doubt });
   add("path", { class: "annotation", d: annotation });
   add("path", { class: "proposal", d: proposal });
-  for (const [x, y, w, h] of places) add("rect", { class: "place", x, y, width: w, height: h });
   return svg;
 }
 
@@ -65,6 +64,13 @@ const watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "1500px" });
 
+// more rows are made when the end of the list comes near
+const end = document.createElement("div");
+$("list").after(end);
+const sentinel = new IntersectionObserver((entries) => {
+  if (entries.some((each) => each.isIntersecting) && made < view.length) more();
+}, { rootMargin: "2000px" });
+
 // --- rows ---------------------------------------------------------------------------------------------------------
 
 function rowOf(index) {
@@ -73,7 +79,7 @@ function rowOf(index) {
   frame.style.aspectRatio = row.shape[0] + " / " + row.shape[1];
   frame.style.maxHeight = "360px";
   frame.addEventListener("click", () => { go(view.indexOf(index)); enlarge(index); });
-  const bar = element("b", { style: `width:${Math.round(100 * row.score)}%` });
+  const bar = element("b", { class: row.kind === "fine" ? "ok" : "bad", style: `width:${Math.round(100 * row.score)}%` });
   const parts = element("ul", { class: "parts" }, ...row.parts.map((text) => element("li", {}, text)));
   const fix = element("button", { class: "f" }, "Fix it (F)"), fine = element("button", { class: "o" }, "It is fine (O)");
   fix.addEventListener("click", () => { go(view.indexOf(index)); tick(index, "fix"); });
@@ -135,7 +141,9 @@ function refresh() {
 }
 
 function more() {
-  for (const end = Math.min(made + PAGE, view.length); made < end; made++) $("list").append(rowOf(view[made]));
+  for (const last = Math.min(made + PAGE, view.length); made < last; made++) $("list").append(rowOf(view[made]));
+  sentinel.unobserve(end);  // so that it reports again where its place has not changed
+  sentinel.observe(end);
 }
 
 function count() {
@@ -228,8 +236,5 @@ options("class", distinct("class"));
 options("annotator", distinct("annotator"));
 buttons();
 for (const id of ["search", "class", "annotator", "tick", "sort", "most"]) $(id).addEventListener("input", refresh);
-const end = element("div", {});
-$("list").after(end);
-new IntersectionObserver((entries) => { if (entries.some((each) => each.isIntersecting)) more(); }, { rootMargin: "2000px" }).observe(end);
 refresh();
 performance.mark("first-row");

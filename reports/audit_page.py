@@ -46,18 +46,16 @@ def picture_side(position: int, count: int) -> int:
     return LARGE if count <= MANY or position < LARGE_ROWS else SMALL
 
 
-def picture_of(image: np.ndarray, labels: np.ndarray, predicted: np.ndarray, wrong: np.ndarray,
-               places: Iterable[Sequence[int]], classes: Sequence[int], side: int) -> list:
-    """What the page needs to draw a row: [width, height, image, annotation, proposal, doubt, places].
+def picture_of(image: np.ndarray, labels: np.ndarray, predicted: np.ndarray, wrong: np.ndarray, classes: Sequence[int],
+               side: int) -> list:
+    """What the page needs to draw a row: [width, height, image, annotation, proposal, doubt].
 
-    The image is a data address, the next three are SVG paths, places are lists of x, y, width, height; all in FINE-ths of the
-    picture's pixels.
+    The image is a data address, the next three are SVG paths; all in FINE-ths of the picture's pixels.
 
     Args:
         image: uint8 (H, W, 3), RGB, of any size.
         labels, predicted: uint8 (H', W'), 255 = ignored.
         wrong: bool (H', W'), doubtful pixels.
-        places: boxes in px of the labels.
         classes: whose outlines are drawn.
         side: px of the longer side.
     """
@@ -69,8 +67,7 @@ def picture_of(image: np.ndarray, labels: np.ndarray, predicted: np.ndarray, wro
     scale *= FINE
     address = "data:image/webp;base64," + base64.b64encode(content.tobytes()).decode()
     own, other = (" ".join(filter(None, (path_of(each == c, scale) for c in classes))) for each in (labels, predicted))
-    boxes = [[round(value * scale) for value in place] for place in places]
-    return [size[1] * FINE, size[0] * FINE, address, own, other, path_of(wrong, scale), boxes]
+    return [size[1] * FINE, size[0] * FINE, address, own, other, path_of(wrong, scale)]
 
 
 def path_of(region: np.ndarray, scale: float) -> str:
@@ -105,8 +102,9 @@ def audit_page(rows: list[dict[str, Any]], pictures: Iterable[list], title: str,
     folder = Path(__file__).parent
     template = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True).get_template("audit.html")
     data = _inline({"id": digest, "chunk": CHUNK, "rows": rows, "kinds": list(KINDS.items())})
+    bars = histogram([row["score"] for row in rows], [row["kind"] for row in rows])
     return template.generate(title=title, lead=lead, tolerance=tolerance, tables=tables, words=WORDS, data=data,
-                             chunks=_chunks(pictures), histogram=histogram([row["score"] for row in rows]),
+                             chunks=_chunks(pictures), histogram=bars,
                              css=(folder / "audit.css").read_text(encoding="utf-8"),
                              js=(folder / "audit.js").read_text(encoding="utf-8"))
 
@@ -123,13 +121,15 @@ def _inline(content: Any) -> str:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
-def histogram(scores: Sequence[float], bars: int = 20, height: int = 85) -> list[dict]:
-    """Bars of the scores' distribution: dicts of `height` (px), `colour`, `text`."""
-    counts, edges = np.histogram(np.array(scores, float), bars, (0, 1))
-    most = max(1, counts.max())
-    return [{"height": round(height * count / most), "text": f"{edges[k]:.2f} to {edges[k + 1]:.2f}: {count} masks",
-             "colour": "#c62828" if k < bars * 0.4 else "#f9a825" if k < bars * 0.7 else "#2e7d32"}
-            for k, count in enumerate(counts)]
+def histogram(scores: Sequence[float], kinds: Sequence[str], bars: int = 20, height: int = 85) -> list[dict]:
+    """Bars of the scores' distribution: dicts of `fine` and `wrong`, px of the masks that are fine or not, and `text`."""
+    fine = np.array([kind == "fine" for kind in kinds], bool)
+    edges = np.linspace(0, 1, bars + 1)
+    parts = [np.histogram(np.array(scores, float)[chosen], edges)[0] for chosen in (fine, ~fine)]  # (bars,) each
+    most = max(1, sum(parts).max())
+    return [{"fine": round(height * good / most), "wrong": round(height * bad / most),
+             "text": f"{edges[k]:.2f} to {edges[k + 1]:.2f}: {good} fine, {bad} not"}
+            for k, (good, bad) in enumerate(zip(*parts))]
 
 
 def group_table(table: pd.DataFrame, column: str, title: str) -> dict:

@@ -46,7 +46,7 @@ def component_table(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Leg
               "class": legend.names[found.label], "judge": legend.names[found.label if found.other is None else found.other],
               "offset": round(found.offset, 1), "doubt": round(found.doubt, 3), "length": found.length,
               "severity": round(found.severity, 3), "box": " ".join(map(str, found.box))}
-             for position in order for found in sorted(verdicts[position].findings, key=lambda each: -each.severity)]
+             for position in order for found in sorted(verdicts[position].findings, key=lambda each: -each.importance)]
     return pd.DataFrame(lines, columns=["image", "mask", "kind", "class", "judge", "offset", "doubt", "length", "severity", "box"])
 
 
@@ -74,15 +74,15 @@ def page_row(line: Any, verdict: Verdict, legend: Legend, shape: Sequence[int]) 
         line: of `ranking`, a named tuple; its class under the name `label`.
         shape: (H, W) of the mask.
     """
-    worst = sorted((each for each in verdict.findings if each.kind != "fine"), key=lambda each: -each.severity)
+    worst = sorted((each for each in verdict.findings if each.kind != "fine"), key=lambda each: -each.importance)
     parts = []
-    for found in worst[:PARTS] if len(verdict.findings) > 1 else []:
+    for found in worst[:PARTS] if len(verdict.findings) > 1 or worst and worst[0].kind in OBJECTS else []:
         x, y, w, h = found.box
         doubt = "" if found.kind in OBJECTS else f", {100 * found.doubt:.0f} % of its outline in doubt"
         parts.append(f"{sentence(found, legend)} ({w} x {h} px at {x}, {y}{doubt})")
     if len(worst) > PARTS:
         parts.append(f"and {len(worst) - PARTS} more")
-    if len(verdict.findings) <= 1:
+    if len(verdict.findings) == 1 and verdict.findings[0].kind not in OBJECTS:
         parts.append(f"{100 * verdict.doubt:.0f} % of the outline in doubt")
     return {"image": line.image, "mask": line.mask, "score": line.score, "kind": line.kind,
             "offset": None if math.isnan(line.offset) else line.offset, "class": line.label, "doubt": line.doubt,

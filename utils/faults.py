@@ -51,7 +51,7 @@ class Finding:
     box: x, y, width, height in px.
     number: of the component among those of its class, as `components` counts; 0 = an object that the annotation lacks.
     error: mean distance of the outlines, cut off at CAP tolerances and divided by that, 0..1.
-    severity: 0..1, how much it matters and how sure it is; compares findings of one annotation.
+    severity: 0..1, how much it matters and how sure it is.
     """
 
     kind: str
@@ -64,6 +64,11 @@ class Finding:
     number: int
     error: float
     severity: float
+
+    @property
+    def importance(self) -> float:
+        """For the order of the findings of one annotation: a long outline counts more."""
+        return self.severity * math.sqrt(self.length)
 
 
 @dataclass(frozen=True)

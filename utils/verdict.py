@@ -41,7 +41,7 @@ def inspect(scene: Scene) -> Verdict:
     findings = [finding for label in scene.classes for finding in class_findings(scene, label)]
     length = sum(each.length for each in findings)
     doubt = sum(each.doubt * each.length for each in findings) / length if length else 0.0
-    worst = max(findings, key=lambda each: each.severity * math.sqrt(each.length), default=None)
+    worst = max(findings, key=lambda each: each.importance, default=None)
     return Verdict(score_of(findings), worst, doubt, doubtful_places(scene.labels, scene.predicted, scene.tolerance), findings)
 
 
