@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -75,8 +75,12 @@ class Finding:
 class Scene:
     """An annotation and its judge: what all rules here look at.
 
+    probability: float (C, H, W); or (H, W), of the foreground of a binary annotation.
     tolerance: px.
     background: class without outlines of its own, or None.
+    size: (H, W) of the whole picture; the arrays may be a part of it, see `around`.
+    corner: (x, y) of the arrays in the picture.
+    whole: the scene of the whole picture; None: this is it.
     """
 
     labels: np.ndarray
@@ -85,12 +89,34 @@ class Scene:
     valid: np.ndarray
     tolerance: float
     background: int | None
+    size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+    whole: Scene | None = None
 
     @property
     def classes(self) -> list[int]:
         """Classes with outlines, that either of the two holds."""
         found = np.union1d(np.unique(self.labels), np.unique(self.predicted)).tolist()
         return [c for c in found if c not in (self.background, IGNORE_INDEX)]
+
+    @property
+    def diagonal(self) -> float:
+        """Of the whole picture, px."""
+        return math.hypot(*self.size)
+
+    def chance(self, label: int, part: np.ndarray) -> float:
+        """The mean probability, 0..1, of a class in a region, bool (H, W)."""
+        if self.probability.ndim == 3:
+            return float(self.probability[label][part].mean())
+        return abs((1 - label) - float(self.probability[part].mean()))
+
+    def around(self, label: int) -> Scene:
+        """The part of this scene that holds a class of either map, and a pixel more on each side; all outlines stay the same."""
+        x, y, w, h = cv2.boundingRect(((self.labels == label) | (self.predicted == label)).astype(np.uint8))
+        top, left = max(0, y - 1), max(0, x - 1)
+        box = np.s_[..., top:y + h + 1, left:x + w + 1]
+        return replace(self, labels=self.labels[box], probability=self.probability[box], predicted=self.predicted[box],
+                       valid=self.valid[box], corner=(left, top), whole=self)
 
 
 def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None = 0, tolerance: float | None = None) -> Scene:
@@ -101,21 +127,24 @@ def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None
         probability: float (C, H, W); or (H, W), of the foreground of a binary annotation.
         tolerance: px; default: TOLERANCE.
     """
-    if probability.ndim == 2:
-        probability = np.stack([1 - probability, probability])
     if tolerance is None:
         tolerance = max(1.0, TOLERANCE * math.hypot(*labels.shape))
     valid = labels != IGNORE_INDEX
-    predicted = probability.argmax(0).astype(np.uint8)
-    return Scene(labels, probability, np.where(valid, predicted, IGNORE_INDEX), valid, tolerance, background)
+    predicted = (probability > 0.5 if probability.ndim == 2 else probability.argmax(0)).astype(np.uint8)
+    predicted[~valid] = IGNORE_INDEX
+    return Scene(labels, probability, predicted, valid, tolerance, background, (labels.shape[0], labels.shape[1]))
 
 
-def components(region: np.ndarray) -> Iterator[tuple[int, np.ndarray, Box]]:
-    """The components of a region that are no specks: (number, bool (H, W), box); numbers count from 1 in reading order."""
+def components(region: np.ndarray, area: int) -> Iterator[tuple[int, np.ndarray, Box]]:
+    """The components of a region that are no specks: (number, bool (H, W), box); numbers count from 1 in reading order.
+
+    Args:
+        area: of the whole picture, px.
+    """
     count, numbers, facts, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
     for number in range(1, count):
-        x, y, w, h, area = facts[number].tolist()
-        if area >= max(4, SMALLEST * region.size):
+        x, y, w, h, size = facts[number].tolist()
+        if size >= max(4, SMALLEST * area):
             yield number, numbers == number, (x, y, w, h)
 
 
@@ -148,7 +177,7 @@ def layer_of(scene: Scene, label: int) -> Layer:
     """The `Layer` of a class."""
     region, seen = scene.labels == label, scene.predicted == label
     missing = []
-    for _, part, box in components(seen):
+    for _, part, box in components(seen, math.prod(scene.size)):
         if (part & region).sum() < SEEN * part.sum():
             missing.append((part, box))
             seen &= ~part
@@ -170,20 +199,26 @@ def nearest_component(region: np.ndarray) -> np.ndarray:
 
 def class_findings(scene: Scene, label: int) -> list[Finding]:
     """The findings of one class's components, and of the objects of this class that the annotation lacks."""
+    scene = scene.around(label)
     layer = layer_of(scene, label)
-    found = [_component(scene, layer, *each) for each in components(layer.region)]
+    found = [_component(scene, layer, *each) for each in components(layer.region, math.prod(scene.size))]
     for part, box in layer.missing:
-        annotated = _twin(scene.labels, part)
+        annotated = _twin(scene, "labels", part)
         if annotated is None:  # else it is the annotation's component that is swapped
-            length, sure = int(outline(part, scene.valid).sum()), float(scene.probability[label][part].mean())
+            length, sure = int(outline(part, scene.valid).sum()), scene.chance(label, part)
             found.append(_object("missing", scene, label, None, length, box, 0, sure))
     return found
 
 
+def placed(box: Box, scene: Scene) -> Box:
+    """A box of a part of a picture, in the whole picture."""
+    return box[0] + scene.corner[0], box[1] + scene.corner[1], box[2], box[3]
+
+
 def _object(kind: str, scene: Scene, label: int, other: int | None, length: int, box: Box, number: int, sure: float) -> Finding:
     """A finding of OBJECTS; `sure` is the judge's mean probability that it is right, 0..1."""
-    weight = min(1.0, length / (NOTABLE * math.hypot(*scene.labels.shape)))
-    return Finding(kind, label, other, math.nan, 1.0, length, box, number, 1.0, max(0.0, 2 * sure - 1) * weight)
+    weight = min(1.0, length / (NOTABLE * scene.diagonal))
+    return Finding(kind, label, other, math.nan, 1.0, length, placed(box, scene), number, 1.0, max(0.0, 2 * sure - 1) * weight)
 
 
 def _component(scene: Scene, layer: Layer, number: int, part: np.ndarray, box: Box) -> Finding:
@@ -191,8 +226,8 @@ def _component(scene: Scene, layer: Layer, number: int, part: np.ndarray, box: B
     own = layer.own & part
     if (part & layer.seen).sum() < SEEN * part.sum():
         other = _commonest(scene.predicted[part & scene.valid], layer.label)
-        kind = "extra" if _twin(scene.predicted, part) is None else "swapped"
-        sure = 1 - float(scene.probability[layer.label][part & scene.valid].mean())
+        kind = "extra" if _twin(scene, "predicted", part) is None else "swapped"
+        sure = 1 - scene.chance(layer.label, part)
         return _object(kind, scene, layer.label, other, int(own.sum()), box, number, sure)
     errors = outline_errors(own, layer.far)
     beyond = outline_errors(layer.others & (layer.nearest == number), layer.distance)
@@ -201,8 +236,8 @@ def _component(scene: Scene, layer: Layer, number: int, part: np.ndarray, box: B
     error = float(np.minimum(both / (CAP * scene.tolerance), 1).mean()) if len(both) else 0.0
     offset = float(np.median(errors)) if len(errors) else 0.0
     kind = outline_kind(errors, offset, doubt, scene.tolerance)
-    weight = min(1.0, len(both) / (NOTABLE * math.hypot(*scene.labels.shape)))
-    return Finding(kind, layer.label, None, offset, doubt, len(both), box, number, error, error * weight / 2)
+    weight = min(1.0, len(both) / (NOTABLE * scene.diagonal))
+    return Finding(kind, layer.label, None, offset, doubt, len(both), placed(box, scene), number, error, error * weight / 2)
 
 
 def outline_kind(errors: np.ndarray, offset: float, doubt: float, tolerance: float) -> str:
@@ -228,12 +263,15 @@ def _commonest(labels: np.ndarray, but: int) -> int | None:
     return int(counts.argmax()) if counts.any() else None
 
 
-def _twin(labels: np.ndarray, part: np.ndarray) -> int | None:
-    """The class that a label map gives to the same object: of its component with an IoU of ALIKE with `part`; None if there is
-    none, so that no component there has this outline."""
-    label = _commonest(labels[part], IGNORE_INDEX)
+def _twin(scene: Scene, name: str, part: np.ndarray) -> int | None:
+    """The class that a label map of a scene, `labels` or `predicted`, gives to the same object: of its component with an IoU of
+    ALIKE with `part`; None if there is none, so that no component there has this outline."""
+    label = _commonest(getattr(scene, name)[part], IGNORE_INDEX)
     if label is None:
         return None
+    labels, (x, y) = getattr(scene.whole or scene, name), scene.corner
+    part = cv2.copyMakeBorder(part.astype(np.uint8), y, labels.shape[0] - y - part.shape[0], x, labels.shape[1] - x - part.shape[1],
+                              cv2.BORDER_CONSTANT) > 0
     _, numbers = cv2.connectedComponents((labels == label).astype(np.uint8), connectivity=8)
     inside = np.bincount(numbers[part])
     if len(inside) < 2:

@@ -6,6 +6,8 @@ Legend: as in utils/faults.py.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -44,7 +46,7 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
 
 def doubt_after(scene: Scene, found: Finding) -> float:
     """The share of a component's outline, 0..1, that would be in doubt if it were moved by its offset."""
-    part = next((part for number, part, _ in components(scene.labels == found.label) if number == found.number), None)
+    part = next((part for number, part, _ in components(scene.labels == found.label, math.prod(scene.size)) if number == found.number), None)
     if part is None:
         return 1.0
     edge = outline(moved(part, found.offset), scene.valid)
