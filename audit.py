@@ -30,6 +30,8 @@ import pandas as pd
 from cli.command_line import class_or_none, command_line, positive_float, positive_int, seed_number, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
 from cli.flags import add_class_flag, add_legend_flag
+from data.annotation_exchange import export_task, merge_task
+from data.annotation_tools import TOOLS
 from data.csv_files import read_table
 from data.legend import FILE_NAME as LEGEND
 from data.legend import Legend, read_legend
@@ -68,6 +70,8 @@ def parse() -> argparse.Namespace:
                         help="class without outlines of its own; none = every class counts (street scenes)")
     parser.add_argument("--tolerance", type=positive_float, metavar="PX",
                         help=f"what an outline may be off (default: {100 * TOLERANCE:.2g} %% of the mask's diagonal)")
+    parser.add_argument("--export", nargs=2, metavar=("TOOL", "N"), help=f"write the worst N as a task: {', '.join(TOOLS)}")
+    parser.add_argument("--merge", metavar="DIR", help="read a task that came back, and do nothing else")
     parser.add_argument("--mend", action="store_true", help="write copies of masks that are too loose or too tight, moved back")
     parser.add_argument("--model", default="smp_unet", choices=NAMES, help="network of the judge")
     parser.add_argument("--encoder", default="mobilenet_v2", help="encoder of the judge")
@@ -80,8 +84,15 @@ def parse() -> argparse.Namespace:
     add_flip_flag(parser)
     add_device_flags(parser)
     args, args.other = parser.parse_known_args()
+    if args.merge:
+        if args.folder or args.csv or args.export or not args.out:
+            raise UserError("--merge goes with --out, the folder of the new CSV, and without a folder, --csv and --export")
+        args.out = Path(args.out)
+        return args
     if bool(args.folder) == bool(args.csv):
         raise UserError("pass either a folder with images/ and masks/, or --csv")
+    if args.export and not (args.export[0] in TOOLS and args.export[1].isdecimal() and int(args.export[1])):
+        raise UserError(f"--export {' '.join(args.export)}: a tool ({', '.join(TOOLS)}) and a number of masks are needed")
     if args.other and (args.pred_dir or args.checkpoint or args.after):
         raise UserError(f"{args.other[0]}: no flag of this script, and no judge is trained that could take it")
     name = Path(args.folder).resolve().name if args.folder else Path(args.csv).stem
@@ -174,8 +185,23 @@ def write_report(args: argparse.Namespace, path: Path, table: pd.DataFrame, verd
             file.write(piece)
 
 
+def merge(args: argparse.Namespace) -> None:
+    """Write the masks that came back corrected, and merged.csv, in which all masks that were looked at have the weight 1."""
+    outputs = [args.out / "merged.csv"]
+    check_outputs(outputs, args.overwrite)
+    corrected = args.out / "corrected"
+    with together() as written_at:
+        table, back, changed = merge_task(Path(args.merge), lambda name: written_at(corrected / name),
+                                          lambda name: corrected / name)
+        write_rows(written_at(outputs[0]), table, "weight")
+    print(f"{outputs[0]}: {len(table)} rows; {back} masks came back, {changed} of them changed")
+
+
 def main() -> None:
     args = parse()
+    if args.merge:
+        merge(args)
+        return
     rows = rows_of(args)
     legend_file = args.classes or next((str(path) for path in [Path(args.folder or Path(args.csv).parent, LEGEND)]
                                         if path.is_file()), None)
@@ -183,6 +209,9 @@ def main() -> None:
     names = pseudo_label_names(rows)
     outputs = [args.out / name for name in ("ranking.csv", "components.csv", "report.html")]
     check_outputs(outputs, args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
+    task = args.out / f"export_{args.export[0]}" if args.export else None
+    if task and task.exists():
+        raise UserError(f"{task} exists and may hold corrections; move it away, or choose another --out")
     judge = judge_of(args, rows)
     with together() as written_at:
         proposals = [written_at(args.out / "proposals" / name) for name in names]
@@ -199,6 +228,11 @@ def main() -> None:
             write_rows(written_at(args.out / "mended.csv"), rows.assign(mask=better))
         write_report(args, written_at(outputs[2]), table, verdicts, legend, proposals)
     print(lead_of(table))
+    if task:
+        worst = table.head(int(args.export[1]))
+        export_task(task, args.export[0], worst, [args.out / "proposals" / names[position] for position in worst["position"]],
+                    args.num_classes, args.background, legend, table)
+        print(f"{len(worst)} masks for {args.export[0]}: {task}, see its README.txt")
     print(f"open this in a browser: {outputs[2]}")
 
 

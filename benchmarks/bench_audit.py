@@ -2,7 +2,8 @@
 
     python benchmarks/plant_faults.py --csv data/csv/people/all.csv --limit 480 --out data/csv/people/faults.csv
     python train_with_own_weight.py --train_csv data/csv/people/faults.csv --name people_judge --size 160 96 ...
-    python benchmarks/bench_audit.py --csv data/csv/people/faults.csv --after runs/people_judge --out docs/results/audit_people.json
+    python benchmarks/bench_audit.py --csv data/csv/people/faults.csv --after runs/people_judge \\
+        --out docs/results/audit_people.json
 
 All methods but the linter get the same probabilities, those of --after, averaged over its training:
 
@@ -100,11 +101,17 @@ def linted(rows, args):
 
 
 def judged_inputs(rows, args):
-    """What the others get: (labels, int64 (N, H, W), without ignored pixels; probabilities, float32 (N, C, H, W)), at the judge's
-    size."""
+    """What the others get, at the judge's size: (labels, int64 (N, H, W), without ignored pixels; probabilities, float32
+    (N, C, H, W))."""
     probs = as_layers(np.stack(list(by_own_run(args.after, rows, args.num_classes))))
     labels = np.stack([resize_labels(read_mask(path, args.num_classes), probs.shape[-2:]) for path in rows["mask"]])
     return without_ignored(labels.astype(np.int64), probs), probs
+
+
+def true_agreement(mask, truth, num_classes):
+    """BFmIoU of a mask with its better one."""
+    mask, truth = (read_mask(path, num_classes) for path in (mask, truth))
+    return agreement(resize_labels(mask, truth.shape), truth, num_classes)
 
 
 def own_scores(args):
@@ -157,8 +164,7 @@ def main():
     rows, listed = read_rows(args.csv), read_table(args.csv, None)
     faults = listed["fault"].fillna("").to_numpy(str) if "fault" in listed else np.full(len(rows), "")
     truth = [resolve(path, args.csv) for path in listed["truth"]]
-    true = np.array([agreement(resize_labels(read_mask(path, args.num_classes), read_mask(better, args.num_classes).shape),
-                               read_mask(better, args.num_classes), args.num_classes) for path, better in zip(rows["mask"], truth)])
+    true = np.array([true_agreement(*pair, args.num_classes) for pair in zip(rows["mask"], truth)])
     verdicts, seconds = audited(rows, args)
     labels, probs = judged_inputs(rows, args)
     others, times = cleanlab_scores(labels, probs)

@@ -4,10 +4,10 @@
         --test_csv data/csv/people/fixing_test.csv --runs runs/fixing_people --out docs/results/audit_people_fixing.json \\
         --size 160 96 --epochs 8 ...
 
-A mask is fixed by its untouched one, the column `truth` of plant_faults.py. Labels: mean agreement of all masks with the untouched
-ones; at random it is the mean over all orders. Models: trainings without weights on --rows of the rows, drawn at random, the
-same ones for each training; tested on --test_csv at the last epoch. Flags that are not listed go to the trainings. A second call
-does only what is missing.
+A mask is fixed by its untouched one, the column `truth` of plant_faults.py. Labels: mean agreement of all masks with the
+untouched ones; at random it is the mean over all orders. Models: trainings without weights on --rows of the rows, drawn at
+random, the same ones for each training; tested on --test_csv at the last epoch. Flags that are not listed go to the trainings.
+A second call does only what is missing.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ def label_scores(rows, args):
 
 
 def label_curve(scores, order, shares):
-    """Mean mIoU and BF of the labels when a share of them is fixed: worst first, and the mean over all orders; two (shares, 2)."""
+    """Mean mIoU and BF of the labels when shares of them are fixed: two (shares, 2), worst first and the mean of all orders."""
     worst, chance = [], []
     for each in shares:
         left = scores.copy()

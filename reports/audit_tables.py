@@ -13,6 +13,7 @@ import pandas as pd
 from data.legend import Legend
 from reports.audit_page import KINDS, group_table
 from utils.faults import OBJECTS, Finding
+from utils.own_scores import own_weights
 from utils.verdict import Verdict
 
 PARTS = 5  # findings that a row of the page names
@@ -21,12 +22,16 @@ COUNTED = {"loose": "too loose", "tight": "too tight", "hasty": "with a hasty ou
 
 
 def ranking(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, notes: Sequence[str]) -> pd.DataFrame:
-    """The table of ranking.csv, worst first: `image`, `mask`, `score`, `kind`, `offset` (px, empty where there is none), `class`,
-    `doubt`, `boxes` ("x y w h; ..."), `annotator` where the rows have it, `mend` where something was looked at; `position` is
-    that of the row."""
+    """The table of ranking.csv, worst first, which train scripts read.
+
+    Its columns: `image`, `mask`, `score`, `weight` (see `own_weights`), `kind`, `offset` (px, empty where there is none),
+    `class`, `doubt`, `boxes` ("x y w h; ..."), `annotator` where the rows have it, `mend` where something was looked at, and
+    `position`, that of the row.
+    """
     table = rows[["image", "mask"]].reset_index(drop=True)
     findings = [verdict.finding for verdict in verdicts]
     table["score"] = [round(verdict.score, 4) for verdict in verdicts]
+    table["weight"] = own_weights(table["score"].to_numpy())[0].round(4)
     table["kind"] = [found.kind if found else "fine" for found in findings]
     table["offset"] = [round(found.offset, 1) if found else math.nan for found in findings]
     table["class"] = [legend.names[found.label] if found else "" for found in findings]
@@ -41,13 +46,14 @@ def ranking(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, not
 
 
 def component_table(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, order: Sequence[int]) -> pd.DataFrame:
-    """The table of components.csv: a line for each component and each missing object, in the order of the ranking."""
+    """The table of components.csv: a line for each component and each missing object, as the ranking has them."""
     lines = [{"image": rows["image"].iloc[position], "mask": rows["mask"].iloc[position], "kind": found.kind,
               "class": legend.names[found.label], "judge": legend.names[found.label if found.other is None else found.other],
               "offset": round(found.offset, 1), "doubt": round(found.doubt, 3), "length": found.length,
               "severity": round(found.severity, 3), "box": " ".join(map(str, found.box))}
              for position in order for found in sorted(verdicts[position].findings, key=lambda each: -each.importance)]
-    return pd.DataFrame(lines, columns=["image", "mask", "kind", "class", "judge", "offset", "doubt", "length", "severity", "box"])
+    columns = ["image", "mask", "kind", "class", "judge", "offset", "doubt", "length", "severity", "box"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def sentence(found: Finding | None, legend: Legend) -> str:

@@ -111,7 +111,7 @@ class Scene:
         return abs((1 - label) - float(self.probability[part].mean()))
 
     def around(self, label: int) -> Scene:
-        """The part of this scene that holds a class of either map, and a pixel more on each side; all outlines stay the same."""
+        """The part of this scene that holds a class of either map, and a pixel on each side; all outlines stay the same."""
         x, y, w, h = cv2.boundingRect(((self.labels == label) | (self.predicted == label)).astype(np.uint8))
         top, left = max(0, y - 1), max(0, x - 1)
         box = np.s_[..., top:y + h + 1, left:x + w + 1]
@@ -270,8 +270,8 @@ def _twin(scene: Scene, name: str, part: np.ndarray) -> int | None:
     if label is None:
         return None
     labels, (x, y) = getattr(scene.whole or scene, name), scene.corner
-    part = cv2.copyMakeBorder(part.astype(np.uint8), y, labels.shape[0] - y - part.shape[0], x, labels.shape[1] - x - part.shape[1],
-                              cv2.BORDER_CONSTANT) > 0
+    below, right = labels.shape[0] - y - part.shape[0], labels.shape[1] - x - part.shape[1]
+    part = cv2.copyMakeBorder(part.astype(np.uint8), y, below, x, right, cv2.BORDER_CONSTANT) > 0
     _, numbers = cv2.connectedComponents((labels == label).astype(np.uint8), connectivity=8)
     inside = np.bincount(numbers[part])
     if len(inside) < 2:

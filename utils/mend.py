@@ -38,17 +38,17 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
             notes.append(f"{words}: not moved, since {100 * left:.0f} % of its outline would stay in doubt")
             continue
         result = move_component(result, labels, proposal, found, found.offset * scale, scene.background, scale)
-        notes.append(f"{words}: moved {'in' if found.offset > 0 else 'out'} by {abs(found.offset) * scale:.1f} px; its outline in "
-                     f"doubt {100 * found.doubt:.0f} % before, {100 * left:.0f} % now")
+        way = "in" if found.offset > 0 else "out"
+        notes.append(f"{words}: moved {way} by {abs(found.offset) * scale:.1f} px; {100 * found.doubt:.0f} % of its outline in "
+                     f"doubt before, {100 * left:.0f} % now")
     changed = not np.array_equal(result, labels)
     return (result if changed else None), "; ".join(notes)
 
 
 def doubt_after(scene: Scene, found: Finding) -> float:
     """The share of a component's outline, 0..1, that would be in doubt if it were moved by its offset."""
-    part = next((part for number, part, _ in components(scene.labels == found.label, math.prod(scene.size)) if number == found.number), None)
-    if part is None:
-        return 1.0
+    parts = components(scene.labels == found.label, math.prod(scene.size))
+    part = next(part for number, part, _ in parts if number == found.number)
     edge = outline(moved(part, found.offset), scene.valid)
     errors = outline_errors(edge, edge_distance(scene.predicted == found.label))
     return float((np.abs(errors) > scene.tolerance).mean()) if len(errors) else 1.0
