@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cli.files import UserError, read_json, write_json
 from data import IGNORE_INDEX
@@ -131,13 +132,11 @@ def read_record(folder: Path) -> dict:
 
 def write_corrected(path: Path, labels: np.ndarray, like: str, num_classes: int) -> None:
     """Write a corrected label map in the format of an older mask file: with a palette if that had one."""
-    if decode_mask(like, num_classes).are_labels and num_classes > 2:
-        from PIL import Image
-
+    if decode_mask(like, num_classes).are_labels:
         with Image.open(like) as old:
             palette = old.getpalette() if old.mode == "P" else None
         if palette:
-            file = Image.fromarray(labels.astype(np.uint8), "P")
+            file = Image.fromarray(labels.astype(np.uint8))
             file.putpalette(palette)
             file.save(path, "PNG")
             return

@@ -152,7 +152,7 @@ def test_a_region_cut_by_the_frame_has_no_outline_there():
 
 def test_looking_at_a_part_of_the_picture_changes_nothing(monkeypatch):
     dice = np.random.default_rng(0)
-    for trial in range(20):
+    for _ in range(20):
         noise = dice.normal(size=(2, 12, 16)).repeat(10, 1).repeat(10, 2)
         given, chances = labels(noise[0] > 0.8), 1 / (1 + np.exp(-3 * (noise[0] + 0.4 * noise[1] - 0.8)))
         given[dice.random(SIZE) < 0.02] = 255
