@@ -120,6 +120,8 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> Iterator[np.ndarra
     if args.pred_dir:
         return judges.by_masks(rows, args.pred_dir, args.pred_name, args.num_classes)
     if args.checkpoint:
+        if not Path(args.checkpoint).is_file():  # before PyTorch is loaded
+            raise UserError(f"--checkpoint {args.checkpoint}: no such checkpoint")
         return judges.by_network(start_fabric(args), args.checkpoint, rows, args.num_classes, flip=args.flip)
     if args.after:
         return judges.by_own_run(args.after, rows.drop(columns="annotator", errors="ignore"), args.num_classes)
@@ -227,13 +229,13 @@ def main() -> None:
                       for name, path, mask in zip(names, mended, rows["mask"])]
             write_rows(written_at(args.out / "mended.csv"), rows.assign(mask=better))
         write_report(args, written_at(outputs[2]), table, verdicts, legend, proposals)
-    print(lead_of(table))
+    said = [lead_of(table)]
     if task:
         worst = table.head(int(args.export[1]))
         export_task(task, args.export[0], worst, [args.out / "proposals" / names[position] for position in worst["position"]],
                     args.num_classes, args.background, legend, table)
-        print(f"{len(worst)} masks for {args.export[0]}: {task}, see its README.txt")
-    print(f"open this in a browser: {outputs[2]}")
+        said.append(f"{len(worst)} masks for {args.export[0]}: {task}, see its README.txt")
+    print(*said, f"open this in a browser: {outputs[2]}", sep="\n")
 
 
 if __name__ == "__main__":
