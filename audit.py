@@ -54,8 +54,8 @@ AREA = 160 * 160  # px of the pictures that the judge is trained on
 EPOCHS, SAMPLES = 12, 3000  # least epochs of the judge, and least pictures that it sees
 
 
-def parse() -> argparse.Namespace:
-    """The flags; unknown ones go to the judge's training."""
+def flags() -> argparse.ArgumentParser:
+    """The parser of this script's own flags."""
     parser = tool_parser(__doc__)
     parser.add_argument("folder", nargs="?", help="holds images/ and masks/")
     parser.add_argument("--csv", help="instead of a folder: image, mask, and perhaps a column `annotator`")
@@ -83,7 +83,13 @@ def parse() -> argparse.Namespace:
     add_legend_flag(parser)
     add_flip_flag(parser)
     add_device_flags(parser)
-    args, args.other = parser.parse_known_args()
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    """The flags, checked; unknown ones go to the judge's training."""
+    args, other = flags().parse_known_args()
+    args.other = other
     if args.merge:
         if args.folder or args.csv or args.export or not args.out:
             raise UserError("--merge goes with --out, the folder of the new CSV, and without a folder, --csv and --export")
@@ -177,8 +183,8 @@ def pictures(args: argparse.Namespace, table: pd.DataFrame, verdicts: list[Verdi
 def write_report(args: argparse.Namespace, path: Path, table: pd.DataFrame, verdicts: list[Verdict], legend: Legend,
                  proposals: list[Path]) -> None:
     """Write report.html, piece by piece."""
-    lines = [page_row(line, verdicts[line.position], legend, image_size(line.mask))
-             for line in table.rename(columns={"class": "label"}).itertuples()]
+    lines = [page_row(line, verdicts[position], legend, image_size(mask)) for line, position, mask in
+             zip(table.rename(columns={"class": "label"}).itertuples(), table["position"].tolist(), table["mask"].tolist())]
     tolerance = f"{args.tolerance:g} px" if args.tolerance else f"{100 * TOLERANCE:.2g} % of the picture's diagonal"
     name = Path(args.folder).resolve().name if args.folder else Path(args.csv).name
     with open(path, "w", encoding="utf-8") as file:
@@ -199,22 +205,15 @@ def merge(args: argparse.Namespace) -> None:
     print(f"{outputs[0]}: {len(table)} rows; {back} masks came back, {changed} of them changed")
 
 
-def main() -> None:
-    args = parse()
-    if args.merge:
-        merge(args)
-        return
-    rows = rows_of(args)
-    legend_file = args.classes or next((str(path) for path in [Path(args.folder or Path(args.csv).parent, LEGEND)]
-                                        if path.is_file()), None)
-    legend = read_legend(legend_file, args.num_classes)
-    names = pseudo_label_names(rows)
-    outputs = [args.out / name for name in ("ranking.csv", "components.csv", "report.html")]
-    check_outputs(outputs, args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
-    task = args.out / f"export_{args.export[0]}" if args.export else None
-    if task and task.exists():
-        raise UserError(f"{task} exists and may hold corrections; move it away, or choose another --out")
-    judge = judge_of(args, rows)
+def legend_of(args: argparse.Namespace) -> Legend:
+    """The classes' names: --classes, else classes.json beside the data."""
+    beside = Path(args.folder or Path(args.csv).parent, LEGEND)
+    return read_legend(args.classes or (beside if beside.is_file() else None), args.num_classes)
+
+
+def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs: list[Path]) -> pd.DataFrame:
+    """Judge all rows and write the outputs: ranking, components, page, proposals, mended masks. Returns `ranking`."""
+    names, judge = pseudo_label_names(rows), judge_of(args, rows)
     with together() as written_at:
         proposals = [written_at(args.out / "proposals" / name) for name in names]
         mended = [written_at(args.out / "mended" / name) for name in names] if args.mend else []
@@ -224,16 +223,31 @@ def main() -> None:
         table = ranking(rows, verdicts, legend, notes)
         table.drop(columns="position").to_csv(written_at(outputs[0]), index=False)
         component_table(rows, verdicts, legend, table["position"].tolist()).to_csv(written_at(outputs[1]), index=False)
-        if args.mend:
-            better = [str(args.out / "mended" / name) if path.exists() else mask
-                      for name, path, mask in zip(names, mended, rows["mask"])]
-            write_rows(written_at(args.out / "mended.csv"), rows.assign(mask=better))
         write_report(args, written_at(outputs[2]), table, verdicts, legend, proposals)
+        if args.mend:
+            masks = [str(args.out / "mended" / name) if path.exists() else mask
+                     for name, path, mask in zip(names, mended, rows["mask"])]
+            write_rows(written_at(outputs[3]), rows.assign(mask=masks))
+    return table
+
+
+def main() -> None:
+    args = parse()
+    if args.merge:
+        merge(args)
+        return
+    rows, legend = rows_of(args), legend_of(args)
+    outputs = [args.out / name for name in ("ranking.csv", "components.csv", "report.html", *["mended.csv"] * args.mend)]
+    check_outputs(outputs, args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
+    task = args.out / f"export_{args.export[0]}" if args.export else None
+    if task and task.exists():
+        raise UserError(f"{task} exists and may hold corrections; move it away, or choose another --out")
+    table = audit(args, rows, legend, outputs)
     said = [lead_of(table)]
     if task:
-        worst = table.head(int(args.export[1]))
-        export_task(task, args.export[0], worst, [args.out / "proposals" / names[position] for position in worst["position"]],
-                    args.num_classes, args.background, legend, table)
+        worst, names = table.head(int(args.export[1])), pseudo_label_names(rows)
+        proposals = [args.out / "proposals" / names[position] for position in worst["position"]]
+        export_task(task, args.export[0], worst, proposals, args.num_classes, args.background, legend, table)
         said.append(f"{len(worst)} masks for {args.export[0]}: {task}, see its README.txt")
     print(*said, f"open this in a browser: {outputs[2]}", sep="\n")
 

@@ -42,8 +42,8 @@ def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence
              for file, row, proposal in progress(zip(files, rows.itertuples(), proposals), "exporting", len(rows), "mask")]
     TOOLS[tool].write(folder, items, names)
     settings = {"num_classes": num_classes, "background": background, "names": legend.names,
-                "weights": [[os.path.abspath(row.image), os.path.abspath(row.mask), float(row.weight)]
-                            for row in others.itertuples()]}
+                "weights": [[os.path.abspath(image), os.path.abspath(mask), weight] for image, mask, weight in
+                            zip(others["image"].tolist(), others["mask"].tolist(), others["weight"].astype(float).tolist())]}
     write_record(folder, tool, files, rows["image"].tolist(), rows["mask"].tolist(), settings)
     (folder / "README.txt").write_text(
         f"{len(rows)} masks to correct. {TOOLS[tool].words}\n\nThen call\n\n    python audit.py --merge FOLDER --out "
@@ -78,7 +78,7 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
         target_of: file name of a mask -> path to write it to; final_of: -> the path that it will have.
 
     Returns:
-        (`image`, `mask`, `weight` of all rows of the data set, 1 for those that came back; their number; number of the changed)
+        (`image`, `mask`, `weight` of all rows of the data set, 1 for those that came back; number of these; of the changed)
 
     Raises:
         UserError: see `read_task`; or none came back, or one has another size than its mask.

@@ -112,13 +112,13 @@ def read_cvat(folder: Path, values: dict[str, int]) -> Objects:
 def write_labelme(folder: Path, items: list[Item], names: dict[int, str]) -> None:
     """A JSON beside each picture, as labelme opens and saves it."""
     for item in items:
-        shapes = []
+        shapes: list[dict[str, Any]] = []
         for name, each in layered(item, names):
             height, width = each.region.shape
             shapes.append({"label": name, "points": [[each.x, each.y], [each.x + width - 1, each.y + height - 1]],
                            "group_id": None, "description": "", "shape_type": "mask", "flags": {},
                            "mask": mask_codes.to_png(each.region)})
-        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": item.name, "imageData": None,
+        content: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": item.name, "imageData": None,
                    "imageHeight": item.size[0], "imageWidth": item.size[1]}
         write_json((folder / PICTURES / item.name).with_suffix(".json"), content)
 
@@ -147,7 +147,7 @@ def coco_content(items: list[Item], names: dict[int, str],
     """COCO's JSON. Category ids are values + 1, since many readers take 0 for background."""
     images = [{"id": number + 1, "file_name": item.name, "height": item.size[0], "width": item.size[1]}
               for number, item in enumerate(items)]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number, item in enumerate(items):
         for each in objects_of(item):
             height, width = each.region.shape

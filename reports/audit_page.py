@@ -126,7 +126,7 @@ def histogram(scores: Sequence[float], kinds: Sequence[str], bars: int = 20, hei
     fine = np.array([kind == "fine" for kind in kinds], bool)
     edges = np.linspace(0, 1, bars + 1)
     parts = [np.histogram(np.array(scores, float)[chosen], edges)[0] for chosen in (fine, ~fine)]  # (bars,) each
-    most = max(1, sum(parts).max())
+    most = max(1, (parts[0] + parts[1]).max())
     return [{"fine": round(height * good / most), "wrong": round(height * bad / most),
              "text": f"{edges[k]:.2f} to {edges[k + 1]:.2f}: {good} fine, {bad} not"}
             for k, (good, bad) in enumerate(zip(*parts))]

@@ -82,7 +82,8 @@ def test_what_was_corrected_comes_back_and_nothing_else(tmp_path, data_set, tool
     """The second and third mask of three that were exported are redrawn in the tool: their proposals are taken."""
     folder = exported(tmp_path / tool, tool, data_set, count=3)
     rows, proposals = data_set
-    other = exported(tmp_path / "other", tool, (rows.assign(mask=[rows["mask"][0], *map(str, proposals[1:])]), proposals), count=3)
+    redrawn = rows.assign(mask=[rows["mask"][0], *map(str, proposals[1:])])
+    other = exported(tmp_path / "other", tool, (redrawn, proposals), count=3)
     for file in other.rglob("*"):
         if file.is_file() and file.name != "audit_task.json":
             (folder / file.relative_to(other)).write_bytes(file.read_bytes())

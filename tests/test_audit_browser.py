@@ -20,7 +20,7 @@ WIDTHS = (1400, 800)
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the audit's page is NOT TESTED")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the audit's page is NOT TESTED in a browser")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with playwright.sync_playwright() as started:
         try:
@@ -162,4 +162,5 @@ def test_the_outlines_lie_on_the_picture():
     assert (width, height, other) == (320, 160, "") and own == doubt
     start, *moves = own.replace("M", "").replace("z", "").replace("l", " ").split()
     points = np.cumsum(np.array([start, *moves], int).reshape(-1, 2), 0)
-    assert points.min(0).tolist() == pytest.approx([80, 40], abs=3) and points.max(0).tolist() == pytest.approx([160, 120], abs=3)
+    assert points.min(0).tolist() == pytest.approx([80, 40], abs=3)
+    assert points.max(0).tolist() == pytest.approx([160, 120], abs=3)
