@@ -48,7 +48,7 @@ from reports.audit_tables import component_table, group_tables, lead_of, page_ro
 from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
 from utils.faults import TOLERANCE
-from utils.verdict import Verdict, doubtful_pixels, settled
+from utils.verdict import Verdict, doubtful_pixels, settled, tempered
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
 EPOCHS, SAMPLES = 12, 3000  # least epochs of the judge, and least pictures that it sees
@@ -121,19 +121,22 @@ def rows_of(args: argparse.Namespace) -> pd.DataFrame:
 # --- the judge ----------------------------------------------------------------------------------------------------
 
 
-def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> Iterator[np.ndarray]:
-    """Class probabilities of each row, see `engine.judges`."""
+def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.ndarray], np.ndarray]:
+    """(class probabilities of each row, how far the judge's training trusted it), see `engine.judges`; 1 where none knows."""
+    known = np.ones(len(rows))
     if args.pred_dir:
-        return judges.by_masks(rows, args.pred_dir, args.pred_name, args.num_classes)
+        return judges.by_masks(rows, args.pred_dir, args.pred_name, args.num_classes), known
     if args.checkpoint:
         if not Path(args.checkpoint).is_file():  # before PyTorch is loaded
             raise UserError(f"--checkpoint {args.checkpoint}: no such checkpoint")
-        return judges.by_network(start_fabric(args), args.checkpoint, rows, args.num_classes, flip=args.flip)
+        return judges.by_network(start_fabric(args), args.checkpoint, rows, args.num_classes, flip=args.flip), known
     if args.after:
-        return judges.by_own_run(args.after, rows.drop(columns="annotator", errors="ignore"), args.num_classes)
-    job = training_job(args, rows)
-    run_plan([job], shown=True)
-    return judges.by_own_run(job.result.parent, read_rows(args.out / "rows.csv"), args.num_classes)
+        run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
+    else:
+        job = training_job(args, rows)
+        run_plan([job], shown=True)
+        run, trained = job.result.parent, read_rows(args.out / "rows.csv")
+    return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)
 
 
 def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:
@@ -213,13 +216,14 @@ def legend_of(args: argparse.Namespace) -> Legend:
 
 def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs: list[Path]) -> pd.DataFrame:
     """Judge all rows and write the outputs: ranking, components, page, proposals, mended masks. Returns `ranking`."""
-    names, judge = pseudo_label_names(rows), judge_of(args, rows)
+    names = pseudo_label_names(rows)
+    judge, trust = judge_of(args, rows)
     with together() as written_at:
         proposals = [written_at(args.out / "proposals" / name) for name in names]
         mended = [written_at(args.out / "mended" / name) for name in names] if args.mend else []
         verdicts, notes = audit_rows(rows, judge, args.num_classes, args.background, args.tolerance, proposals.__getitem__,
                                      mended.__getitem__ if args.mend else None)
-        verdicts = settled(verdicts)
+        verdicts = settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust.tolist())])
         table = ranking(rows, verdicts, legend, notes)
         table.drop(columns="position").to_csv(written_at(outputs[0]), index=False)
         component_table(rows, verdicts, legend, table["position"].tolist()).to_csv(written_at(outputs[1]), index=False)

@@ -35,11 +35,11 @@ from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
 from engine import checkpoint
 from engine.annotation_audit import in_own_pixels, scene_at
-from engine.judges import by_own_run
+from engine.judges import by_own_run, trust_of_run
 from utils.agreement_cpu import agreement
 from utils.confident import wrong_labels
 from utils.ranking import auprc, auroc, spearman
-from utils.verdict import inspect, settled
+from utils.verdict import inspect, settled, tempered
 
 SURE_KINDS = {"polygon": "hasty", "markov": "hasty"}  # planted kind -> the audit's, where the names differ
 TOLERANCE = 1  # px: an offset is right within it
@@ -59,7 +59,8 @@ def audited(rows, args):
         scene, scale = scene_at(labels, chances, args.background, None)
         verdicts.append(in_own_pixels(inspect(scene), scale))
         seconds += time.perf_counter() - began
-    return settled(verdicts), seconds / len(rows)
+    trust = trust_of_run(args.after).tolist()
+    return settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust)]), seconds / len(rows)
 
 
 def cleanlab_scores(labels, probs):

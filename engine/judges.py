@@ -52,6 +52,20 @@ def by_own_run(run: Path | str, rows: pd.DataFrame, num_classes: int) -> Iterato
     return (_average(sums[row].numpy(), counts[row].numpy(), num_classes) for row in range(len(rows)))
 
 
+def trust_of_run(run: Path | str) -> np.ndarray:
+    """How far the training of a run trusted each of its rows while it learnt, float (N,) in 0..1; see `utils.verdict.tempered`.
+
+    It is the row's score (mean BF over the epochs) over half the median score, 1 at most. A network learns by heart what it
+    sees often, an empty mask first of all; then it agrees with the mask in the end, and only the early epochs tell.
+
+    Raises:
+        UserError: see `checkpoint.load`.
+    """
+    scores = (checkpoint.load(Path(run, "last.ckpt"), mapped=True).get("memory") or {})["scores"]
+    means = (scores["sums"] / scores["counts"].clamp(min=1)).numpy()
+    return np.clip(means / max(1e-6, float(np.median(means)) * 0.5), 0, 1)
+
+
 def _average(sums: np.ndarray, counts: np.ndarray, num_classes: int) -> np.ndarray:
     """A row's mean probability; where it was never predicted, all classes are alike likely."""
     mean = sums / (255 * np.maximum(counts, 1)).astype(np.float32)

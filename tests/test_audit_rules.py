@@ -8,7 +8,7 @@ import pytest
 from utils.faults import Scene, class_findings, scene_of
 from utils.mend import mended
 from utils.outlines import edge_distance, moved, outline, outline_errors
-from utils.verdict import doubtful_places, inspect, settled
+from utils.verdict import doubtful_places, inspect, settled, tempered
 
 SIZE = (120, 160)  # a diagonal of 200 px
 
@@ -216,3 +216,13 @@ def test_a_larger_mask_is_mended_at_its_own_size():
     scene = scene_of(labels(given[::2, ::2]), sure(seen[::2, ::2]), tolerance=1.5)
     better, _ = mended(scene, inspect(scene), labels(given), labels(seen), 2.0)
     assert abs(np.sqrt((better == 1).sum() / np.pi) - 52) < 1
+
+
+def test_an_empty_mask_that_was_learnt_by_heart_lacks_its_object():
+    """The averaged predictions agree with it, but the training's early epochs did not."""
+    empty, person = np.zeros(SIZE, bool), disc(30) < 0
+    learnt = inspect(scene_of(labels(empty), sure(empty)))
+    assert tempered(learnt, 1.0, 2) == learnt and tempered(learnt, 0.2, 2).finding.kind == "missing"
+    assert tempered(learnt, 0.2, 2).score == pytest.approx(0.2)
+    seen = inspect(scene_of(labels(person), sure(person)))
+    assert tempered(seen, 0.2, 2).finding == seen.finding and tempered(seen, 0.2, 2).score == pytest.approx(0.2 * seen.score)

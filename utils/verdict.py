@@ -15,6 +15,7 @@ from data import IGNORE_INDEX
 from utils.faults import OBJECTS, Box, Finding, Scene, class_findings
 
 STANDS_OUT = 2.0  # deviations above the data set's median, see `settled`
+UNLEARNT = 0.5  # trust below which an empty mask is taken as one that lacks its object
 PLACES = 6  # doubtful places that are named, the largest ones
 
 
@@ -62,6 +63,21 @@ def settled(verdicts: list[Verdict]) -> list[Verdict]:
 
     return [replace(each, finding=each.finding and settle(each.finding), findings=list(map(settle, each.findings)))
             for each in verdicts]
+
+
+def tempered(verdict: Verdict, trust: float, labels: int) -> Verdict:
+    """A verdict whose score counts no more than a training trusted the annotation.
+
+    Where annotation and judge are both empty, and the training did not trust that, an object was seen before it was unlearnt.
+
+    Args:
+        trust: 0..1, of `engine.judges.trust_of_run`.
+        labels: number of classes.
+    """
+    finding = verdict.finding
+    if finding is None and trust < UNLEARNT and labels == 2:
+        finding = Finding("missing", 1, None, math.nan, 1.0, 1, (0, 0, 1, 1), 0, 1.0, 1 - trust)
+    return replace(verdict, score=verdict.score * trust, finding=finding)
 
 
 def score_of(findings: list[Finding]) -> float:
