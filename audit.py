@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,13 +52,15 @@ from utils.faults import TOLERANCE
 from utils.verdict import Verdict, doubtful_pixels, settled, tempered
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
-EPOCHS, SAMPLES = 12, 3000  # least epochs of the judge, and least pictures that it sees
+EPOCHS, SAMPLES = 12, 5000  # least epochs of the judge, and least pictures that it sees
 
 
 def flags() -> argparse.ArgumentParser:
-    """The parser of this script's own flags."""
+    """The parser of this script's own flags. A folder stands first: elsewhere it might be a value of the training's flags."""
     parser = tool_parser(__doc__)
-    parser.add_argument("folder", nargs="?", help="holds images/ and masks/")
+    if len(sys.argv) > 1 and (not sys.argv[1].startswith("-") or sys.argv[1] in ("-h", "--help")):
+        parser.add_argument("folder", nargs="?", help="stands first; holds images/ and masks/")
+    parser.set_defaults(folder=None)
     parser.add_argument("--csv", help="instead of a folder: image, mask, and perhaps a column `annotator`")
     parser.add_argument("--out", help="folder of the results (default: runs/audit_NAME)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier call")
@@ -78,6 +81,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--encoder-weights", default="imagenet", metavar="imagenet|none|FILE")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
                         help="px, of the judge's training (default: as the first picture, of about 160 x 160 px)")
+    parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of the judge's training, px")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of the judge's training")
     add_class_flag(parser)
     add_legend_flag(parser)
@@ -150,8 +154,9 @@ def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:
                             "0.001", "--lr-step", str(max(1, epochs // 3)), "--cache", *args.other])
     machine = ["--accelerator", args.accelerator, "--devices", str(args.devices), "--precision", args.precision]
     command = ["train_with_own_weight.py", "--train_csv", str(csv), "--name", "judge", "--out-dir", str(args.out), "--size",
-               *map(str, size), "--num-classes", str(args.num_classes), "--model", args.model, "--encoder", args.encoder,
-               "--encoder-weights", args.encoder_weights, "--seed", str(args.seed), *flags, *machine, "--resume"]
+               *map(str, size), "--num-classes", str(args.num_classes), "--theta", str(args.theta), "--model", args.model,
+               "--encoder", args.encoder, "--encoder-weights", args.encoder_weights, "--seed", str(args.seed), *flags,
+               *machine, "--resume"]
     masks = {str(csv): judges.listing([*rows["image"], *rows["mask"]])}
     return Job(command, args.out / "judge" / "result.json", [], args.out / "judge.out", args.out,
                {**named_files(command, args.out), **masks})

@@ -50,7 +50,8 @@ def made(folder, count, path):
         row = rows.iloc[position % len(rows)]
         height, width = image_size(row["mask"])
         lines.append({"image": row["image"], "mask": f"{position}/{row['mask']}", "score": position / count,
-                      "kind": row["kind"], "offset": None if pd.isna(row["offset"]) else row["offset"], "class": row["class"], "doubt": row["doubt"],
+                      "kind": row["kind"], "offset": None if pd.isna(row["offset"]) else row["offset"],
+                      "class": row["class"], "doubt": row["doubt"],
                       "annotator": None, "verdict": row["kind"], "parts": [], "shape": [width, height]})
     with open(path, "w", encoding="utf-8") as file:
         for piece in audit_page(lines, pictures(rows, proposals, count), "Audit", "", "2 px", []):

@@ -17,6 +17,7 @@ from utils.own_scores import own_weights
 from utils.verdict import Verdict
 
 PARTS = 5  # findings that a row of the page names
+WEAK = 0.5  # median share of outlines in doubt above which the judge is called weak; a good one has 0.3 (docs/results/audit.md)
 COUNTED = {"loose": "too loose", "tight": "too tight", "hasty": "with a hasty outline", "missing": "with an object missing",
            "extra": "with an object too many", "swapped": "with a class swapped"}
 
@@ -100,15 +101,19 @@ def lead_of(table: pd.DataFrame) -> str:
     """The sentence on top of the page: how many masks look wrong, and how."""
     counts = Counter(table["kind"])
     wrong = len(table) - counts["fine"]
+    doubt = table["doubt"].median()
+    weak = (f" But the judge is weak: it doubts {100 * doubt:.0f} % of the outlines of a mask in the middle. Train it longer "
+            "(--epochs), or name a better one (--pred-dir, --checkpoint).") if doubt > WEAK else ""
     if not wrong:
-        return f"All {len(table)} masks agree with the judge. Look at the first ones all the same."
+        return f"All {len(table)} masks agree with the judge. Look at the first ones all the same.{weak}"
     parts = []
     for kind, words in COUNTED.items():
         if counts[kind]:
             offset = table.loc[table["kind"] == kind, "offset"].abs().median()
             by = f" (by {offset:.1f} px in the middle)" if kind in ("loose", "tight") else ""
             parts.append(f"{counts[kind]} {words}{by}")
-    return f"{wrong} of {len(table)} masks look wrong: {', '.join(parts)}. The other {counts['fine']} agree with the judge."
+    return (f"{wrong} of {len(table)} masks look wrong: {', '.join(parts)}. The other {counts['fine']} agree with the judge."
+            f"{weak}")
 
 
 def group_tables(table: pd.DataFrame) -> list[dict]:

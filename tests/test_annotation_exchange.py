@@ -209,7 +209,7 @@ def test_faults_of_a_task_that_came_back(tmp_path, data_set):
         (folder / "annotations.xml").write_text(text.replace(old, new), encoding="utf-8")
         assert words in fault_of(folder), words
     (folder / "annotations.xml").unlink()
-    assert "has no annotations.xml; see its README.txt" in fault_of(folder)
+    assert "has no annotations.xml; its README.txt says" in fault_of(folder)
     folder = exported(tmp_path / "coco", "coco", data_set)
     content = json.loads((folder / "annotations.json").read_text())
     content["annotations"][0]["segmentation"] = [[1, 1, 2, 2, 3, 1]]
