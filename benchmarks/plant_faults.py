@@ -1,6 +1,6 @@
 """Plant faults of known kinds in a share of a data set's masks, to measure how well an audit finds and names them.
 
-    python benchmarks/plant_faults.py --csv data/csv/people/audit.csv --out data/csv/people/audit_faults.csv --share 0.2
+    python benchmarks/plant_faults.py --folder data/generated/people --limit 480 --out data/csv/people/faults.csv
 
 Kinds, spread evenly over the drawn rows; a level of 3 to 8 px (--levels) is for masks whose longer side is 321 px:
 
@@ -15,6 +15,7 @@ The CSV has the columns `fault` (the kind, empty = untouched) and `offset` (px i
 `truth`, the path of the untouched mask.
 """
 
+import os
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from cli.flags import add_class_flag
 from data import IGNORE_INDEX
 from data.pictures import read_checked_mask, resize_labels, write_mask
 from data.rows import read_rows
+from data.splits import pair_folder
 from utils.add_noise import KINDS, scaled_level
 from utils.generate_noisy_label import noisy_mask_names
 
@@ -157,28 +159,33 @@ def planted_rows(args, rows, written_at, targets):
 
 def main():
     parser = tool_parser(__doc__)
-    parser.add_argument("--csv", required=True, help="rows with good masks")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--csv", help="rows with good masks")
+    source.add_argument("--folder", help="images/ and masks/, good ones")
     parser.add_argument("--out", required=True, help="CSV of the same rows; faulty masks lie in a folder of its name beside it")
     parser.add_argument("--share", type=share, default=0.2, help="of the rows that get a fault")
     parser.add_argument("--levels", type=positive_int, nargs=2, default=[3, 8], metavar=("LOW", "HIGH"), help="px at 321")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, help="(default: all)")
     parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none", help="fills gaps")
     parser.add_argument("--limit", type=positive_int, help="take so many rows only, at random")
+    parser.add_argument("--rest", nargs=2, metavar=("CSV", "N"), help="write N of the rows that --limit leaves out, at random")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_class_flag(parser)
     args = parser.parse_args()
-    rows = read_rows(args.csv)
-    if args.limit and args.limit < len(rows):
-        rows = rows.iloc[np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.limit])]
+    rows = read_rows(args.csv) if args.csv else pair_folder(args.folder)
+    drawn = np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.limit])
+    rest, rows = rows.drop(rows.index[drawn]), rows.iloc[drawn]
     targets = [str(Path(args.out).with_suffix("") / name) for name in noisy_mask_names(rows)]
-    check_outputs([args.out], args.overwrite, [args.csv])
-    if args.share and not len(rows):
-        raise UserError(f"{args.csv}: no rows")
+    check_outputs([args.out, *(args.rest or [])[:1]], args.overwrite, [args.csv])
+    if args.rest and not 0 < int(args.rest[1]) <= len(rest):
+        raise UserError(f"--rest {' '.join(args.rest)}: {len(rest)} rows are left; see --limit")
     with together() as written_at:
         table = planted_rows(args, rows, written_at, targets)
-        table["truth"] = [str(Path(path).resolve()) for path in table["truth"]]
+        table["truth"] = [os.path.abspath(path) for path in table["truth"]]
         write_rows(written_at(args.out), table, "fault", "offset", "truth")
+        if args.rest:
+            write_rows(written_at(args.rest[0]), rest.sample(int(args.rest[1]), random_state=args.seed))
     print(f"{args.out}: {len(table)} rows, {(table['fault'] != '').sum()} with a planted fault")
 
 

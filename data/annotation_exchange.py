@@ -64,7 +64,7 @@ def read_task(folder: Path) -> tuple[dict[str, Any], Objects]:
     try:
         return record, TOOLS[record["tool"]].read(folder, values)
     except FileNotFoundError as error:
-        raise UserError(f"--merge {folder}: has no {Path(error.filename).name}; its README.txt says what to put there") from None
+        raise UserError(f"--merge {folder}: has no {Path(error.filename).name}; its README.txt says what goes there") from None
     except (ValueError, KeyError, TypeError, IndexError, ParseError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"--merge {folder}: not what {record['tool']} was given or saves: {reason}") from None

@@ -135,6 +135,12 @@ def test_each_component_has_its_own_offset():
     assert [each.offset for each in found] == pytest.approx([4, -3], abs=0.5)
 
 
+def test_a_bad_outline_casts_no_doubt_on_the_component_beside_it():
+    given, seen = (disc(20, 40) < 0) | (disc(20, 115) < 6), (disc(20, 40) < 0) | (disc(20, 115) < 0)
+    left, right = sorted(inspect(scene_of(labels(given), sure(seen), tolerance=1.5)).findings, key=lambda each: each.box)
+    assert (left.doubt, left.kind) == (0, "fine") and right.doubt == 1 and right.kind == "loose"
+
+
 def test_ignored_pixels_are_no_evidence():
     given, chances = labels(disc(25) < 0), sure(disc(25) < 0)
     given[:, 66:75] = 255

@@ -75,7 +75,8 @@ def test_groups_and_histogram_by_hand():
     groups = group_table(lines.assign(annotator=["y", "x", "x", "z"]), "annotator", "By annotator")
     assert groups["heading"] == ["annotator", "masks", "mean score", "median offset, px", "too loose", "too tight", "fine"]
     assert groups["lines"] == [["y", "1", "0.20", "+4.0", "100 %", "0 %", "0 %"],
-                               ["x", "2", "0.70", "-2.0", "0 %", "50 %", "50 %"], ["z", "1", "1.00", "-", "0 %", "0 %", "100 %"]]
+                               ["x", "2", "0.70", "-2.0", "0 %", "50 %", "50 %"],
+                               ["z", "1", "1.00", "-", "0 %", "0 %", "100 %"]]
     bars = histogram([0.0, 0.04, 0.5, 1.0], ["loose", "fine", "fine", "fine"], bars=10, height=10)
     assert [(bar["fine"], bar["wrong"]) for bar in bars] == [(5, 5), *[(0, 0)] * 4, (5, 0), *[(0, 0)] * 3, (5, 0)]
     assert np.isnan(found("missing").offset)
