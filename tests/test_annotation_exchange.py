@@ -125,6 +125,21 @@ def test_later_objects_lie_on_top():
     assert [(each.label, each.x, each.y, each.region.sum()) for each in found] == [(0, 1, 1, 4), (255, 0, 0, 14)]
 
 
+def test_corners_that_touch_are_one_object():
+    assert len(objects_of(np.eye(5, dtype=np.uint8), 0)) == 1
+
+
+def test_cvats_order_is_its_own_and_not_that_of_the_file(tmp_path, data_set):
+    """A mask of the whole picture, written last and lying lowest, fills the background alone."""
+    folder = exported(tmp_path / "cvat", "cvat", data_set, count=1)
+    text = (folder / "annotations.xml").read_text(encoding="utf-8")
+    whole = f'<mask label="tree" rle="0, {SIZE[0] * SIZE[1]}" left="0" top="0" width="{SIZE[1]}" height="{SIZE[0]}" z_order="-1"/>'
+    (folder / "annotations.xml").write_text(text.replace("</image>", whole + "</image>"), encoding="utf-8")
+    rows, _, changed = merged(folder)
+    before, after = hard(4), read_mask(rows["mask"][0], 4)
+    assert changed == 1 and np.array_equal(after, np.where(before == 0, 1, before))
+
+
 # --- the codes, worked out by hand --------------------------------------------------------------------------------
 
 REGION = np.array([[0, 1, 1], [1, 0, 0]], bool)

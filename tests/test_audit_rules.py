@@ -1,6 +1,7 @@
 """Rules of the audit on drawn shapes whose faults are known: kinds, offsets, doubtful places, scores, and what mending does."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -205,6 +206,16 @@ def test_only_what_the_judge_is_sure_of_is_moved():
     assert ((better == 255) == (given == 255)).all() and "moved in by 4.0 px" in note and "class 1 at 17, 37" in note
     fine = scene_of(labels(seen), sure(seen))
     assert mended(fine, inspect(fine), labels(seen), labels(seen), 1.0) == (None, "")
+
+
+def test_what_grows_leaves_ignored_pixels_alone():
+    beside = disc(14, 130) < 0
+    given, seen = labels((disc(25) < -4) | beside), (disc(25) < 0) | beside
+    given[:, 92:94] = 255  # the disc ends at 95
+    scene = scene_of(given, sure(seen), tolerance=1.5)
+    better, note = mended(scene, inspect(scene), given, labels(seen), 1.0)
+    assert re.search(r"moved out by [34]\.\d px", note) and (better[60, 94] == 1) and better.sum() > given.sum() + 300
+    assert ((better == 255) == (given == 255)).all() and (better[:, 100:] == given[:, 100:]).all()  # nor is the one beside moved
 
 
 def test_a_mask_that_would_not_fit_after_the_move_is_left_alone():
