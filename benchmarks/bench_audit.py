@@ -7,14 +7,15 @@
 
 All methods but the linter get the same probabilities, those of --after, averaged over its training:
 
-    audit                audit.py's score, at the masks' own size
+    audit                audit.py's score, at the masks' own size, as the tool does; also at the judge's size
     own weights          the training's own score of each mask, the mean BF over its epochs
     cleanlab softmin, num_pixel_issues     cleanlab.segmentation's two scores, at the judge's size
     confident learning   share of the pixels that utils/confident.py finds wrong, at the judge's size
     linter               how far area, number of components and length of the outline lie from the data set's medians
 
-AUROC of a kind: masks with that fault against untouched ones. Without planted faults (a CSV whose `truth` column names better
-masks of the same images) only Spearman's correlation with the true agreement (BFmIoU with `truth`) is shown.
+AUROC of a kind: masks with that fault against untouched ones; precision: share of faulty masks among the worst, as many as
+faults were planted; Spearman: correlation with the true agreement (BFmIoU with the untouched mask). Without planted faults,
+--truth is a CSV of the same images with better masks, and Spearman alone is shown.
 """
 
 import sys
@@ -30,7 +31,7 @@ from cli.command_line import class_or_none, command_line, tool_parser
 from cli.files import check_outputs
 from cli.flags import add_class_flag
 from data import IGNORE_INDEX
-from data.csv_files import read_table, resolve
+from data.csv_files import read_table
 from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
 from engine import checkpoint
@@ -38,6 +39,7 @@ from engine.annotation_audit import in_own_pixels, scene_at
 from engine.judges import by_own_run, trust_of_run
 from utils.agreement_cpu import agreement
 from utils.confident import wrong_labels
+from utils.get_weight import truth_masks
 from utils.ranking import auprc, auroc, spearman
 from utils.verdict import inspect, settled, tempered
 
@@ -50,15 +52,16 @@ def as_layers(chances):
     return np.stack([1 - chances, chances], 1) if chances.ndim == 3 else chances
 
 
-def audited(rows, args):
-    """(verdicts, seconds per mask without reading files)."""
+def audited(rows, args, small=False):
+    """(verdicts, CPU seconds per mask without reading files); `small`: at the judge's size."""
     verdicts, seconds = [], 0.0
     for path, chances in zip(rows["mask"], by_own_run(args.after, rows, args.num_classes)):
         labels = read_mask(path, args.num_classes)
-        began = time.perf_counter()
+        labels = resize_labels(labels, chances.shape[-2:]) if small else labels
+        began = time.process_time()
         scene, scale = scene_at(labels, chances, args.background, None)
         verdicts.append(in_own_pixels(inspect(scene), scale))
-        seconds += time.perf_counter() - began
+        seconds += time.process_time() - began
     trust = trust_of_run(args.after).tolist()
     return settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust)]), seconds / len(rows)
 
@@ -72,9 +75,9 @@ def cleanlab_scores(labels, probs):
         return {}, {}
     scores, seconds = {}, {}
     for method in ("softmin", "num_pixel_issues"):
-        began = time.perf_counter()
+        began = time.process_time()
         scores[f"cleanlab {method}"] = get_label_quality_scores(labels, probs, method=method, verbose=False, n_jobs=1)[0]
-        seconds[f"cleanlab {method}"] = (time.perf_counter() - began) / len(labels)
+        seconds[f"cleanlab {method}"] = (time.process_time() - began) / len(labels)
     return scores, seconds
 
 
@@ -155,7 +158,8 @@ def offset_errors(verdicts, faults, offsets):
 
 def main():
     parser = tool_parser(__doc__)
-    parser.add_argument("--csv", required=True, help="CSV of plant_faults.py, or one with a column `truth`")
+    parser.add_argument("--csv", required=True, help="CSV of plant_faults.py, or any with --truth")
+    parser.add_argument("--truth", metavar="CSV", help="the same images with better masks")
     parser.add_argument("--after", required=True, metavar="RUN", help="run of train_with_own_weight.py on these rows")
     parser.add_argument("--background", type=class_or_none, default=0, metavar="CLASS|none")
     parser.add_argument("--out", required=True, help="JSON of the results")
@@ -164,17 +168,20 @@ def main():
     check_outputs([args.out], True, [args.csv])
     rows, listed = read_rows(args.csv), read_table(args.csv, None)
     faults = listed["fault"].fillna("").to_numpy(str) if "fault" in listed else np.full(len(rows), "")
-    truth = [resolve(path, args.csv) for path in listed["truth"]]
+    truth = truth_masks(args, rows) if args.truth else listed["truth"]
     true = np.array([true_agreement(*pair, args.num_classes) for pair in zip(rows["mask"], truth)])
     verdicts, seconds = audited(rows, args)
     labels, probs = judged_inputs(rows, args)
     others, times = cleanlab_scores(labels, probs)
-    scores = {"audit": np.array([verdict.score for verdict in verdicts]), "own weights": own_scores(args), **others,
+    small, small_seconds = audited(rows, args, small=True)
+    scores = {"audit": np.array([verdict.score for verdict in verdicts]),
+              "audit, judge's size": np.array([verdict.score for verdict in small]), "own weights": own_scores(args), **others,
               "confident learning": confident_scores(labels, probs), "linter": linted(rows, args)}
     figures, by_kind = detection(scores, faults, true)
-    times = {"audit": seconds, **times}
+    times = {"audit": seconds, "audit, judge's size": small_seconds, **times}
     tables = {f"{len(rows)} masks, {(faults != '').sum()} with a planted fault": table(*by_kind),
-              "Masks per second": table(("score", "masks/s"), [(name, f"{1 / each:.0f}") for name, each in times.items()])}
+              "Masks per second of CPU time": table(("score", "masks/s"),
+                                                   [(name, f"{1 / each:.0f}") for name, each in times.items()])}
     content = {"rows": len(rows), "scores": figures, "seconds": times}
     if (faults != "").any():
         tables["Planted kinds (lines) and kinds found"] = table(*confusion(verdicts, faults))

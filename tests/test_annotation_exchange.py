@@ -133,7 +133,8 @@ def test_cvats_order_is_its_own_and_not_that_of_the_file(tmp_path, data_set):
     """A mask of the whole picture, written last and lying lowest, fills the background alone."""
     folder = exported(tmp_path / "cvat", "cvat", data_set, count=1)
     text = (folder / "annotations.xml").read_text(encoding="utf-8")
-    whole = f'<mask label="tree" rle="0, {SIZE[0] * SIZE[1]}" left="0" top="0" width="{SIZE[1]}" height="{SIZE[0]}" z_order="-1"/>'
+    box = f'left="0" top="0" width="{SIZE[1]}" height="{SIZE[0]}"'
+    whole = f'<mask label="tree" rle="0, {SIZE[0] * SIZE[1]}" {box} z_order="-1"/>'
     (folder / "annotations.xml").write_text(text.replace("</image>", whole + "</image>"), encoding="utf-8")
     rows, _, changed = merged(folder)
     before, after = hard(4), read_mask(rows["mask"][0], 4)
