@@ -1,4 +1,4 @@
-"""The audit's page of many masks: size, time and memory to make it, and time to the first row and memory in a browser.
+"""An audit's memory, and its page of many masks: size, time and memory to make it, time to the first row in a browser.
 
     python benchmarks/bench_audit_page.py --audit runs/audit_people --rows 5000
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.measure import RESULTS, keep, table
+from benchmarks.measure import ONE_THREAD, RESULTS, keep, run_command, table
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, progress
 from data.pictures import image_size, read_checked_mask, read_image, resize_labels
@@ -59,6 +59,14 @@ def made(folder, count, path):
     return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def audited(folder, count, out):
+    """(seconds, peak memory in MiB) of audit.py on the first `count` rows, judged by the proposals."""
+    csv = Path(out, f"{count}.csv")
+    pd.read_csv(folder / "ranking.csv").head(count).iloc[:, :2].to_csv(csv, index=False)
+    command = ["audit.py", "--csv", csv, "--pred-dir", folder / "proposals", "--out", Path(out, str(count))]
+    return run_command(command, **ONE_THREAD)
+
+
 def shown(path):
     """(seconds to the first row, until all is loaded, JS heap in MiB then, and after scrolling)."""
     try:
@@ -98,7 +106,10 @@ def main():
             found[count] = {"megabytes": size, "seconds": seconds, "memory": memory, "opened": opened}
             lines.append((count, f"{size:.1f}", f"{seconds:.0f}", f"{memory:.0f}", f"{opened[0]:.2f}", f"{opened[1]:.2f}",
                           f"{opened[2]:.0f}", f"{opened[3]:.0f}"))
-    keep(args.out, {"pages": found}, {"The audit's page": table(
+        whole = len(pd.read_csv(Path(args.audit) / "ranking.csv"))
+        runs = {count: audited(Path(args.audit), count, folder) for count in (whole // 4, whole)}
+    runs_table = table(("masks", "s", "MiB, peak"), [(count, *(f"{each:.0f}" for each in run)) for count, run in runs.items()])
+    keep(args.out, {"pages": found, "runs": runs}, {"audit.py --pred-dir": runs_table, "The audit's page": table(
         ("masks", "MB", "s to make", "MiB to make, peak", "s to the first row", "s until loaded", "JS heap, MiB",
          "JS heap after scrolling, MiB"), lines)}, ("playwright",))
 
