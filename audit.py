@@ -37,7 +37,7 @@ from data.csv_files import read_table
 from data.legend import FILE_NAME as LEGEND
 from data.legend import Legend, read_legend
 from data.pictures import image_size, read_checked_mask, read_image, resize_labels
-from data.rows import OWN_NAMES, check_rows, pseudo_label_names, read_rows
+from data.rows import OWN_NAMES, check_rows, read_rows
 from data.splits import pair_folder
 from engine import judges
 from engine.annotation_audit import audit_rows, working_size
@@ -49,6 +49,7 @@ from reports.audit_tables import component_table, group_tables, lead_of, page_ro
 from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
 from utils.faults import TOLERANCE
+from utils.generate_noisy_label import noisy_mask_names
 from utils.verdict import Verdict, doubtful_pixels, settled, tempered
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
@@ -221,7 +222,7 @@ def legend_of(args: argparse.Namespace) -> Legend:
 
 def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs: list[Path]) -> pd.DataFrame:
     """Judge all rows and write the outputs: ranking, components, page, proposals, mended masks. Returns `ranking`."""
-    names = pseudo_label_names(rows)
+    names = noisy_mask_names(rows)
     judge, trust = judge_of(args, rows)
     with together() as written_at:
         proposals = [written_at(args.out / "proposals" / name) for name in names]
@@ -254,9 +255,10 @@ def main() -> None:
     table = audit(args, rows, legend, outputs)
     said = [lead_of(table)]
     if task:
-        worst, names = table.head(int(args.export[1])), pseudo_label_names(rows)
+        worst, names = table.head(int(args.export[1])), noisy_mask_names(rows)
         proposals = [args.out / "proposals" / names[position] for position in worst["position"]]
-        export_task(task, args.export[0], worst, proposals, args.num_classes, args.background, legend, table)
+        settings = {"num_classes": args.num_classes, "background": args.background}
+        export_task(task, args.export[0], worst, proposals, settings, legend, table)
         said.append(f"{len(worst)} masks for {args.export[0]}: {task}, see its README.txt")
     print(*said, f"open this in a browser: {outputs[2]}", sep="\n")
 

@@ -23,28 +23,29 @@ from data.annotation_task import (
 from data.annotation_tools import TOOLS, Objects
 from data.legend import Legend
 from data.pictures import read_checked_mask
-from data.rows import pseudo_label_names
 
 
-def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence[Path | str], num_classes: int,
-                background: int | None, legend: Legend, others: pd.DataFrame) -> None:
+def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence[Path], settings: dict[str, Any],
+                legend: Legend, others: pd.DataFrame) -> None:
     """Write a task for an annotation tool to a folder, with a README.txt that says how to open it and how to come back.
 
     Args:
         tool: a key of TOOLS.
         rows: `image`, `mask` of the masks to correct.
-        proposals: paths of the judge's label maps of these rows.
+        proposals: paths of the judge's label maps of these rows, with different names, which the task's pictures get.
+        settings: `num_classes`, `background` (a class or None).
         others: `image`, `mask`, `weight` of all rows of the data set, for the CSV that comes back.
     """
     names = names_of(legend)
-    files = [Path(name).stem + Path(image).suffix.lower() for name, image in zip(pseudo_label_names(rows), rows["image"])]
-    items = [make_item(folder, file, row.image, row.mask, str(proposal), num_classes, background)
-             for file, row, proposal in progress(zip(files, rows.itertuples(), proposals), "exporting", len(rows), "mask")]
+    images, masks = rows["image"].tolist(), rows["mask"].tolist()
+    files = [proposal.stem + Path(image).suffix.lower() for proposal, image in zip(proposals, images)]
+    items = [make_item(folder, *each, **settings) for each in
+             progress(zip(files, images, masks, proposals), "exporting", len(rows), "mask")]
     TOOLS[tool].write(folder, items, names)
-    settings = {"num_classes": num_classes, "background": background, "names": legend.names,
+    settings = {**settings, "names": legend.names,
                 "weights": [[os.path.abspath(image), os.path.abspath(mask), weight] for image, mask, weight in
                             zip(others["image"].tolist(), others["mask"].tolist(), others["weight"].astype(float).tolist())]}
-    write_record(folder, tool, files, rows["image"].tolist(), rows["mask"].tolist(), settings)
+    write_record(folder, tool, files, images, masks, settings)
     (folder / "README.txt").write_text(
         f"{len(rows)} masks to correct. {TOOLS[tool].words}\n\nThen call\n\n    python audit.py --merge FOLDER --out "
         "NEW_FOLDER\n\nwith this folder; it reads the corrected masks into a new CSV, and changes no file of the data set.\n",
@@ -85,8 +86,7 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
     """
     record, objects = read_task(folder)
     back, changed = {}, 0
-    names = pseudo_label_names(pd.DataFrame({"image": [row["image"] for row in record["rows"]]}))
-    for row, name in zip(record["rows"], names):
+    for row in record["rows"]:
         if row["name"] not in objects:
             continue
         before = read_checked_mask(row["mask"], record["num_classes"])
@@ -96,6 +96,7 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
             raise UserError(f"--merge {folder}: {row['name']}: {error}; was it corrected on another picture?") from None
         mask = row["mask"]
         if not np.array_equal(before, after):
+            name = Path(row["name"]).stem + ".png"
             write_corrected(target_of(name), after, row["mask"], record["num_classes"])
             mask, changed = str(final_of(name)), changed + 1
         back[row["image"], row["mask"]] = mask

@@ -94,7 +94,8 @@ def names_of(legend: Legend) -> dict[int, str]:
 # --- the task's folder --------------------------------------------------------------------------------------------
 
 
-def make_item(folder: Path, name: str, image: str, mask: str, proposal: str, num_classes: int, background: int | None) -> Item:
+def make_item(folder: Path, name: str, image: str, mask: str, proposal: Path, num_classes: int,
+              background: int | None) -> Item:
     """Copy a picture into a task and give its `Item`. A picture of another size than its mask is copied at the mask's size."""
     labels, proposed = (read_checked_mask(path, num_classes) for path in (mask, proposal))
     target = folder / PICTURES / name

@@ -58,7 +58,7 @@ def data_set(tmp_path):
 
 def exported(folder, tool, data_set, background=0, count=4):
     rows, proposals = data_set
-    export_task(folder, tool, rows.head(count), proposals, 4, background, Legend(4, NAMES), rows)
+    export_task(folder, tool, rows.head(count), proposals, {"num_classes": 4, "background": background}, Legend(4, NAMES), rows)
     return folder
 
 
@@ -103,7 +103,7 @@ def test_a_binary_mask_of_ignored_pixels_alone_comes_back(tmp_path, tool):
         write_image(image, np.zeros((*SIZE, 3), np.uint8))
         write_mask(mask, labels)
         rows = pd.DataFrame({"image": [str(image)], "mask": [str(mask)], "weight": [0.5]})
-        export_task(tmp_path / f"{tool}{number}", tool, rows, [mask], 2, 0, Legend(2), rows)
+        export_task(tmp_path / f"{tool}{number}", tool, rows, [mask], {"num_classes": 2, "background": 0}, Legend(2), rows)
         assert merged(tmp_path / f"{tool}{number}")[1:] == (1, 0)
 
 
@@ -236,4 +236,4 @@ def test_faults_of_a_task_that_came_back(tmp_path, data_set):
 def test_two_classes_of_one_name_are_refused(tmp_path, data_set):
     rows, proposals = data_set
     with pytest.raises(UserError, match="same name"):
-        export_task(tmp_path / "x", "coco", rows, proposals, 4, 0, Legend(4, ["a", "b", "a", "c"]), rows)
+        export_task(tmp_path / "x", "coco", rows, proposals, {}, Legend(4, ["a", "b", "a", "c"]), rows)

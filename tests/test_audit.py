@@ -146,3 +146,21 @@ def test_the_judge_is_trained_once_and_may_be_named(folder, tmp_path):
     run_script("audit.py", folder, "--checkpoint", tmp_path / "x" / "judge" / "last.ckpt", "--accelerator", "cpu", "--out",
                tmp_path / "z")
     assert set(pd.read_csv(tmp_path / "z" / "ranking.csv")["mask"]) == set(first["mask"])
+
+
+def test_two_masks_of_one_picture_do_not_meet(folder, tmp_path):
+    """Two annotators drew one picture: each mask is mended, exported and read back as itself."""
+    rows = pair_folder(folder).iloc[[1, 1, 2]].reset_index(drop=True)
+    rows.loc[1, "mask"] = str(folder / "true" / "0001.png")
+    write_rows(tmp_path / "rows.csv", rows)
+    (tmp_path / "judge").mkdir()
+    for name in ("0001", "0002"):
+        write_mask(tmp_path / "judge" / f"{name}.png", read_mask(folder / "true" / f"{name}.png"))
+    run_script("audit.py", "--csv", tmp_path / "rows.csv", "--pred-dir", tmp_path / "judge", "--out", tmp_path / "x", "--mend",
+               "--export", "coco", 3)
+    mended = pd.read_csv(tmp_path / "x" / "mended.csv")["filename"].tolist()
+    assert ["mended" in path for path in mended] == [True, False, False]
+    task = tmp_path / "x" / "export_coco"
+    assert len(list((task / "images").iterdir())) == 3
+    done = run_script("audit.py", "--merge", task, "--out", tmp_path / "back")
+    assert "3 masks came back, 0 of them changed" in done.stdout
