@@ -230,6 +230,10 @@ def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs:
         verdicts, notes = audit_rows(rows, judge, args.num_classes, args.background, args.tolerance, proposals.__getitem__,
                                      mended.__getitem__ if args.mend else None)
         verdicts = settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust.tolist())])
+        for position, verdict in enumerate(verdicts):
+            if args.mend and not {"loose", "tight"} & {found.kind for found in verdict.findings}:  # it does not stand out
+                mended[position].unlink(missing_ok=True)
+                notes[position] = ""
         table = ranking(rows, verdicts, legend, notes)
         table.drop(columns="position").to_csv(written_at(outputs[0]), index=False)
         component_table(rows, verdicts, legend, table["position"].tolist()).to_csv(written_at(outputs[1]), index=False)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from data import IGNORE_INDEX
-from utils.faults import OBJECTS, Box, Finding, Scene, class_findings
+from utils.faults import HASTY, OBJECTS, Box, Finding, Scene, class_findings
 
 STANDS_OUT = 2.0  # deviations above the data set's median, see `settled`
 UNLEARNT = 0.5  # trust below which an empty mask is taken as one that lacks its object
@@ -47,22 +47,32 @@ def inspect(scene: Scene) -> Verdict:
 
 
 def settled(verdicts: list[Verdict]) -> list[Verdict]:
-    """Verdicts in which an outline is hasty only if its doubt stands out among those of the data set.
+    """Verdicts in which an outline is loose, tight or hasty only if it stands out in its data set.
 
-    A judge that works at a small size, or hair and leaves, leave some doubt at every outline. It stands out from the median
-    plus STANDS_OUT deviations on, estimated from the median absolute deviation.
+    A judge that works at a small size, or hair and leaves, leave some doubt at every outline, and offsets that spread. A doubt
+    stands out from the median plus STANDS_OUT deviations on, an offset from STANDS_OUT deviations on either way, so that an
+    offset that all masks share does stand out. Deviations are estimated from the median absolute deviation.
     """
-    doubts = np.array([each.doubt for verdict in verdicts for each in verdict.findings if each.kind not in OBJECTS])
-    if not len(doubts):
+    seen = [each for verdict in verdicts for each in verdict.findings if each.kind not in OBJECTS]
+    if not seen:
         return verdicts
-    middle = np.median(doubts)
-    limit = middle + STANDS_OUT * 1.4826 * np.median(np.abs(doubts - middle))
+    doubts, offsets = (np.array([getattr(each, name) for each in seen]) for name in ("doubt", "offset"))
+    doubtful = np.median(doubts) + STANDS_OUT * deviation(doubts)
+    far = STANDS_OUT * deviation(offsets)
 
     def settle(finding: Finding) -> Finding:
-        return replace(finding, kind="fine") if finding.kind == "hasty" and finding.doubt < limit else finding
+        if finding.kind in OBJECTS or finding.kind in ("loose", "tight") and abs(finding.offset) >= far:
+            return finding
+        wanders = finding.kind != "fine" and finding.doubt >= max(HASTY, doubtful)
+        return replace(finding, kind="hasty" if wanders else "fine")
 
     return [replace(each, finding=each.finding and settle(each.finding), findings=list(map(settle, each.findings)))
             for each in verdicts]
+
+
+def deviation(values: np.ndarray) -> float:
+    """The standard deviation that values (N,) would have if they were normal, by their median absolute deviation."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def tempered(verdict: Verdict, trust: float, labels: int) -> Verdict:
