@@ -197,7 +197,8 @@ def test_offsets_stand_out_from_their_spread_and_not_from_their_mean():
 
     def all_of(offsets):
         found = [dataclasses.replace(one.finding, offset=offset, kind="loose" if offset > 0 else "tight") for offset in offsets]
-        return [each.finding.kind for each in settled([dataclasses.replace(one, finding=each, findings=[each]) for each in found])]
+        verdicts = [dataclasses.replace(one, finding=each, findings=[each]) for each in found]
+        return [each.finding.kind for each in settled(verdicts)]
 
     assert all_of([4.0] * 9 + [4.2]) == ["loose"] * 10  # all masks are 4 px too loose by another model
     spread = [-3.0, -2.0, -1.5, 1.5, 2.0, 3.0, 9.0]  # median 1.5, deviation 1.4826 * 1.5
