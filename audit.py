@@ -53,7 +53,7 @@ from utils.generate_noisy_label import noisy_mask_names
 from utils.verdict import Verdict, doubtful_pixels, settled, tempered
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
-EPOCHS, SAMPLES = 12, 5000  # least epochs of the judge, and least pictures that it sees
+EPOCHS, MOST_EPOCHS, SAMPLES = 12, 60, 5000  # of the judge; between the two, so many that it sees SAMPLES pictures
 
 
 def flags() -> argparse.ArgumentParser:
@@ -150,7 +150,7 @@ def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:
     write_rows(csv, rows)
     size = args.size or fitting_size(image_size(rows["image"].iloc[0]))
     batch = min(8, len(rows))
-    epochs = max(EPOCHS, math.ceil(SAMPLES / len(rows)))
+    epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(SAMPLES / len(rows))))
     flags = training_flags(["--epochs", str(epochs), "--batch-size", str(batch), "--optimizer", "adamw", "--learning-rate",
                             "0.001", "--lr-step", str(max(1, epochs // 3)), "--cache", *args.other])
     machine = ["--accelerator", args.accelerator, "--devices", str(args.devices), "--precision", args.precision]
