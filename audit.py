@@ -50,7 +50,7 @@ from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
 from utils.faults import TOLERANCE
 from utils.generate_noisy_label import noisy_mask_names
-from utils.verdict import Verdict, doubtful_pixels, settled, tempered
+from utils.verdict import Verdict, doubtful_pixels, settled, tempered, unseen_classes
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
 EPOCHS, MOST_EPOCHS, SAMPLES = 12, 60, 5000  # of the judge; between the two, so many that it sees SAMPLES pictures
@@ -198,7 +198,7 @@ def write_report(args: argparse.Namespace, path: Path, table: pd.DataFrame, verd
     name = Path(args.folder).resolve().name if args.folder else Path(args.csv).name
     with open(path, "w", encoding="utf-8") as file:
         drawn = pictures(args, table, verdicts, proposals)
-        for piece in audit_page(lines, drawn, f"Audit of {name}", lead_of(table), tolerance, group_tables(table)):
+        for piece in audit_page(lines, drawn, f"Audit of {name}", table.attrs["lead"], tolerance, group_tables(table)):
             file.write(piece)
 
 
@@ -221,7 +221,8 @@ def legend_of(args: argparse.Namespace) -> Legend:
 
 
 def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs: list[Path]) -> pd.DataFrame:
-    """Judge all rows and write the outputs: ranking, components, page, proposals, mended masks. Returns `ranking`."""
+    """Judge all rows and write the outputs: ranking, components, page, proposals, mended masks. Returns `ranking`, with the
+    sentence that sums it up in `attrs`."""
     names = noisy_mask_names(rows)
     judge, trust = judge_of(args, rows)
     with together() as written_at:
@@ -229,7 +230,8 @@ def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs:
         mended = [written_at(args.out / "mended" / name) for name in names] if args.mend else []
         verdicts, notes = audit_rows(rows, judge, args.num_classes, args.background, args.tolerance, proposals.__getitem__,
                                      mended.__getitem__ if args.mend else None)
-        verdicts = settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust.tolist())])
+        unseen = [legend.names[label] for label in sorted(unseen_classes(verdicts))]
+        verdicts = [tempered(*pair, args.num_classes) for pair in zip(settled(verdicts), trust.tolist())]
         for position, verdict in enumerate(verdicts):
             if args.mend and not {"loose", "tight"} & {found.kind for found in verdict.findings}:  # it does not stand out
                 mended[position].unlink(missing_ok=True)
@@ -237,6 +239,7 @@ def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs:
         table = ranking(rows, verdicts, legend, notes)
         table.drop(columns="position").to_csv(written_at(outputs[0]), index=False)
         component_table(rows, verdicts, legend, table["position"].tolist()).to_csv(written_at(outputs[1]), index=False)
+        table.attrs["lead"] = lead_of(table, unseen)
         write_report(args, written_at(outputs[2]), table, verdicts, legend, proposals)
         if args.mend:
             masks = [str(args.out / "mended" / name) if path.exists() else mask
@@ -257,7 +260,7 @@ def main() -> None:
     if task and task.exists():
         raise UserError(f"{task} exists and may hold corrections; move it away, or choose another --out")
     table = audit(args, rows, legend, outputs)
-    said = [lead_of(table)]
+    said = [table.attrs["lead"]]
     if task:
         worst, names = table.head(int(args.export[1])), noisy_mask_names(rows)
         proposals = [args.out / "proposals" / names[position] for position in worst["position"]]

@@ -63,7 +63,7 @@ def audited(rows, args, small=False):
         verdicts.append(in_own_pixels(inspect(scene), scale))
         seconds += time.process_time() - began
     trust = trust_of_run(args.after).tolist()
-    return settled([tempered(*pair, args.num_classes) for pair in zip(verdicts, trust)]), seconds / len(rows)
+    return [tempered(*pair, args.num_classes) for pair in zip(settled(verdicts), trust)], seconds / len(rows)
 
 
 def cleanlab_scores(labels, probs):

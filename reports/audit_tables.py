@@ -97,13 +97,19 @@ def page_row(line: Any, verdict: Verdict, legend: Legend, shape: Sequence[int]) 
             "shape": [shape[1], shape[0]]}
 
 
-def lead_of(table: pd.DataFrame) -> str:
-    """The sentence on top of the page: how many masks look wrong, and how."""
+def lead_of(table: pd.DataFrame, unseen: Sequence[str] = ()) -> str:
+    """The sentences on top of the page: how many masks look wrong, and how; and where not to trust the judge.
+
+    Args:
+        unseen: names of the classes that the judge does not see.
+    """
     counts = Counter(table["kind"])
     wrong = len(table) - counts["fine"]
     doubt = table["doubt"].median()
     weak = (f" But the judge is weak: it doubts {100 * doubt:.0f} % of the outlines of a mask in the middle. Train it longer "
             "(--epochs), or name a better one (--pred-dir, --checkpoint).") if doubt > WEAK else ""
+    if unseen:
+        weak += f" It does not see {', '.join(unseen)}: masks of these classes are not judged."
     if not wrong:
         return f"All {len(table)} masks agree with the judge. Look at the first ones all the same.{weak}"
     parts = []

@@ -9,7 +9,7 @@ import pytest
 from utils.faults import Scene, class_findings, scene_of
 from utils.mend import mended
 from utils.outlines import edge_distance, moved, outline, outline_errors
-from utils.verdict import doubtful_places, inspect, settled, tempered
+from utils.verdict import doubtful_places, inspect, settled, tempered, unseen_classes
 
 SIZE = (120, 160)  # a diagonal of 200 px
 
@@ -190,6 +190,20 @@ def test_hasty_outlines_stand_out_from_the_data_set():
              (*np.linspace(0.3, 0.4, 21), 0.9)]
     assert [each.finding.kind for each in settled(rough)] == ["fine"] * 21 + ["hasty"]
     assert settled([]) == []
+
+
+def test_classes_that_the_judge_does_not_see_are_not_judged():
+    """It takes three of four objects of class 2 for background; the one of class 1 is loose."""
+    one = inspect(scene_of(labels(disc(29) < 0), sure(disc(25) < 0), tolerance=1.5))
+    lost = dataclasses.replace(one.finding, kind="extra", label=2, offset=float("nan"), severity=0.9, error=1.0)
+    seen = dataclasses.replace(one.finding, kind="fine", label=2, offset=0.0, error=0.1)
+    verdicts = [dataclasses.replace(one, finding=lost, findings=[one.finding, lost], score=0.1) for _ in range(3)]
+    verdicts.append(dataclasses.replace(one, finding=seen, findings=[one.finding, seen]))
+    assert unseen_classes(verdicts) == {2} and unseen_classes(verdicts[2:]) == set()  # half is not more than half
+    for each in settled(verdicts):
+        assert each.finding.kind == "loose" and [found.kind for found in each.findings] == ["loose", "fine"]
+        assert each.score == pytest.approx(1 - one.finding.error)
+    assert settled(verdicts[2:])[0].finding.kind == "extra"
 
 
 def test_offsets_stand_out_from_their_spread_and_not_from_their_mean():

@@ -57,6 +57,7 @@ def test_the_sentence_on_top_counts_and_warns_of_a_weak_judge():
     lines = table()[2]
     assert lead_of(lines) == ("2 of 4 masks look wrong: 1 too loose (by 4.0 px in the middle), 1 too tight (by 2.0 px in the "
                               "middle). The other 2 agree with the judge.")
+    assert lead_of(lines, ["car", "bus"]).endswith(" It does not see car, bus: masks of these classes are not judged.")
     assert "But the judge is weak: it doubts 60 % of" in lead_of(lines.assign(doubt=0.6))
     assert lead_of(lines.assign(kind="fine")).startswith("All 4 masks agree with the judge.")
 

@@ -15,6 +15,7 @@ from data import IGNORE_INDEX
 from utils.faults import HASTY, OBJECTS, Box, Finding, Scene, class_findings
 
 STANDS_OUT = 2.0  # deviations above the data set's median, see `settled`
+UNSEEN = 0.5  # share of a class's outlines
 UNLEARNT = 0.5  # trust below which an empty mask is taken as one that lacks its object
 PLACES = 6  # doubtful places that are named, the largest ones
 
@@ -51,7 +52,8 @@ def settled(verdicts: list[Verdict]) -> list[Verdict]:
 
     A judge that works at a small size, or hair and leaves, leave some doubt at every outline, and offsets that spread. A doubt
     stands out from the median plus STANDS_OUT deviations on, an offset from STANDS_OUT deviations on either way, so that an
-    offset that all masks share does stand out. Deviations are estimated from the median absolute deviation.
+    offset that all masks share does stand out. Deviations are estimated from the median absolute deviation. What the judge says
+    of `unseen_classes` does not count at all.
     """
     seen = [each for verdict in verdicts for each in verdict.findings if each.kind not in OBJECTS]
     if not seen:
@@ -59,15 +61,39 @@ def settled(verdicts: list[Verdict]) -> list[Verdict]:
     doubts, offsets = (np.array([getattr(each, name) for each in seen]) for name in ("doubt", "offset"))
     doubtful = np.median(doubts) + STANDS_OUT * deviation(doubts)
     far = STANDS_OUT * deviation(offsets)
+    unseen = unseen_classes(verdicts)
 
     def settle(finding: Finding) -> Finding:
+        if finding.label in unseen:
+            return replace(finding, kind="fine", severity=0.0)
         if finding.kind in OBJECTS or finding.kind in ("loose", "tight") and abs(finding.offset) >= far:
             return finding
         wanders = finding.kind != "fine" and finding.doubt >= max(HASTY, doubtful)
         return replace(finding, kind="hasty" if wanders else "fine")
 
-    return [replace(each, finding=each.finding and settle(each.finding), findings=list(map(settle, each.findings)))
-            for each in verdicts]
+    return [judged(list(map(settle, each.findings)), unseen, each) for each in verdicts]
+
+
+def judged(findings: list[Finding], unseen: set[int], verdict: Verdict) -> Verdict:
+    """A verdict with other findings, whose worst one and score are those of the classes that the judge sees."""
+    counted = [each for each in findings if each.label not in unseen]
+    worst = max(counted or findings, key=lambda each: each.importance, default=None)
+    return replace(verdict, score=score_of(counted), finding=worst, findings=findings)
+
+
+def unseen_classes(verdicts: list[Verdict]) -> set[int]:
+    """Classes that the judge does not see: more than UNSEEN of their annotated outlines, by length, are of objects that it
+    takes for something else.
+
+    A small network, or one that was trained briefly, overlooks small and rare classes, and would call each of their objects a
+    fault.
+    """
+    lengths: dict[int, list[int]] = {}  # class -> px of outlines that the judge overlooks, and of all
+    for finding in (each for verdict in verdicts for each in verdict.findings if each.number):
+        found = lengths.setdefault(finding.label, [0, 0])
+        found[0] += finding.length * (finding.kind in OBJECTS)
+        found[1] += finding.length
+    return {label for label, (overlooked, length) in lengths.items() if overlooked > UNSEEN * length}
 
 
 def deviation(values: np.ndarray) -> float:
