@@ -28,8 +28,11 @@ def save(path: Path | str, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getvalue())  # not getbuffer: kept by an exception, it crashes Python 3.12 on exit
 
 
-def load(path: Path | str) -> dict[str, Any]:
+def load(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
+
+    Args:
+        mapped: leave its tensors in the file until they are read; nothing may write to the file meanwhile.
 
     Raises:
         UserError: the file is missing, damaged, not a checkpoint of this software, or holds anything but tensors and plain
@@ -38,7 +41,7 @@ def load(path: Path | str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch passes on any error of zipfile, pickle or the OS
         raise UserError(f"{path}: not a checkpoint of this software or damaged ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not _holds_networks(content):

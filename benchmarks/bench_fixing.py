@@ -1,0 +1,113 @@
+"""What fixing masks brings, worst first against at random: the labels' and the models' mIoU and BF against masks fixed.
+
+    python benchmarks/bench_fixing.py --csv data/csv/people/faults.csv --ranking runs/audit_people/ranking.csv \\
+        --test_csv data/csv/people/fixing_test.csv --runs runs/fixing_people --out docs/results/audit_people_fixing.json \\
+        --size 160 96 --epochs 8 ...
+
+A mask is fixed by its untouched one, the column `truth` of plant_faults.py. Labels: mean agreement of all masks with the
+untouched ones; at random it is the mean over all orders. Models: trainings without weights on --rows of the rows, drawn at
+random, the same ones for each training; tested on --test_csv at the last epoch. Flags that are not listed go to the trainings.
+A second call does only what is missing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.measure import keep, table
+from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
+from cli.files import check_outputs, progress, read_json, write_rows
+from cli.flags import add_class_flag, add_score_flags
+from data.csv_files import read_table
+from data.pictures import read_mask, resize_labels
+from data.rows import read_rows
+from reports.plan import Job, named_files, run_plan
+from utils.agreement_cpu import agreement
+
+
+def label_scores(rows, args):
+    """mIoU and BF of each mask with its untouched one, float (rows, 2)."""
+    found = []
+    for line in progress(rows.itertuples(), "scoring", len(rows), "mask"):
+        mask, truth = (read_mask(path, args.num_classes) for path in (line.mask, line.truth))
+        found.append(agreement(resize_labels(mask, truth.shape), truth, args.num_classes, "all", args.theta)[:2])
+    return np.array(found)
+
+
+def label_curve(scores, order, shares):
+    """Mean mIoU and BF of the labels when shares of them are fixed: two (shares, 2), worst first and the mean of all orders."""
+    worst, chance = [], []
+    for each in shares:
+        left = scores.copy()
+        left[order[:round(each * len(order))]] = 1
+        worst.append(left.mean(0))
+        chance.append(each + (1 - each) * scores.mean(0))
+    return np.array(worst), np.array(chance)
+
+
+def training(args, rows, name, fixed):
+    """The training on rows of which those at `fixed` have their untouched masks."""
+    home = Path(args.runs)
+    masks = [truth if position in fixed else mask for position, (mask, truth) in enumerate(zip(rows["mask"], rows["truth"]))]
+    csv = home / f"{name}.csv"
+    write_rows(csv, rows.assign(mask=masks))
+    command = ["train_without_weight.py", "--train_csv", str(csv), "--test_csv", args.test_csv, "--name", name, "--out-dir",
+               str(home), "--num-classes", str(args.num_classes), "--theta", str(args.theta), *args.training, "--resume"]
+    return Job(command, home / name / "result.json", [], home / "logs" / f"{name}.out", home,
+               {**named_files(command, home), str(csv): name})
+
+
+def model_curve(args, rows, order, shares):
+    """dict of name of a training -> mIoU and BF on the test rows."""
+    jobs = {}
+    for kind, chosen in (("worst", order), ("random", np.random.default_rng(args.seed).permutation(len(order)))):
+        for each in shares:
+            count = round(each * len(order))
+            name = f"{kind}{100 * each:g}" if count else "none"
+            jobs[name] = training(args, rows, name, set(chosen[:count].tolist()))
+    run_plan(jobs.values(), parallel=1)
+    return {name: [read_json(job.result)["test_last"][0][score] for score in ("miou", "bf")] for name, job in jobs.items()}
+
+
+def percent(pair):
+    return f"{100 * pair[0]:.1f} / {100 * pair[1]:.1f}"
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="CSV of plant_faults.py")
+    parser.add_argument("--ranking", required=True, help="ranking.csv of an audit of these rows")
+    parser.add_argument("--test_csv", help="rows with good masks; without them only labels are measured")
+    parser.add_argument("--rows", type=positive_int, default=160, help="that models are trained on")
+    parser.add_argument("--shares", type=share, nargs="+", default=[0, 0.05, 0.1, 0.2, 0.5], help="of the masks that are fixed")
+    parser.add_argument("--runs", default="runs/fixing", help="folder of the trainings")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the drawn rows and the random order")
+    parser.add_argument("--out", required=True, help="JSON of the results")
+    add_class_flag(parser)
+    add_score_flags(parser)
+    args, args.training = parser.parse_known_args()
+    check_outputs([args.out], True, [args.csv, args.ranking])
+    rows = read_rows(args.csv).reset_index(drop=True).assign(truth=read_table(args.csv, None)["truth"].to_numpy())
+    place = {Path(mask).resolve(): position for position, mask in enumerate(rows["mask"])}
+    ranked = [place[Path(mask).resolve()] for mask in pd.read_csv(args.ranking)["mask"]]
+    scores = label_scores(rows, args)
+    worst, chance = label_curve(scores, np.array(ranked), args.shares)
+    titles = ("masks fixed", "worst first", "at random")
+    lines = [(f"{100 * each:g} %", percent(a), percent(b)) for each, a, b in zip(args.shares, worst, chance)]
+    tables = {f"Labels, mIoU / BF, % ({len(rows)} masks)": table(titles, lines)}
+    content = {"shares": args.shares, "labels": {"worst": worst.tolist(), "random": chance.tolist()}}
+    if args.test_csv:
+        drawn = np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.rows])
+        inside = {row: position for position, row in enumerate(drawn)}
+        order = np.array([inside[row] for row in ranked if row in inside])
+        content["models"] = model_curve(args, rows.iloc[drawn].reset_index(drop=True), order, args.shares)
+        found = content["models"]
+        lines = [(f"{100 * each:g} %", *(percent(found[f"{kind}{100 * each:g}" if round(each * len(drawn)) else "none"])
+                                         for kind in ("worst", "random"))) for each in args.shares]
+        tables[f"Models, mIoU / BF, % ({len(drawn)} masks, one seed)"] = table(titles, lines)
+    keep(args.out, content, tables)
+
+
+if __name__ == "__main__":
+    command_line(main)

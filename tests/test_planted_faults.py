@@ -1,0 +1,98 @@
+"""Faults planted for benchmarks are what they are called; and the audit's benchmarks run, small."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.bench_fixing import label_curve
+from benchmarks.plant_faults import FAULTS, components_of, plant
+from data.make_sample import draw_set
+from tests.conftest import run_script
+
+SIZE = (60, 80)
+
+
+def picture():
+    """Two discs of class 1 and a bar of class 2 over background, and some ignored pixels."""
+    y, x = np.mgrid[:SIZE[0], :SIZE[1]]
+    labels = np.zeros(SIZE, np.uint8)
+    labels[np.hypot(y - 20, x - 20) < 12] = 1
+    labels[np.hypot(y - 20, x - 60) < 8] = 1
+    labels[50:58, 10:70] = 2
+    labels[:3] = 255
+    return labels
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_what_it_is_called(fault):
+    labels, donor = picture(), np.zeros(SIZE, np.uint8)
+    donor[30:46, 30:50] = 2
+    binary = np.where(labels == 2, 0, labels).astype(np.uint8)
+    given = labels if fault in ("swapped", "extra") else binary
+    spoilt, offset = plant(given, fault, 3, np.random.default_rng(3), 0, donor)
+    assert spoilt.dtype == np.uint8 and ((spoilt == 255) == (given == 255)).all() and (spoilt != given).any()
+    one, other = spoilt == 1, given == 1
+    if fault == "loose":
+        assert offset == 3 and (one | ~other).all() and one.sum() == pytest.approx(np.pi * (15**2 + 11**2), rel=0.08)
+    if fault == "tight":
+        assert offset == -3 and (other | ~one).all() and one.sum() == pytest.approx(np.pi * (9**2 + 5**2), rel=0.08)
+    if fault == "missing":
+        assert len(components_of(one)) == 1 and not one[20, 20] and one[20, 60]
+    if fault == "extra":
+        added = (spoilt == 2) & (given != 2)
+        assert added.sum() == 8 * 10 and len(components_of(spoilt == 2)) == 2
+    if fault == "swapped":
+        changed = spoilt != given
+        assert {*spoilt[changed].tolist()} <= {1, 2} and len(components_of(changed)) == 1
+    if fault in ("polygon", "markov"):
+        assert np.isnan(offset) and 0.6 < (one & other).sum() / (one | other).sum() < 1
+
+
+def test_what_fault_a_mask_cannot_have_is_said():
+    assert plant(np.zeros(SIZE, np.uint8), "loose", 3, np.random.default_rng(0), 0) is None
+    full = np.ones(SIZE, np.uint8)
+    assert plant(full, "extra", 3, np.random.default_rng(0), 0, full) is None
+    swapped, _ = plant(full, "swapped", 3, np.random.default_rng(0), 0)
+    assert not swapped.any()  # binary: foreground and background change places
+
+
+def test_without_a_background_gaps_go_to_the_nearest_class():
+    labels = np.zeros((10, 30), np.uint8)
+    labels[:, 10:20], labels[:, 20:] = 1, 2
+    spoilt, _ = plant(np.where(labels == 1, 1, labels), "missing", 3, np.random.default_rng(5), None)
+    removed = np.setdiff1d(labels, spoilt)
+    assert len(removed) == 1
+    if removed[0] == 1:
+        assert (spoilt[:, 10:14] == 0).all() and (spoilt[:, 16:20] == 2).all()
+
+
+def test_the_curve_of_fixed_labels_by_hand():
+    scores = np.array([[0.5, 0.2], [1, 1], [0.9, 0.6], [1, 1]])
+    worst, chance = label_curve(scores, np.array([0, 2, 1, 3]), [0, 0.25, 0.5])
+    assert worst == pytest.approx(np.array([[0.85, 0.7], [0.975, 0.9], [1, 1]]))
+    assert chance == pytest.approx(np.array([[0.85, 0.7], [0.8875, 0.775], [0.925, 0.85]]))
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_the_audit_run(tmp_path):
+    draw_set(tmp_path / "drawn", 24, (64, 64))
+    faults, run = tmp_path / "faults.csv", tmp_path / "runs" / "judge"
+    tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--accelerator", "cpu"]
+    run_script("benchmarks/plant_faults.py", "--folder", tmp_path / "drawn", "--share", 0.5, "--limit", 20, "--out", faults,
+               "--rest", tmp_path / "rest.csv", 4, "--levels", 20, 30)
+    table = pd.read_csv(faults)
+    assert len(table) == 20 and table["fault"].notna().sum() == 10 and len(pd.read_csv(tmp_path / "rest.csv")) == 4
+    assert (table["filename"] != table["truth"])[table["fault"].notna()].all()
+    run_script("train_with_own_weight.py", "--train_csv", faults, "--name", "judge", "--out-dir", tmp_path / "runs", *tiny)
+    run_script("benchmarks/bench_audit.py", "--csv", faults, "--after", run, "--out", tmp_path / "audit.json")
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert found["rows"] == 20 and 0 <= found["scores"]["audit"]["auroc"] <= 1 and len(found["tables"]) == 4
+    run_script("audit.py", "--csv", faults, "--after", run, "--out", tmp_path / "audit")
+    run_script("benchmarks/bench_fixing.py", "--csv", faults, "--ranking", tmp_path / "audit" / "ranking.csv", "--test_csv",
+               tmp_path / "rest.csv", "--rows", 12, "--shares", 0, 0.5, "--runs", tmp_path / "fixing", "--out",
+               tmp_path / "fixing.json", *tiny)
+    found = json.loads((tmp_path / "fixing.json").read_text())
+    assert set(found["models"]) == {"none", "worst50", "random50"}
+    assert np.diff(np.array(found["labels"]["random"]), axis=0).min() > 0
