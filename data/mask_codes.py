@@ -1,4 +1,4 @@
-"""How annotation tools write a binary mask: CVAT's and Label Studio's run lengths, COCO's by pycocotools, labelme's PNG.
+"""How annotation tools write a binary mask: CVAT's and Label Studio's run lengths, COCO's by faster-coco-eval, labelme's PNG.
 
 The codes have the same name and are not the same: CVAT counts rows inside a box, COCO counts columns of the whole picture,
 Label Studio packs the bits of an RGBA picture. Legend: a region is bool (H, W).
@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cli.files import UserError
+from cli.lazy import coco_masks
 
 WORD, SIZES = 8, (3, 4, 8, 16)  # Label Studio: bits of a value; bits that the length of a run may have
 OPAQUE = 128  # alpha of a pixel that counts as painted: a brush may blur its edge
@@ -40,27 +40,19 @@ def from_cvat(lengths: Sequence[int], height: int, width: int) -> np.ndarray:
     return region.reshape(height, width)
 
 
-def coco_masks() -> Any:
-    """pycocotools' functions on masks; a UserError where it is not installed."""
-    try:
-        from pycocotools import mask  # needed for two formats alone
-    except ImportError:
-        raise UserError("this format needs pycocotools; call pip install pycocotools") from None
-    return mask
-
-
 def to_coco(region: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths: `size` [H, W] and `counts`, a text."""
-    code = coco_masks().encode(np.asfortranarray(region, np.uint8))
-    return {"size": list(map(int, code["size"])), "counts": code["counts"].decode("ascii")}
+    code = coco_masks.encode(np.asfortranarray(region, np.uint8))
+    counts = code["counts"]
+    return {"size": list(map(int, code["size"])), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
 
 
 def from_coco(code: dict[str, Any]) -> np.ndarray:
     """The region of COCO's run lengths, compressed (a text) or not (a list of numbers)."""
     height, width = code["size"]
     if isinstance(code["counts"], list):
-        code = coco_masks().frPyObjects(code, height, width)
-    return coco_masks().decode({**code, "size": [height, width]}) > 0
+        code = coco_masks.frPyObjects(code, height, width)
+    return coco_masks.decode({**code, "size": [height, width]}) > 0
 
 
 def to_png(region: np.ndarray) -> str:

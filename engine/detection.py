@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from cli.files import progress, together
-from cli.lazy import coco_masks, lightning_fabric, torch
+from cli.lazy import lightning_fabric, torch
 from data.dataset import ImageDataset, as_it_is
 from data.legend import Legend
+from data.mask_codes import to_coco
 from data.pictures import read_image, write_image
 from data.transforms import normalised
 
@@ -76,12 +77,10 @@ def results_of(found: dict[str, np.ndarray], image: int, category_ids: Sequence[
     """Detections of `at_own_size` as elements of COCO's list of results, masks as compressed run lengths."""
     results = []
     for box, label, score, mask in zip(*(found[name] for name in ("boxes", "labels", "scores", "masks"))):
-        code = coco_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
-        counts = code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]
         x0, y0, x1, y1 = (round(float(side), 2) for side in box)
         results.append({"image_id": int(image), "category_id": category_ids[label - 1], "score": round(float(score), 5),
                         "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
-                        "segmentation": {"size": list(map(int, mask.shape)), "counts": counts}})
+                        "segmentation": to_coco(mask)})
     return results
 
 

@@ -39,7 +39,7 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
     commands = bash_commands(GUIDE[:GUIDE.index("\n## Class labels\n")])  # test_prepare_classes.py runs those on class labels
-    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 26
+    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 27
     for command in commands:
         run_command(command, tmp_path)
         if "train_teacher.py" in command and "--weighted" not in command:
