@@ -12,7 +12,6 @@ from typing import NamedTuple
 from related.nlis.job_folder import FOLDER, JobFolder
 from reports.plan import Job
 
-RATES = (20, 40, 50, 60)  # percent of wrong labels, symmetric, in which wrong ones are sought
 FORKED_AT = 50  # percent, of the forked rows
 LOSSES = ("ce", "nlis")
 
@@ -26,6 +25,8 @@ class DataSet(NamedTuple):
         flags: of every training.
         epochs: of each stage of the forked rows.
         fold_epochs: of the detectors that judge.
+        rates: percent of wrong labels, symmetric, in which wrong ones are sought; if FORKED_AT is among them, there is a row of
+            weights too.
     """
 
     name: str
@@ -33,11 +34,13 @@ class DataSet(NamedTuple):
     flags: tuple
     epochs: int
     fold_epochs: int
+    rates: tuple
 
 
 SMALL = ("--width", 64, "--rois", 64, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay", 0.0001)
 SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 100, "--test", 100),
-                 ("--size", 96, 96, "--encoder", "resnet18", "--learning-rate", 0.005, "--warmup-steps", 10, *SMALL), 10, 10)
+                 ("--size", 96, 96, "--encoder", "resnet18", "--optimizer", "adamw", "--learning-rate", 0.001, "--warmup-steps",
+                  10, *SMALL), 10, 10, (20, 40, 50, 60))
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:
@@ -45,7 +48,7 @@ def photographs(json: Path, weights: Path | None) -> DataSet:
     start = ("--encoder-weights", weights) if weights else ()
     return DataSet("coco200", ("data/prepare_coco.py", json, "--test", 0.5, "--groups"),
                    ("--size", 128, 160, "--encoder", "mobilenet_v2", *start, "--learning-rate", 0.01, "--warmup-steps", 10,
-                    *SMALL), 6, 8)
+                    *SMALL), 6, 8, (20, 40, 60))
 
 
 class DetectorJobs(JobFolder):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cli.files import read_json
-from related.nlis.detector_plan import FORKED_AT, RATES, DataSet, DetectorJobs
+from related.nlis.detector_plan import FORKED_AT, DataSet, DetectorJobs
 from related.nlis.roi_table import by_seed
 from reports.comparison import difference, percent, spread
 from reports.plan import Job
@@ -18,9 +18,9 @@ Jobs = dict[tuple[str, int, int], Job]  # by row or `trust`, percent of wrong la
 
 
 def plan(home: Path, data: DataSet, seeds: Collection[int], quick: bool, shared: dict[Path, Job]) -> Jobs:
-    """The jobs of a data set: CE and NLIS for all seeds; the weighted row, and trust at all of RATES, for the first one."""
+    """The jobs of a data set: CE and NLIS for all seeds; the weighted row, and trust at all rates, for the first one."""
     jobs, first = DetectorJobs(home, shared, data, quick), min(seeds)
-    rates = RATES[:1] if quick else RATES
+    rates = data.rates[:1] if quick else data.rates
     found = {(row, FORKED_AT, seed): jobs.forked(row, FORKED_AT, seed) for row in ("ce", "nlis") for seed in seeds}
     if FORKED_AT in rates:
         found["weighted", FORKED_AT, first] = jobs.forked("weighted", FORKED_AT, first)
