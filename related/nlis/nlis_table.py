@@ -1,6 +1,6 @@
 """Compare NLIS with cross-entropy, SCE and GCE on wrong class labels, and find the wrong labels.
 
-    bash run.sh nlis                three seeds, 25 minutes on 2 cores
+    bash run.sh nlis                three seeds
     bash run.sh nlis --quick        one seed, fewer epochs, to see that all of it runs
 
 RoI bench: digits and background patches stand for the regions that a detector classifies; from one stage-1 network each loss
