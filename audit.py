@@ -32,6 +32,7 @@ from cli.command_line import class_or_none, command_line, positive_float, positi
 from cli.files import UserError, check_outputs, progress, together, write_rows
 from cli.flags import add_class_flag, add_legend_flag
 from data.annotation_exchange import export_task, merge_task
+from data.annotation_task import read_record
 from data.annotation_tools import TOOLS
 from data.csv_files import read_table
 from data.legend import FILE_NAME as LEGEND
@@ -102,6 +103,8 @@ def parse() -> argparse.Namespace:
         return args
     if bool(args.folder) == bool(args.csv):
         raise UserError("pass either a folder with images/ and masks/, or --csv")
+    if args.background is not None and args.background >= args.num_classes:
+        raise UserError(f"--background {args.background}: there are the classes 0 to {args.num_classes - 1}, see --num-classes")
     if args.export and not (args.export[0] in TOOLS and args.export[1].isdecimal() and int(args.export[1])):
         raise UserError(f"--export {' '.join(args.export)}: a tool ({', '.join(TOOLS)}) and a number of masks are needed")
     if args.other and (args.pred_dir or args.checkpoint or args.after):
@@ -204,9 +207,10 @@ def write_report(args: argparse.Namespace, path: Path, table: pd.DataFrame, verd
 
 def merge(args: argparse.Namespace) -> None:
     """Write the masks that came back corrected, and merged.csv, in which all masks that were looked at have the weight 1."""
-    outputs = [args.out / "merged.csv"]
-    check_outputs(outputs, args.overwrite)
-    corrected = args.out / "corrected"
+    outputs, corrected = [args.out / "merged.csv"], args.out / "corrected"
+    record = read_record(Path(args.merge))
+    check_outputs([*outputs, *(corrected / f"{Path(row['name']).stem}.png" for row in record["rows"])], args.overwrite,
+                  [row["mask"] for row in record["rows"]])
     with together() as written_at:
         table, back, changed = merge_task(Path(args.merge), lambda name: written_at(corrected / name),
                                           lambda name: corrected / name)
@@ -248,6 +252,15 @@ def audit(args: argparse.Namespace, rows: pd.DataFrame, legend: Legend, outputs:
     return table
 
 
+def check_results(args: argparse.Namespace, rows: pd.DataFrame, outputs: list[Path]) -> None:
+    """Raise UserError if an output exists, without --overwrite, or is a file that the audit reads, with or without it."""
+    inputs = [args.csv, *rows["image"], *rows["mask"]]
+    folders = ("proposals", "mended") if args.mend else ("proposals",)
+    check_outputs([*outputs, *(args.out / folder / name for folder in folders for name in noisy_mask_names(rows))],
+                  args.overwrite, inputs)
+    check_outputs([args.out / "rows.csv"], True, inputs)  # of the judge's training, which a second call may find
+
+
 def main() -> None:
     args = parse()
     if args.merge:
@@ -255,7 +268,7 @@ def main() -> None:
         return
     rows, legend = rows_of(args), legend_of(args)
     outputs = [args.out / name for name in ("ranking.csv", "components.csv", "report.html", *["mended.csv"] * args.mend)]
-    check_outputs(outputs, args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
+    check_results(args, rows, outputs)
     task = args.out / f"export_{args.export[0]}" if args.export else None
     if task and task.exists():
         raise UserError(f"{task} exists and may hold corrections; move it away, or choose another --out")

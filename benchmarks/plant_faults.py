@@ -177,7 +177,7 @@ def main():
     drawn = np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.limit])
     rest, rows = rows.drop(rows.index[drawn]), rows.iloc[drawn]
     targets = [str(Path(args.out).with_suffix("") / name) for name in noisy_mask_names(rows)]
-    check_outputs([args.out, *(args.rest or [])[:1]], args.overwrite, [args.csv])
+    check_outputs([args.out, *targets, *(args.rest or [])[:1]], args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
     if args.rest and not 0 < int(args.rest[1]) <= len(rest):
         raise UserError(f"--rest {' '.join(args.rest)}: {len(rest)} rows are left; see --limit")
     with together() as written_at:

@@ -48,7 +48,8 @@ def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence
     write_record(folder, tool, files, images, masks, settings)
     (folder / "README.txt").write_text(
         f"{len(rows)} masks to correct. {TOOLS[tool].words}\n\nThen call\n\n    python audit.py --merge FOLDER --out "
-        "NEW_FOLDER\n\nwith this folder; it reads the corrected masks into a new CSV, and changes no file of the data set.\n",
+        "NEW_FOLDER\n\nwith this folder; it reads the corrected masks into a new CSV, and changes no file of the data set.\n"
+        "A mask that comes back unchanged counts as looked at: its weight is 1.\n",
         encoding="utf-8")
 
 

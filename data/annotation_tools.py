@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -235,7 +236,7 @@ def write_label_studio(folder: Path, items: list[Item], names: dict[int, str]) -
         ElementTree.SubElement(labels, "Label", value=name)
     ElementTree.ElementTree(view).write(folder / "label_config.xml", encoding="utf-8")
     write_json(folder / "tasks.json", [
-        {"data": {"image": f"/data/local-files/?d={folder.name}/{PICTURES}/{item.name}"},
+        {"data": {"image": "/data/local-files/?d=" + quote(f"{folder.name}/{PICTURES}/{item.name}")},
          "annotations": [{"result": brushes(item.objects, item, names, "a")}],
          "predictions": [{"model_version": "audit", "result": brushes(item.proposals, item, names, "p")}]} for item in items])
 
@@ -244,8 +245,11 @@ def read_label_studio(folder: Path, values: dict[str, int]) -> Objects:
     """tasks.json, Label Studio's JSON export; of several annotations of a picture the last one, brushes alone."""
     found: Objects = {}
     for task in json.loads((folder / "tasks.json").read_text(encoding="utf-8")):
-        objects = found.setdefault(task["data"]["image"].rsplit("/", 1)[-1], [])
-        for each in task["annotations"][-1]["result"] if task["annotations"] else []:
+        submitted = [each for each in task["annotations"] if not each.get("was_cancelled")]
+        if not submitted:  # skipped, or nobody looked at it yet: it did not come back
+            continue
+        objects = found.setdefault(unquote(str(task["data"]["image"])).rsplit("/", 1)[-1], [])
+        for each in submitted[-1]["result"]:
             if each["type"] != "brushlabels":
                 raise ValueError(f"{task['data']['image']} holds a {each['type']}; only brush labels are read")
             size = each["original_height"], each["original_width"]
