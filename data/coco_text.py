@@ -17,6 +17,11 @@ DECODER = json.JSONDecoder()
 Span = tuple[int, int]  # where a value begins and ends in the text
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value of a JSON is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_coco(path: Path | str) -> bool:
     """Whether a file of rows is a COCO JSON, by its name's end."""
     return Path(path).suffix.lower() == ".json"
@@ -33,7 +38,7 @@ def categories_of(path: Path | str, content: Any) -> list[dict]:
         UserError: there are fewer than two, or ids or names are missing or occur twice.
     """
     found = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(found, list) or not all(isinstance(each, dict) and isinstance(each.get("id"), int)
+    if not isinstance(found, list) or not all(isinstance(each, dict) and is_whole(each.get("id"))
                                               and isinstance(each.get("name"), str) for each in found):
         raise UserError(f"{path}: not a COCO JSON: `categories` must be a list of objects, each with a whole `id` and a `name`")
     for key in ("id", "name"):
@@ -65,21 +70,24 @@ class CocoText:
             content = json.loads(self._text)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not a JSON ({str(error).splitlines()[0]})") from None
         categories = categories_of(path, content)
         self.category_ids = [each["id"] for each in categories]
         self.names = [each["name"] for each in categories]
-        self.groups = [each.get("supercategory", f"only {each['name']}") for each in categories]
+        self.groups = [each.get("supercategory") or f"only {each['name']}" for each in categories]
         annotations = content.get("annotations")
         if not isinstance(annotations, list) or not annotations:
             raise UserError(f"{path}: has no `annotations`")
         position = {number: place for place, number in enumerate(self.category_ids)}
         for place, each in enumerate(annotations):
-            if not isinstance(each, dict) or "id" not in each or each.get("category_id") not in position:
-                raise UserError(f"{path}: annotation {place + 1} of the list needs an `id`, and a `category_id` that is one of "
-                                "`categories`")
+            if not isinstance(each, dict) or not is_whole(each.get("id")) or not is_whole(each.get("category_id")) or (
+                    each["category_id"] not in position):
+                raise UserError(f"{path}: annotation {place + 1} of the list needs a whole `id`, and a `category_id` that is one of "
+                                "`categories`, whole too")
         self.ids = [each["id"] for each in annotations]
+        if len(set(self.ids)) < len(self.ids):
+            raise UserError(f"{path}: two annotations have the same id")
         self.numbers = np.array([position[each["category_id"]] for each in annotations], dtype=np.int64)
         self.labels = [str(each["category_id"]) for each in annotations]
         self._spans = list(_category_spans(self._text))

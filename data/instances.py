@@ -10,7 +10,6 @@ Legend: B pictures, n instances of one, K classes of objects, H x W pixels. Labe
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +22,12 @@ import pandas as pd
 from cli.files import UserError, progress, read_json
 from cli.lazy import coco_masks, torch
 from cli.machine import usable_cores
-from data.coco_text import categories_of
+from data.coco_text import categories_of, is_whole
 from data.csv_files import SHOWN_FAULTS, resolve, weight_fault
 from data.pictures import check_image, read_image, resize_image, resize_labels
 
 LEAST_SIDE = 1.0  # px, of a box at the training size; smaller ones are not trained on
+FAR = 1e6  # px; coordinates of instances lie below
 
 
 def read_categories(path: Path | str) -> tuple[list[str], list[int]]:
@@ -69,6 +69,9 @@ def read_instances(path: Path | str, image_dir: Path | str | None = None, needs_
         places[each["image_id"]]["instances"].append({
             "id": each["id"], "label": labels[each["category_id"]], "bbox": list(map(float, each["bbox"])),
             "segmentation": each["segmentation"], "iscrowd": int(each.get("iscrowd", 0)), "weight": each.get("weight", 1.0)})
+    numbers = [each.get("id") for each in annotations if isinstance(each, dict)]
+    if not faults and len(set(numbers)) < len(numbers):
+        faults.append("`annotations`: two of them have the same id")
     _raise(path, faults)
     return pd.DataFrame(rows, index=range(1, len(rows) + 1))
 
@@ -76,7 +79,7 @@ def read_instances(path: Path | str, image_dir: Path | str | None = None, needs_
 def _image_row(path: Path | str, image: Any, image_dir: Path | str | None, faults: list[str]) -> dict:
     """The row of an element of `images`, without instances; what is wrong with it is added to `faults`."""
     if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or not all(
-            isinstance(image.get(key), int) for key in ("id", "height", "width")):
+            is_whole(image.get(key)) for key in ("id", "height", "width")):
         raise UserError(f"{path}: an element of `images` lacks a `file_name`, or a whole `id`, `height` or `width`")
     name = image["file_name"]
     if image_dir is not None:
@@ -98,15 +101,15 @@ def annotation_fault(each: Any, labels: dict[int, int], images: dict[int, dict],
         images: image id -> row.
         needs_weights: it must have a `weight`.
     """
-    if not isinstance(each, dict) or "id" not in each:
-        return "an element of `annotations` has no id"
+    if not isinstance(each, dict) or not is_whole(each.get("id")):
+        return "an element of `annotations` has no whole id"
     where, box, shape = f"annotation {each['id']}", each.get("bbox"), each.get("segmentation")
-    if each.get("image_id") not in images:
+    if not is_whole(each.get("image_id")) or each["image_id"] not in images:
         return f"{where}: image_id {each.get('image_id')!r} is none of `images`"
-    if each.get("category_id") not in labels:
+    if not is_whole(each.get("category_id")) or each["category_id"] not in labels:
         return f"{where}: category_id {each.get('category_id')!r} is none of `categories`"
     if not isinstance(box, list) or len(box) != 4 or not all(
-            isinstance(side, (int, float)) and math.isfinite(side) for side in box) or min(box[2:]) < 0:
+            isinstance(side, (int, float)) and abs(side) < FAR for side in box) or min(box[2:]) < 0:
         return f"{where}: bbox {box!r} is not [x, y, width, height]"
     row = images[each["image_id"]]
     if not _is_shape(shape, row["height"], row["width"]):
@@ -125,12 +128,22 @@ def _is_shape(shape: Any, height: int, width: int) -> bool:
     """Whether a segmentation is one that `decoded` can draw."""
     if isinstance(shape, list):
         return bool(shape) and all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-                                   and all(isinstance(each, (int, float)) and math.isfinite(each) for each in polygon)
+                                   and all(isinstance(each, (int, float)) and abs(each) < FAR for each in polygon)
                                    for polygon in shape)
     if not isinstance(shape, dict) or shape.get("size") != [height, width]:
         return False
     counts = shape.get("counts")
-    return isinstance(counts, str) or (isinstance(counts, list) and sum(counts) == height * width and min(counts) >= 0)
+    if isinstance(counts, list):
+        return all(map(is_whole, counts)) and sum(counts) == height * width and min(counts) >= 0
+    return isinstance(counts, str) and _is_compressed(shape, height, width)
+
+
+def _is_compressed(shape: dict, height: int, width: int) -> bool:
+    """Whether compressed run lengths can be decoded."""
+    try:
+        return bool(shape["counts"]) and coco_masks.decode(shape).shape == (height, width)
+    except (ValueError, RuntimeError, TypeError):
+        return False
 
 
 def _raise(path: Path | str, faults: list[str]) -> None:

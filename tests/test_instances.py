@@ -244,3 +244,26 @@ def test_crowds_do_not_count():
     scores = InstanceScores(1)
     scores.update([both], [true((whole, 1, 0))])
     assert scores.compute()["ap"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"id": 1}, "two of them have the same id"),
+    ({"id": [1]}, "no whole id"),
+    ({"category_id": [1]}, "category_id .* is none"),
+    ({"category_id": True}, "category_id True is none"),
+    ({"image_id": {}}, "image_id {} is none"),
+    ({"bbox": [0, 0, 10**400, 1]}, "is not .x, y, width, height."),
+    ({"segmentation": {"size": [24, 32], "counts": "no code"}}, "segmentation is neither"),
+    ({"segmentation": {"size": [24, 32], "counts": ""}}, "segmentation is neither"),
+    ({"segmentation": {"size": [24, 32], "counts": [24 * 32.0]}}, "segmentation is neither"),
+    ({"segmentation": [[0, 0, 1e9, 0, 0, 5]]}, "segmentation is neither"),
+])
+def test_values_of_another_kind_are_named(tmp_path, change, words):
+    write_image(tmp_path / "a.png", np.zeros((24, 32, 3), np.uint8))
+    right = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "segmentation": [[1, 1, 6, 1, 6, 6]], "iscrowd": 0}
+    content = {"images": [{"id": 1, "file_name": "a.png", "height": 24, "width": 32}],
+               "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+               "annotations": [right, {**right, "id": 2, **change}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        read_instances(tmp_path / "x.json")

@@ -188,7 +188,7 @@ def _asymmetric_of(args: argparse.Namespace, labels: Labels) -> np.ndarray:
 def check_flags(args: argparse.Namespace) -> None:
     """Raise UserError where a flag is missing, or does not belong to the kind of noise."""
     for flag, kinds in BELONGS.items():
-        spelt, given = f"--{flag.replace('_', '-')}", getattr(args, flag) not in (None, False)
+        spelt, given = f"--{flag.replace('_', '-')}", not any(getattr(args, flag) is none for none in (None, False))
         if given and args.noise not in kinds:
             raise UserError(f"{spelt}: belongs to --noise {' and '.join(kinds)}, not to {args.noise}")
         if not given and args.noise in kinds and flag in ("rate", "matrix"):

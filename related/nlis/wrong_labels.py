@@ -139,7 +139,7 @@ def refuse_flags(args: Namespace, folds: int) -> None:
     """Raise UserError if flags cannot be those of folds."""
     if not is_coco(args.train_csv):
         raise UserError(f"{args.train_csv}: no COCO JSON; train_on_features.py finds wrong labels of a class CSV")
-    for flag in ("valid_csv", "test_csv", "weighted"):
+    for flag in ("valid_csv", "test_csv", "weighted", "load"):
         if getattr(args, flag):
             raise UserError(f"--{flag}: not here, each fold trains on the others and judges its own; leave it out")
     if "WORLD_SIZE" in os.environ:
@@ -148,12 +148,19 @@ def refuse_flags(args: Namespace, folds: int) -> None:
         raise UserError("--folds 1: a detector must not judge the labels that it saw; 2 or more are needed")
 
 
+def decimals(score: float | None) -> str:
+    """A score with three decimals, - where there is none."""
+    return "-" if score is None else f"{score:.3f}"
+
+
 def main() -> None:
     parser = nlis_parser(__doc__)
     add_flags(parser)
     args, _ = parse(parser)
     folds, truth = vars(args).pop("folds"), vars(args).pop("truth")
     refuse_flags(args, folds)
+    if truth:
+        CocoText(truth)  # before hours of training
     folder = inside(args.out_dir, args.name)
     with lock.folder_lock(folder):
         rows = INSTANCES.rows(args)["train"]
@@ -162,7 +169,7 @@ def main() -> None:
         found = measured(scores, args.train_csv, truth)
         write_json(folder / "wrong_labels.json", found)
         print(f"{100 * found['wrong']:.1f} % of {found['annotations']} labels are wrong; low trust finds them with AUROC "
-              f"{found['auroc'] or float('nan'):.3f}, AUPRC {found['auprc'] or float('nan'):.3f}")
+              f"{decimals(found['auroc'])}, AUPRC {decimals(found['auprc'])}")
     print(f"trust in {len(scores)} labels: {folder / 'scores.csv'}, {folder / 'weights.json'}")
 
 
