@@ -83,8 +83,8 @@ class CocoText:
         for place, each in enumerate(annotations):
             if not isinstance(each, dict) or not is_whole(each.get("id")) or not is_whole(each.get("category_id")) or (
                     each["category_id"] not in position):
-                raise UserError(f"{path}: annotation {place + 1} of the list needs a whole `id`, and a `category_id` that is one of "
-                                "`categories`, whole too")
+                raise UserError(f"{path}: annotation {place + 1} of the list needs an `id`, and a `category_id` that is one of "
+                                "`categories`, both whole numbers")
         self.ids = [each["id"] for each in annotations]
         if len(set(self.ids)) < len(self.ids):
             raise UserError(f"{path}: two annotations have the same id")
