@@ -49,7 +49,7 @@ class Finding:
     doubt: share of the outline in doubt, 0..1.
     length: px of the outline, the annotation's and the judge's, that `doubt` is a share of.
     box: x, y, width, height in px.
-    number: of the component among those of its class, as `components` counts; 0 = an object that the annotation lacks.
+    number: of the component, as `components` counts in `Scene.around`, nowhere else; 0 = an object that the annotation lacks.
     error: mean distance of the outlines, cut off at CAP tolerances and divided by that, 0..1.
     severity: 0..1, how much it matters and how sure it is.
     """
@@ -136,7 +136,9 @@ def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None
 
 
 def components(region: np.ndarray, area: int) -> Iterator[tuple[int, np.ndarray, Box]]:
-    """The components of a region that are no specks: (number, bool (H, W), box); numbers count from 1 in reading order.
+    """The components of a region that are no specks: (number, bool (H, W), box).
+
+    Numbers count from 1 in OpenCV's order, which is another one where the same region is cut otherwise.
 
     Args:
         area: of the whole picture, px.
