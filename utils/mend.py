@@ -13,7 +13,7 @@ import numpy as np
 
 from data import IGNORE_INDEX
 from data.pictures import resize_labels
-from utils.faults import Finding, Scene, components
+from utils.faults import Finding, Scene, components, nearest_component
 from utils.outlines import edge_distance, moved, outline, outline_errors
 from utils.verdict import Verdict
 
@@ -40,7 +40,8 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
             notes.append(f"{words}: not moved, since {100 * left:.0f} % of its outline would stay in doubt")
             continue
         own = own_component(labels == found.label, part)
-        result = move_component(result, labels, proposal, found.label, own, found.offset * scale, scene.background)
+        here = nearest_to(scene.labels == found.label, part, own) & (proposal != IGNORE_INDEX)
+        result = move_component(result, labels, proposal, own, here, found.offset * scale, scene.background)
         way = "in" if found.offset > 0 else "out"
         notes.append(f"{words}: moved {way} by {abs(found.offset) * scale:.1f} px; {100 * found.doubt:.0f} % of its outline in "
                      f"doubt before, {100 * left:.0f} % now")
@@ -82,15 +83,34 @@ def own_component(region: np.ndarray, part: np.ndarray) -> np.ndarray:
     return (numbers == inside.argmax()) & region
 
 
-def move_component(result: np.ndarray, labels: np.ndarray, proposal: np.ndarray, label: int, own: np.ndarray, offset: float,
-                   background: int | None) -> np.ndarray:
-    """`result` with a component of `labels`, bool (H, W), moved by its offset, px.
+def nearest_to(region: np.ndarray, part: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Where `own`, a component in a file, belongs to `part`, the one that was judged; bool, as `own`.
+
+    Both differ where ignored pixels or a smaller size part the file's component in several.
+
+    Args:
+        region, part: bool, at the working size; `part` is a component of `region`.
+    """
+    within = resize_labels(own.astype(np.uint8), region.shape) > 0
+    numbers = nearest_component(region & within)
+    same = numbers == np.bincount(numbers[part]).argmax()
+    return resize_labels(same.astype(np.uint8), own.shape) > 0
+
+
+def move_component(result: np.ndarray, labels: np.ndarray, proposal: np.ndarray, own: np.ndarray, here: np.ndarray,
+                   offset: float, background: int | None) -> np.ndarray:
+    """`result` with a component of `labels` moved by its offset, px.
 
     It grows over everything but ignored pixels. What it leaves becomes what the judge sees there, or, where that is the same
     class, the background or else the nearest other class.
+
+    Args:
+        own: the component, bool (H, W), not empty.
+        here: bool (H, W), where pixels may change.
     """
-    new = moved(own, offset) & (labels != IGNORE_INDEX)
-    gap = own & ~new
+    label = int(labels[own][0])
+    after = moved(own, offset)
+    new, gap = after & here & (labels != IGNORE_INDEX), own & here & ~after
     result = result.copy()
     result[gap] = np.where(proposal[gap] != label, proposal[gap], IGNORE_INDEX)
     unknown = gap & (result == IGNORE_INDEX)
