@@ -12,7 +12,7 @@ import pandas as pd
 
 from cli.files import progress
 from data.pictures import read_checked_mask, resize_labels, write_mask
-from engine.judges import resized
+from engine.judges import label_map, resized
 from utils.faults import Box, Finding, Scene, scene_of
 from utils.mend import mended
 from utils.verdict import Verdict, inspect
@@ -56,12 +56,11 @@ def audit_rows(rows: pd.DataFrame, judge: Iterable[np.ndarray], num_classes: int
         labels = read_checked_mask(path, num_classes)
         scene, scale = scene_at(labels, chances, background, tolerance)
         verdict = inspect(scene)
-        proposal = resized(chances, labels.shape[:2])
-        proposal = (proposal > 0.5) if proposal.ndim == 2 else proposal.argmax(0)
-        write_mask(proposal_at(position), proposal.astype(np.uint8), num_classes)
+        proposal = label_map(resized(chances, labels.shape[:2]))
+        write_mask(proposal_at(position), proposal, num_classes)
         notes.append("")
         if mend_at:
-            better, notes[-1] = mended(scene, verdict, labels, proposal.astype(np.uint8), scale)
+            better, notes[-1] = mended(scene, verdict, labels, proposal, scale)
             if better is not None:
                 write_mask(mend_at(position), better, num_classes)
         verdicts.append(in_own_pixels(verdict, scale))

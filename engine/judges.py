@@ -1,7 +1,7 @@
 """Judges of annotations: where the class probabilities come from that an audit compares each annotation with.
 
 Each gives one array after the other, in the order of the rows, so that memory does not grow with their number: float32
-(C, H', W'), 0..1, at whatever size the judge works; binary: (H', W'), of the foreground.
+(C, H', W'), 0..1, at whatever size the judge works; binary: (H', W'), of the foreground. NaN: the judge says nothing there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cli.files import UserError, read_json
 from cli.lazy import lightning_fabric, torch
 from data import IGNORE_INDEX
 from data.dataset import ImageDataset
-from data.pictures import read_checked_mask
-from data.rows import pseudo_label_paths
+from data.pictures import image_size, read_checked_mask
+from data.rows import check_shape, pseudo_label_paths
 from engine import checkpoint, run_folder
 from engine.prediction import logits_of
 from utils.own_scores import SURE
@@ -49,27 +49,31 @@ def by_own_run(run: Path | str, rows: pd.DataFrame, num_classes: int) -> Iterato
     sums, counts = memory["predictions"]["sums"], memory["predictions"]["counts"]
     if not counts.any():
         raise UserError(f"{run}: has no averaged predictions yet; train it for more epochs")
-    return (_average(sums[row].numpy(), counts[row].numpy(), num_classes) for row in range(len(rows)))
+    return (_average(sums[row].numpy(), counts[row].numpy()) for row in range(len(rows)))
 
 
 def trust_of_run(run: Path | str) -> np.ndarray:
     """How far the training of a run trusted each of its rows while it learnt, float (N,) in 0..1; see `utils.verdict.tempered`.
 
-    It is the row's score (mean BF over the epochs) over half the median score, 1 at most. A network learns by heart what it
-    sees often, an empty mask first of all; then it agrees with the mask in the end, and only the early epochs tell.
+    It is the row's score (mean BF over the epochs) over half the median score, 1 at most; 1 for a row that was never scored. A
+    network learns by heart what it sees often, an empty mask first of all; then it agrees with the mask in the end, and only
+    the early epochs tell.
 
     Raises:
         UserError: see `checkpoint.load`.
     """
     scores = (checkpoint.load(Path(run, "last.ckpt"), mapped=True).get("memory") or {})["scores"]
-    means = (scores["sums"] / scores["counts"].clamp(min=1)).numpy()
-    return np.clip(means / max(1e-6, float(np.median(means)) * 0.5), 0, 1)
+    sums, scored = scores["sums"].numpy(), scores["counts"].numpy() > 0
+    if not scored.any():
+        return np.ones(len(sums))
+    means = sums / np.maximum(scores["counts"].numpy(), 1)
+    return np.where(scored, np.clip(means / max(1e-6, float(np.median(means[scored])) * 0.5), 0, 1), 1)
 
 
-def _average(sums: np.ndarray, counts: np.ndarray, num_classes: int) -> np.ndarray:
-    """A row's mean probability; where it was never predicted, all classes are alike likely."""
+def _average(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """A row's mean probability; NaN where it was never predicted."""
     mean = sums / (255 * np.maximum(counts, 1)).astype(np.float32)
-    return np.where(counts > 0, mean, np.float32(1 / num_classes)).astype(np.float32)
+    return np.where(counts > 0, mean, np.float32(np.nan)).astype(np.float32)
 
 
 def by_network(fabric: lightning_fabric.Fabric, path: Path | str, rows: pd.DataFrame, num_classes: int, batch_size: int = 8,
@@ -101,34 +105,55 @@ def by_network(fabric: lightning_fabric.Fabric, path: Path | str, rows: pd.DataF
 
 
 def by_masks(rows: pd.DataFrame, folder: Path | str, pattern: str, num_classes: int) -> Iterator[np.ndarray]:
-    """Another model's masks as probabilities: SURE for the class that a mask says, alike for all where it is ignored.
+    """Another model's masks as probabilities: SURE for the class that a mask says, NaN where it is ignored.
 
     Args:
         folder, pattern: see `pseudo_label_paths`.
 
     Raises:
-        UserError: one is missing or not a label map.
+        UserError: one is missing, not a label map, or of another shape than the row's mask.
     """
     paths = pseudo_label_paths(rows, folder, pattern=pattern)
-    return (certain(read_checked_mask(path, num_classes), num_classes) for path in paths)
+
+    def read(path: str, mask: str) -> np.ndarray:
+        labels = read_checked_mask(path, num_classes)
+        check_shape(image_size(mask), labels.shape, path, f"the mask {mask}")
+        return certain(labels, num_classes)
+
+    return map(read, paths, rows["mask"])
 
 
 def certain(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Probabilities, float32 (C, H, W), or (H, W) of a binary label map (H, W), that say its labels."""
+    """Probabilities, float32 (C, H, W), or (H, W) of a binary label map (H, W), that say its labels; NaN where ignored."""
     if num_classes == 2:
-        return np.where(labels == IGNORE_INDEX, np.float32(0.5), np.where(labels == 1, np.float32(SURE), np.float32(1 - SURE)))
+        sure = np.where(labels == 1, np.float32(SURE), np.float32(1 - SURE))
+        return np.where(labels == IGNORE_INDEX, np.float32(np.nan), sure)
     chances = np.full((num_classes, *labels.shape), (1 - SURE) / (num_classes - 1), np.float32)
     for c in range(num_classes):
         chances[c][labels == c] = SURE
-    chances[:, labels == IGNORE_INDEX] = 1 / num_classes
+    chances[:, labels == IGNORE_INDEX] = np.nan
     return chances
 
 
 def resized(chances: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Probabilities at another size (H, W), bilinear: float32 (C, H, W), or (H, W) as they were."""
-    if chances.ndim == 2:
+    """Probabilities at another size (H, W), bilinear: float32 (C, H, W), or (H, W) as they were.
+
+    A pixel is NaN where most of what it is made of is; else the NaN do not count.
+    """
+    if chances.ndim > 2:
+        return np.stack([resized(each, size) for each in chances])
+    unknown = np.isnan(chances)
+    if not unknown.any():
         return cv2.resize(chances, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.stack([cv2.resize(each, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for each in chances])
+    share, values = (resized(part.astype(np.float32), size) for part in (~unknown, np.where(unknown, 0, chances)))
+    return np.where(share < 0.5, np.float32(np.nan), values / np.maximum(share, 0.5))
+
+
+def label_map(chances: np.ndarray) -> np.ndarray:
+    """The most probable class of each pixel, uint8 (H, W), of probabilities (C, H, W), or (H, W); 255 where they are NaN."""
+    labels = chances > 0.5 if chances.ndim == 2 else chances.argmax(0)
+    unknown = np.isnan(chances if chances.ndim == 2 else chances[0])
+    return np.where(unknown, IGNORE_INDEX, labels).astype(np.uint8)
 
 
 def listing(paths: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ the judge's region of that class:
     missing         the judge sees an object that is not annotated
     fine            none of these
 
-Legend: C classes, H x W pixels; labels are uint8 (H, W), 0..C-1, 255 = ignored; probabilities are float (C, H, W), 0..1.
-Offsets are in px, positive = too loose. An ignored pixel is no evidence; where the picture ends there is no outline.
+Legend: C classes, H x W pixels; labels are uint8 (H, W), 0..C-1, 255 = ignored; probabilities are float (C, H, W), 0..1,
+NaN = the judge says nothing. Offsets are in px, positive = too loose. A pixel that is ignored, or of which the judge says
+nothing, is no evidence; where the picture ends there is no outline.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Finding:
     doubt: share of the outline in doubt, 0..1.
     length: px of the outline, the annotation's and the judge's, that `doubt` is a share of.
     box: x, y, width, height in px.
-    number: of the component among those of its class, as `components` counts; 0 = an object that the annotation lacks.
+    number: of the component, as `components` counts in `Scene.around`, nowhere else; 0 = an object that the annotation lacks.
     error: mean distance of the outlines, cut off at CAP tolerances and divided by that, 0..1.
     severity: 0..1, how much it matters and how sure it is.
     """
@@ -124,11 +125,13 @@ def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None
 
     Args:
         labels: uint8 (H, W).
-        probability: float (C, H, W); or (H, W), of the foreground of a binary annotation.
+        probability: float (C, H, W); or (H, W), of the foreground of a binary annotation; NaN where the judge says nothing:
+            these pixels are ignored in both label maps.
         tolerance: px; default: TOLERANCE.
     """
     if tolerance is None:
         tolerance = max(1.0, TOLERANCE * math.hypot(*labels.shape))
+    labels = np.where(np.isnan(probability if probability.ndim == 2 else probability[0]), np.uint8(IGNORE_INDEX), labels)
     valid = labels != IGNORE_INDEX
     predicted = (probability > 0.5 if probability.ndim == 2 else probability.argmax(0)).astype(np.uint8)
     predicted[~valid] = IGNORE_INDEX
@@ -136,7 +139,9 @@ def scene_of(labels: np.ndarray, probability: np.ndarray, background: int | None
 
 
 def components(region: np.ndarray, area: int) -> Iterator[tuple[int, np.ndarray, Box]]:
-    """The components of a region that are no specks: (number, bool (H, W), box); numbers count from 1 in reading order.
+    """The components of a region that are no specks: (number, bool (H, W), box).
+
+    Numbers count from 1 in OpenCV's order, which is another one where the same region is cut otherwise.
 
     Args:
         area: of the whole picture, px.

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from data import IGNORE_INDEX
-from utils.faults import Finding, Scene, components
+from data.pictures import resize_labels
+from utils.faults import Finding, Scene, components, nearest_component
 from utils.outlines import edge_distance, moved, outline, outline_errors
 from utils.verdict import Verdict
 
@@ -24,7 +25,7 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
     """(the mended mask, uint8 (H, W), or None where nothing is mended; what was done, or why not, in words; may be empty).
 
     Args:
-        scene, verdict: at the working size.
+        scene, verdict: at the working size; a verdict of `inspect` on this scene, as its findings are numbered there.
         labels, proposal: the annotation and the judge's label map at the annotation's own size.
         scale: own px of a px of the scene.
     """
@@ -33,11 +34,14 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
         if found.kind not in ("loose", "tight"):
             continue
         words = f"class {found.label} at {round(found.box[0] * scale)}, {round(found.box[1] * scale)}"
-        left = doubt_after(scene, found)
+        part = component_of(scene, found)
+        left = doubt_after(scene, found, part)
         if left > LEFT * found.doubt:
             notes.append(f"{words}: not moved, since {100 * left:.0f} % of its outline would stay in doubt")
             continue
-        result = move_component(result, labels, proposal, found, found.offset * scale, scene.background, scale)
+        own = own_component(labels == found.label, part)
+        here = nearest_to(scene.labels == found.label, part, own) & (proposal != IGNORE_INDEX)
+        result = move_component(result, labels, proposal, own, here, found.offset * scale, scene.background)
         way = "in" if found.offset > 0 else "out"
         notes.append(f"{words}: moved {way} by {abs(found.offset) * scale:.1f} px; {100 * found.doubt:.0f} % of its outline in "
                      f"doubt before, {100 * left:.0f} % now")
@@ -45,36 +49,74 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
     return (result if changed else None), "; ".join(notes)
 
 
-def doubt_after(scene: Scene, found: Finding) -> float:
-    """The share of a component's outline, 0..1, that would be in doubt if it were moved by its offset."""
-    parts = components(scene.labels == found.label, math.prod(scene.size))
+def component_of(scene: Scene, found: Finding) -> np.ndarray:
+    """The component of a finding, bool (H, W).
+
+    It is counted in the same part of the scene as by `class_findings`: OpenCV's order changes where a picture is cut.
+    """
+    cut = scene.around(found.label)
+    parts = components(cut.labels == found.label, math.prod(scene.size))
     part = next(part for number, part, _ in parts if number == found.number)
+    (x, y), (h, w) = cut.corner, part.shape
+    whole = np.zeros(scene.labels.shape, bool)
+    whole[y:y + h, x:x + w] = part
+    return whole
+
+
+def doubt_after(scene: Scene, found: Finding, part: np.ndarray) -> float:
+    """The share of a component's outline, 0..1, that would be in doubt if it were moved by its offset.
+
+    Args:
+        part: the component, bool (H, W).
+    """
     edge = outline(moved(part, found.offset), scene.valid)
     errors = outline_errors(edge, edge_distance(scene.predicted == found.label))
     return float((np.abs(errors) > scene.tolerance).mean()) if len(errors) else 1.0
 
 
-def move_component(result: np.ndarray, labels: np.ndarray, proposal: np.ndarray, found: Finding, offset: float,
-                   background: int | None, scale: float) -> np.ndarray:
+def own_component(region: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The component of a region, bool (H, W), that shares most pixels with `part`, bool at any size; empty if none does."""
+    there = resize_labels(part.astype(np.uint8), region.shape) > 0
+    _, numbers = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
+    inside = np.bincount(numbers[there], minlength=1)
+    inside[0] = 0
+    return (numbers == inside.argmax()) & region
+
+
+def nearest_to(region: np.ndarray, part: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Where `own`, a component in a file, belongs to `part`, the one that was judged; bool, as `own`.
+
+    Both differ where ignored pixels or a smaller size part the file's component in several.
+
+    Args:
+        region, part: bool, at the working size; `part` is a component of `region`.
+    """
+    within = resize_labels(own.astype(np.uint8), region.shape) > 0
+    numbers = nearest_component(region & within)
+    same = numbers == np.bincount(numbers[part]).argmax()
+    return resize_labels(same.astype(np.uint8), own.shape) > 0
+
+
+def move_component(result: np.ndarray, labels: np.ndarray, proposal: np.ndarray, own: np.ndarray, here: np.ndarray,
+                   offset: float, background: int | None) -> np.ndarray:
     """`result` with a component of `labels` moved by its offset, px.
 
     It grows over everything but ignored pixels. What it leaves becomes what the judge sees there, or, where that is the same
     class, the background or else the nearest other class.
+
+    Args:
+        own: the component, bool (H, W), not empty.
+        here: bool (H, W), where pixels may change.
     """
-    region = labels == found.label
-    _, numbers = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
-    x, y, w, h = (round(value * scale) for value in found.box)
-    inside = np.bincount(numbers[y:y + h + 1, x:x + w + 1].ravel())
-    inside[0] = 0
-    part = numbers == inside.argmax()
-    new = moved(part, offset) & (labels != IGNORE_INDEX)
-    gap = part & ~new
+    label = int(labels[own][0])
+    after = moved(own, offset)
+    new, gap = after & here & (labels != IGNORE_INDEX), own & here & ~after
     result = result.copy()
-    result[gap] = np.where(proposal[gap] != found.label, proposal[gap], IGNORE_INDEX)
+    result[gap] = np.where(proposal[gap] != label, proposal[gap], IGNORE_INDEX)
     unknown = gap & (result == IGNORE_INDEX)
     if unknown.any():
-        result[unknown] = background if background is not None else nearest_label(labels, unknown | part)[unknown]
-    result[new] = found.label
+        result[unknown] = background if background is not None else nearest_label(labels, unknown | own)[unknown]
+    result[new] = label
     return result
 
 
