@@ -93,7 +93,7 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
         elif script.startswith("benchmarks/"):
             flags = {word for word in words if word.startswith("--")}
             known = run_script(ROOT / script, "--help").stdout + trainings  # bench_leak.py hands some on
-            assert flags <= set(re.findall(r"--[a-z0-9-]+", known)), command
+            assert flags <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         else:
             done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)
             assert done.returncode == 2 and any(word in done.stderr for word in words[:2]), done.stderr

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import scipy.stats
 
+from cli.lazy import scipy_stats
 from data import IGNORE_INDEX
 from utils.agreement_cpu import agreement
 from utils.own_scores import REACH, signed_distance
@@ -124,4 +124,4 @@ def offsets_help(gains: np.ndarray) -> bool:
         return False
     if gains.std() == 0:
         return bool(gains[0] > 0)
-    return bool(scipy.stats.ttest_1samp(gains, 0, alternative="greater").pvalue < CHANCE)
+    return bool(scipy_stats.ttest_1samp(gains, 0, alternative="greater").pvalue < CHANCE)
