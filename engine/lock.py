@@ -26,8 +26,9 @@ def is_first_process() -> bool:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path | str) -> Iterator[None]:
-    """Lock a folder for this process. Make the folder, and remove it again if it stays empty (but for one made by a process that
-    came at the same moment and was refused).
+    """Lock a folder for this process. Make the folder, and remove it again if it stays empty.
+
+    It stays where a process that came at the same moment had made it and was refused.
 
     Of several processes that torchrun starts together, only the first one locks.
 
