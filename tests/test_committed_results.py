@@ -35,9 +35,7 @@ def tables_in(content):
 def test_the_pages_show_the_committed_results(path):
     """people_table2.json stands in people.md, and so on."""
     content = json.loads(path.read_text())
-    page = path.with_name(re.sub("_(table.|alternatives|own|share30)$", "", path.stem) + ".md")
-    if {"tables", "noise"} & set(content):
-        page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
+    page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
     for table in tables_in(content):
         assert table.strip() in page.read_text()
     assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
