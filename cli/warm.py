@@ -110,5 +110,6 @@ def _run(script: str, flags: list[str], environment: dict[str, str], output: str
     with suppress(OSError):  # the name that `top` shows; Linux alone has it
         Path("/proc/self/comm").write_text(Path(script).stem[:15])
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # the system's: it was this one's
     sys.argv = [script, *flags]
     runpy.run_path(script, run_name="__main__")

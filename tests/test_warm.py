@@ -15,12 +15,12 @@ from tests.conftest import ROOT, environment
 pytestmark = pytest.mark.skipif(not warm.available(), reason="no fork server on this system")
 
 SCRIPT = """
-import json, os, sys, torch
+import json, multiprocessing, os, sys, torch
 from cli.command_line import command_line
 from cli.files import UserError
 
 def main():
-    seen = os.environ["SEEN"], torch.get_num_threads(), torch.cuda.is_available()
+    seen = os.environ["SEEN"], torch.get_num_threads(), torch.cuda.is_available(), multiprocessing.get_start_method()
     print(json.dumps([sys.argv[1:], __name__, os.getcwd(), *seen]))
     print("complaint", file=sys.stderr)
     if "fail" in sys.argv:
