@@ -142,8 +142,9 @@ def test_a_further_pass_starts_from_the_network_before_it(two_passes, call, flag
 
 @pytest.mark.parametrize("flags, learns", [([], False), (["--from-scratch"], True), (["--fixed", "ALL"], True)])
 def test_a_further_pass_without_a_reason_to_learn_keeps_the_network(two_passes, call, monkeypatch, capsys, flags, learns):
-    """Its scores form one group. Longer training on the same masks is no remedy: where all are coarse it does harm. A pass after
-    that one keeps the network, too."""
+    """Its scores form one group. Longer training on the same masks is no remedy: where all are coarse it does harm.
+
+    A pass after that one keeps the network, too."""
     monkeypatch.setattr(own_memory, "own_weights", lambda means: (np.ones(len(means)), "the scores form one group"))
     first, second = two_passes
     flags = [str(first / "weights.csv") if flag == "ALL" else flag for flag in flags]
