@@ -74,7 +74,7 @@ def complete(args: argparse.Namespace) -> None:
 def take_over(args: argparse.Namespace, config: dict) -> None:
     """Set what weights do not show, --norm and --anchor, as the network of --load has it; a UserError if a flag says otherwise."""
     if not CONFIG <= config.keys():
-        return  # not of a detector: its weights are refused later
+        return  # no detector: its weights are refused later
     for flag, loaded in (("norm", config["norm"]), ("anchor", config.get("anchor", ANCHOR))):
         given = getattr(args, flag)
         if given not in (None, loaded):
