@@ -38,8 +38,8 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
                        "else group)")
     group.add_argument("--rois", type=positive_int, default=512, help="regions sampled from each training picture")
     group.add_argument("--width", type=positive_int, default=256, help="channels of the feature pyramid and of the heads")
-    group.add_argument("--anchor", type=positive_int, help="side of the smallest anchors, px, twice as large on each level of the "
-                       f"pyramid (default: {ANCHOR}, the published one, which fits short sides of 800 px)")
+    group.add_argument("--anchor", type=positive_int, help="side of the smallest anchors, px, twice as large on each level of "
+                       f"the pyramid (default: {ANCHOR}, the published one, which fits short sides of 800 px)")
     add_image_dir_flag(group)
 
 
@@ -72,7 +72,11 @@ def complete(args: argparse.Namespace) -> None:
 
 
 def take_over(args: argparse.Namespace, config: dict) -> None:
-    """Set what weights do not show, --norm and --anchor, as the network of --load has it; a UserError if a flag says otherwise."""
+    """Set what weights do not show, --norm and --anchor, as the network of --load has them.
+
+    Raises:
+        UserError: a flag says otherwise.
+    """
     if not CONFIG <= config.keys():
         return  # no detector: its weights are refused later
     for flag, loaded in (("norm", config["norm"]), ("anchor", config.get("anchor", ANCHOR))):

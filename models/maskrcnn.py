@@ -86,7 +86,8 @@ class Detector(nn.Module):
     def __init__(self, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str = "frozen",
                  rois: int = 512, width: int = 256, anchor: int = 32) -> None:
         super().__init__()
-        self.network = build_network(build_backbone(encoder, encoder_weights, norm, width), num_classes, size, width, anchor, norm)
+        backbone = build_backbone(encoder, encoder_weights, norm, width)
+        self.network = build_network(backbone, num_classes, size, width, anchor, norm)
         heads = self.network.roi_heads
         heads = SampledHeads(heads.box_roi_pool, heads.box_head, heads.box_predictor, 0.5, 0.5, rois, 0.25, None,
                              heads.score_thresh, heads.nms_thresh, heads.detections_per_img, heads.mask_roi_pool,

@@ -120,8 +120,8 @@ def test_without_photographs_their_part_is_left_out_aloud(tmp_path, monkeypatch,
 
 def test_the_tables_of_a_comparison_are_written_once_its_jobs_are_done(tmp_path, capsys):
     """A job that leaves a file, whose content the table tells; while it runs, the folder is locked."""
-    code = f"import pathlib; home = pathlib.Path({str(tmp_path)!r}); (home / 'x.txt').write_text(str((home / '.lock').exists()))"
+    code = f"import pathlib; h = pathlib.Path({str(tmp_path)!r}); (h / 'x.txt').write_text(str((h / '.lock').exists()))"
     job = Job(["-c", code], tmp_path / "x.txt", [], tmp_path / "x.out", tmp_path)
-    run_and_write(tmp_path, [job], 1, lambda: {"told": (tmp_path / "x.txt").read_text()}, lambda content: f"T {content['told']}")
+    run_and_write(tmp_path, [job], 1, lambda: {"told": (tmp_path / "x.txt").read_text()}, lambda found: f"T {found['told']}")
     assert json.loads((tmp_path / "table.json").read_text()) == {"told": "True"} and not (tmp_path / ".lock").exists()
     assert (tmp_path / "table.md").read_text() == "T True\n" and "T True\ntables: " in capsys.readouterr().out

@@ -33,8 +33,8 @@ PHOTOGRAPHS = "instances.json"  # in --photos
 def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the comparison (default: all; coco200 with --photos alone)")
-    parser.add_argument("--photos", metavar="DIR", help=f"photographs of the part coco200: a folder with {PHOTOGRAPHS}, a COCO JSON")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the comparison (default: all that can be run)")
+    parser.add_argument("--photos", metavar="DIR", help=f"photographs of coco200: a folder with {PHOTOGRAPHS}, a COCO JSON")
     parser.add_argument("--encoder-weights", metavar="FILE", type=none_or_str,
                         help="of MobileNetV2, for coco200 (default: none, from scratch)")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
