@@ -28,6 +28,7 @@ RESNET = ("layer1", "layer2", "layer3", "layer4")
 LEVELS = {"resnet18": RESNET, "resnet50": RESNET, "mobilenet_v2": ("3", "6", "13", "18")}
 """Modules of each encoder whose outputs, of stride 4, 8, 16 and 32, enter the feature pyramid."""
 ENCODERS = tuple(LEVELS)
+PROPOSALS = {"training": 2000, "testing": 1000}  # at most, of a picture; before the suppression, of each level
 LEVELS_OF_PYRAMID = len(RESNET) + 1  # the last one pools that of stride 32
 
 
@@ -75,7 +76,8 @@ class Detector(nn.Module):
         norm: `frozen`, batch norm with fixed statistics and the first stages fixed, for pretrained encoders; `group`, group
             norm in encoder, pyramid and mask head, for networks trained from scratch (He et al., ICCV 2019). Neither depends
             on the batch.
-        rois: RoIs sampled from each picture while training.
+        rois: RoIs sampled from each picture while training. Proposals, before and after the suppression of overlapping ones,
+            are four times as many, at most torchvision's 2,000 (training) and 1,000.
         width: channels of the feature pyramid and of the heads; torchvision's has 256.
         anchor: side of the smallest anchors, px, twice as large on each level of the pyramid; torchvision's is 32.
 
@@ -95,7 +97,9 @@ class Detector(nn.Module):
         heads.fg_bg_sampler = SeededSampler(rois, 0.25)
         heads.box_predictor.register_forward_hook(lambda module, inputs, output: setattr(heads, "logits", output[0]))
         self.network.roi_heads = heads
-        self.network.rpn.fg_bg_sampler = SeededSampler(256, 0.5)
+        rpn = self.network.rpn
+        rpn.fg_bg_sampler = SeededSampler(256, 0.5)
+        rpn._pre_nms_top_n = rpn._post_nms_top_n = {mode: min(4 * rois, most) for mode, most in PROPOSALS.items()}
 
     def forward(self, images: Tensor, targets: list[dict] | None = None, seeds: list[int] | None = None) -> Any:
         """Losses while training, else detections.

@@ -188,6 +188,21 @@ def test_draws_depend_on_the_seeds_alone(coco):
     assert [each.shape for each in chances] == [(2, 4), (2, 4)] and torch.allclose(chances[0].sum(1), torch.ones(2))
 
 
+def test_there_are_four_proposals_for_each_roi_at_most_torchvisions():
+    for rois, wanted in ((16, (64, 64)), (512, (2000, 1000))):
+        rpn = detector(rois=rois).network.rpn
+        assert all((n["training"], n["testing"]) == wanted for n in (rpn._pre_nms_top_n, rpn._post_nms_top_n))
+        assert (rpn.training, rpn.pre_nms_top_n(), rpn.post_nms_top_n()) == (True, wanted[0], wanted[0])
+        rpn.eval()
+        assert rpn.pre_nms_top_n() == rpn.post_nms_top_n() == wanted[1]
+
+
+def test_anchors_are_those_of_the_config_and_of_checkpoints_before_it_had_them():
+    for changed, wanted in (({}, 32), ({"anchor": 8}, 8)):
+        sizes = detector(**changed).network.rpn.anchor_generator.sizes
+        assert sizes == tuple((wanted * 2**level,) for level in range(5))
+
+
 def test_a_picture_without_instances_teaches_the_background(coco):
     network, batch = detector().train(), batch_of(coco[0])
     batch["targets"] = [{name: value[:0] for name, value in each.items()} for each in batch["targets"]]

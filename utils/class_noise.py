@@ -221,8 +221,8 @@ def noise_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=share, help="of symmetric and asymmetric: probability that a label is wrong")
     parser.add_argument("--map", metavar="JSON", help="of asymmetric: class -> class, by name or number")
     parser.add_argument("--matrix", metavar="FILE", help="of matrix: rows true, columns given")
-    parser.add_argument("--original-sampling", action="store_true", help="of symmetric and asymmetric: draw as the published code "
-                                                                         "does")
+    parser.add_argument("--original-sampling", action="store_true", help="of symmetric and asymmetric: draw as the published "
+                                                                         "code does")
     parser.add_argument("--keep", nargs="+", metavar="CLASS", help="of symmetric: classes that noise leaves alone")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--classes", metavar="JSON", help=f"names of the classes (default: {FILE_NAME} beside the CSV, if any)")
