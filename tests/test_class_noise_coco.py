@@ -179,6 +179,17 @@ def test_the_copy_must_be_of_the_same_kind(tmp_path, monkeypatch, capsys):
         CocoText(tmp_path / "c.json")
 
 
+def test_a_repetition_is_a_seed_and_not_given_beside_one(tmp_path, monkeypatch, capsys):
+    write_streets(tmp_path / "a.json", 40)
+    door = ("related/nlis/noisy_labels_SN_Cityscapes.py", "--p_a", tmp_path / "a.json", "--overwrite", "--p_g")
+    for flags, name in ((("--run", 3), "run.json"), (("--seed", 2), "seed.json"), ((), "none.json"), (("--run", 1), "one.json")):
+        run_script(*door, tmp_path / name, *flags)
+    texts = {name: (tmp_path / f"{name}.json").read_text() for name in ("run", "seed", "none", "one")}
+    assert texts["run"] == texts["seed"] != texts["none"] == texts["one"]
+    code, error = run(monkeypatch, capsys, tmp_path, *door, tmp_path / "x.json", "--run", 3, "--seed", 0)
+    assert code == 2 and "--run 3: is the seed 2, --seed says 0; pass one of them" in error
+
+
 def test_the_door_of_asymmetric_noise_takes_cityscapes_alone(tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.json"
     write_streets(path, 10)
