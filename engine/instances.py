@@ -68,6 +68,9 @@ def complete(args: argparse.Namespace) -> None:
     if args.load:
         take_over(args, checkpoint.network_of(args.load, 0)["config"])
     args.norm = args.norm or ("frozen" if args.encoder_weights else "group")
+    if args.norm == "frozen" and not (args.encoder_weights or args.load):
+        raise UserError("--norm frozen: norms and first stages would stay as drawn at random; pass --encoder-weights, or leave "
+                        "it out")
     args.anchor = args.anchor or ANCHOR
 
 

@@ -182,7 +182,8 @@ def test_the_copy_must_be_of_the_same_kind(tmp_path, monkeypatch, capsys):
 def test_a_repetition_is_a_seed_and_not_given_beside_one(tmp_path, monkeypatch, capsys):
     write_streets(tmp_path / "a.json", 40)
     door = ("related/nlis/noisy_labels_SN_Cityscapes.py", "--p_a", tmp_path / "a.json", "--overwrite", "--p_g")
-    for flags, name in ((("--run", 3), "run.json"), (("--seed", 2), "seed.json"), ((), "none.json"), (("--run", 1), "one.json")):
+    for flags, name in ((("--run", 3), "run.json"), (("--seed", 2), "seed.json"), ((), "none.json"),
+                        (("--run", 1), "one.json")):
         run_script(*door, tmp_path / name, *flags)
     texts = {name: (tmp_path / f"{name}.json").read_text() for name in ("run", "seed", "none", "one")}
     assert texts["run"] == texts["seed"] != texts["none"] == texts["one"]

@@ -98,7 +98,7 @@ def test_faults_are_named(coco, where, key, value, message):
 
 
 def test_boxes_may_be_rounded_and_reach_beyond_the_picture(coco):
-    """Rounded by less than 2 px + a tenth of 24 px, the longer side; what lies beyond the picture of 40 x 60 px is no difference."""
+    """Rounded by less than 2 px + a tenth of the longer side, 24 px; what lies beyond the picture of 40 x 60 px is left out."""
     folder, content = coco
     content["annotations"][0]["bbox"] = [6.4, 3.5, 25.5, 20.9]
     content["annotations"][1] |= {"bbox": [40, 10, 90, 70], "segmentation": [[40, 10, 61, 10, 61, 44]]}

@@ -127,6 +127,7 @@ def test_a_share_is_1_without_other_processes():
 @pytest.mark.parametrize("change, message", [
     (["--strategy", "dp"], "DataParallel cannot split lists of instances"),
     (["--compile"], "--compile: not with instances"),
+    (["--norm", "frozen"], "--norm frozen: norms and first stages would stay as drawn at random; pass --encoder-weights"),
     (["--shift", 2], "--shift: goes with a class CSV"),
     (["--size", 16, 64], "--size 16 64: 32 px or more are needed"),
     (["--model", "small_cnn"], "--model small_cnn: not a network for instances"),

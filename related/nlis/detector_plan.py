@@ -39,9 +39,9 @@ class DataSet(NamedTuple):
 
 SMALL = ("--width", 64, "--anchor", 16, "--rois", 32, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay",
          0.0001)
-SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 100, "--test", 100),
+SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 150, "--test", 100),
                  ("--size", 96, 96, "--encoder", "resnet18", "--optimizer", "adamw", "--learning-rate", 0.002, "--warmup-steps",
-                  20, *SMALL), 14, 14, (20, 40, 50, 60))
+                  20, *SMALL), 10, 10, (20, 40, 50, 60))
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:
