@@ -27,6 +27,7 @@ from data.csv_files import SHOWN_FAULTS, resolve, weight_fault
 from data.pictures import check_image, read_image, resize_image, resize_labels
 
 LEAST_SIDE = 1.0  # px, of a box at the training size; smaller ones are not trained on
+SLACK, SLACK_SHARE = 2.0, 0.1  # px, and share of the longer side, that a box may differ from the box around its mask
 FAR = 1e6  # px; coordinates of instances lie below
 
 
@@ -115,6 +116,8 @@ def annotation_fault(each: Any, labels: dict[int, int], images: dict[int, dict],
     if not _is_shape(shape, row["height"], row["width"]):
         return (f"{where}: segmentation is neither polygons of three points or more, nor a run-length encoding of "
                 f"{row['height']} x {row['width']} px")
+    if not _agree(box, shape, row["height"], row["width"]):
+        return f"{where}: bbox {box!r} is not the box around its segmentation"
     if each.get("iscrowd", 0) not in (0, 1):
         return f"{where}: iscrowd {each['iscrowd']!r} is neither 0 nor 1"
     weight = each.get("weight", None if needs_weights else 1.0)
@@ -136,6 +139,21 @@ def _is_shape(shape: Any, height: int, width: int) -> bool:
     if isinstance(counts, list):
         return all(map(is_whole, counts)) and sum(counts) == height * width and min(counts) >= 0
     return isinstance(counts, str) and _is_compressed(shape, height, width)
+
+
+def _agree(box: Sequence[float], shape: Any, height: int, width: int) -> bool:
+    """Whether a box [x, y, w, h] is that around a segmentation: no side of it is further off than rounding by hand explains."""
+    if isinstance(shape, list):
+        points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in shape])  # (n, 2)
+        around = [*points.min(0), *points.max(0)]
+    else:
+        code = coco_masks.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+        x, y, w, h = coco_masks.toBbox(code)
+        around = [x, y, x + w, y + h]
+    sides = np.array([*box[:2], box[0] + box[2], box[1] + box[3]], float).reshape(2, 2)
+    most = np.array([width, height])
+    apart = np.abs(sides.clip(0, most) - np.reshape(around, (2, 2)).clip(0, most)).max()
+    return bool(apart <= SLACK + SLACK_SHARE * max(box[2:]))
 
 
 def _is_compressed(shape: dict, height: int, width: int) -> bool:

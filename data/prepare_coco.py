@@ -9,6 +9,7 @@ train_nlis.py.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def part_of(content: dict, images: list[dict]) -> dict[str, Any]:
             "categories": content["categories"]}
 
 
+def refuse_shared_files(path: str, images: list[str], ids: list[int]) -> None:
+    """Raise UserError if two images of a COCO JSON are one file: the split could put one picture on both sides."""
+    seen: dict[str, int] = {}
+    for image, number in zip(images, ids):
+        first = seen.setdefault(os.path.realpath(image), number)
+        if first != number:
+            raise UserError(f"{path}: images {first} and {number} are one file, {image}, which must not come into two parts; "
+                            "put their annotations under one image")
+
+
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("json", help="COCO JSON of instances")
@@ -63,6 +74,7 @@ def main() -> None:
     content: Any = read_json(args.json)
     if args.groups:
         content = grouped(args.json, content)
+    refuse_shared_files(args.json, rows["image"].tolist(), rows["id"].tolist())
     facts = zip(*(rows[name].tolist() for name in ("id", "image", "height", "width")))
     images = [image_of(number, path, (height, width)) for number, path, height, width in facts]
     order = np.random.default_rng(args.seed).permutation(len(images))

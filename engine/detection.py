@@ -6,13 +6,16 @@ Legend: n instances of a picture, H x W its own size in pixels.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
 
 from cli.files import progress, together
 from cli.lazy import lightning_fabric, torch
@@ -22,11 +25,27 @@ from data.mask_codes import to_coco
 from data.pictures import read_image, write_image
 from data.transforms import normalised
 
+FONT_SIZE = 11  # px
+
 
 def overlay_names(images: Sequence[str]) -> list[str]:
-    """A file name for the drawing of each picture: its stem, with its position where pictures share one."""
+    """A file name for the drawing of each picture: its stem, with its position where pictures share one; no name stands twice.
+
+    Names that differ in upper and lower case alone count as one, since some file systems take them for one.
+    """
     stems = [Path(path).stem for path in images]
-    return [f"{stem}.jpg" if stems.count(stem) == 1 else f"{stem}_{number}.jpg" for number, stem in enumerate(stems, 1)]
+    often = Counter(map(str.lower, stems))
+    taken = {stem for stem, count in often.items() if count == 1}
+    names = []
+    for number, stem in enumerate(stems, 1):
+        name = stem
+        if often[stem.lower()] > 1:
+            name = f"{stem}_{number}"
+            while name.lower() in taken:
+                name += "_"
+            taken.add(name.lower())
+        names.append(f"{name}.jpg")
+    return names
 
 
 def write_detections(fabric: lightning_fabric.Fabric, network: torch.nn.Module, config: dict[str, Any], rows: pd.DataFrame,
@@ -86,7 +105,7 @@ def results_of(found: dict[str, np.ndarray], image: int, category_ids: Sequence[
 
 def drawn(image: np.ndarray, found: dict[str, np.ndarray], least: float, legend: Legend) -> np.ndarray:
     """A picture (H, W, 3) with the outline, the tint, the class and the score of each detection of a score >= `least`."""
-    picture = image.copy()
+    picture, texts = image.copy(), []
     order = np.argsort(found["scores"])  # the surest last, on top
     for place in order[found["scores"][order] >= least]:
         mask, label = found["masks"][place].astype(np.uint8), found["labels"][place] - 1
@@ -95,8 +114,30 @@ def drawn(image: np.ndarray, found: dict[str, np.ndarray], least: float, legend:
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, colour, 1)
         corner = found["boxes"][place][:2].round().astype(int)
-        text = f"{legend.names[label]} {100 * found['scores'][place]:.0f}"
-        for shade, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            place_of_text = (int(corner[0]), max(10, int(corner[1]) - 2))
-            cv2.putText(picture, text, place_of_text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, shade, width, cv2.LINE_AA)
-    return picture
+        texts.append(((int(corner[0]), max(FONT_SIZE + 1, int(corner[1]) - 2)),
+                      f"{readable(legend.names[label], label + 1)} {100 * found['scores'][place]:.0f}"))
+    return written(picture, texts)
+
+
+@cache
+def text_font() -> tuple[ImageFont.FreeTypeFont, frozenset[int]]:
+    """DejaVu Sans, which comes with matplotlib, and the code points that it can draw; OpenCV's own font knows ASCII alone."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    path = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    return ImageFont.truetype(path, FONT_SIZE), frozenset(FT2Font(path).get_charmap())
+
+
+def readable(name: str, number: int) -> str:
+    """The name of a class, or `class N` if the font lacks a character of it."""
+    return name if {ord(letter) for letter in name} <= text_font()[1] else f"class {number}"
+
+
+def written(picture: np.ndarray, texts: Sequence[tuple[tuple[int, int], str]]) -> np.ndarray:
+    """A picture (H, W, 3) with texts in white and black, each above and right of its place, x and y in px."""
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    for place, text in texts:
+        pen.text(place, text, "white", text_font()[0], "ls", stroke_width=1, stroke_fill="black")
+    return np.asarray(canvas)

@@ -25,11 +25,12 @@ from utils.instance_scores import INSTANCE_TITLES, InstanceScores
 ENCODERS = ("resnet18", "resnet50", "mobilenet_v2")
 LEAST_SIZE = 32  # px, of a side: the stride of the deepest feature map
 CONFIG = {"task", "name", "encoder", "norm", "rois", "width", "num_classes", "classes", "category_ids",
-          "size"}  # see `detector_config`
+          "size"}  # see `detector_config`; checkpoints without `anchor` have ANCHOR
+ANCHOR = 32  # px
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
-    """--norm, --rois, --width, --image-dir."""
+    """--norm, --rois, --width, --anchor, --image-dir."""
     group = parser.add_argument_group(
         "instances (a COCO JSON)", "by default the network is maskrcnn with resnet18, --size the first picture's")
     group.add_argument("--norm", choices=("frozen", "group"), help="`frozen`: batch norm and first stages of a pretrained "
@@ -37,6 +38,8 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
                        "else group)")
     group.add_argument("--rois", type=positive_int, default=512, help="regions sampled from each training picture")
     group.add_argument("--width", type=positive_int, default=256, help="channels of the feature pyramid and of the heads")
+    group.add_argument("--anchor", type=positive_int, help="side of the smallest anchors, px, twice as large on each level of "
+                       f"the pyramid (default: {ANCHOR}, the published one, which fits short sides of 800 px)")
     add_image_dir_flag(group)
 
 
@@ -63,12 +66,27 @@ def complete(args: argparse.Namespace) -> None:
         raise UserError(f"--size {args.size[0]} {args.size[1]}: {LEAST_SIZE} px or more are needed, one place of the "
                         "network's deepest map")
     if args.load:
-        loaded = checkpoint.network_of(args.load, 0)["config"]
-        norm = loaded.get("norm")
-        if args.norm not in (None, norm) and norm:
-            raise UserError(f"--norm {args.norm}: {args.load} was trained with {norm}; leave the flag out")
-        args.norm = norm or args.norm
+        take_over(args, checkpoint.network_of(args.load, 0)["config"])
     args.norm = args.norm or ("frozen" if args.encoder_weights else "group")
+    if args.norm == "frozen" and not (args.encoder_weights or args.load):
+        raise UserError("--norm frozen: norms and first stages would stay as drawn at random; pass --encoder-weights, or leave "
+                        "it out")
+    args.anchor = args.anchor or ANCHOR
+
+
+def take_over(args: argparse.Namespace, config: dict) -> None:
+    """Set what weights do not show, --norm and --anchor, as the network of --load has them.
+
+    Raises:
+        UserError: a flag says otherwise.
+    """
+    if not CONFIG <= config.keys():
+        return  # no detector: its weights are refused later
+    for flag, loaded in (("norm", config["norm"]), ("anchor", config.get("anchor", ANCHOR))):
+        given = getattr(args, flag)
+        if given not in (None, loaded):
+            raise UserError(f"--{flag} {given}: {args.load} was trained with {loaded}; leave the flag out")
+        setattr(args, flag, loaded)
 
 
 def refuse_data_parallel(args: argparse.Namespace) -> None:
@@ -115,7 +133,7 @@ def check_splits(args: argparse.Namespace, splits: dict) -> None:
 def detector_config(args: argparse.Namespace, suffix: str = "") -> dict:
     """What a checkpoint must know to rebuild and use its network; see `engine.task.Task`."""
     return {"task": "instances", "name": args.model, "encoder": args.encoder, "norm": args.norm, "rois": args.rois,
-            "width": args.width, "num_classes": args.num_classes, "classes": list(args.classes),
+            "width": args.width, "anchor": args.anchor, "num_classes": args.num_classes, "classes": list(args.classes),
             "category_ids": list(args.category_ids), "size": list(args.size)}
 
 
@@ -123,7 +141,7 @@ def build_from_config(config: dict, encoder_weights: str | None = None) -> Any:
     """The network of a config; a UserError if `build_detector` refuses it."""
     try:
         return build_detector(config["name"], config["encoder"], encoder_weights, config["num_classes"], tuple(config["size"]),
-                              config["norm"], config["rois"], config["width"])
+                              config["norm"], config["rois"], config["width"], config.get("anchor", ANCHOR))
     except ValueError as error:
         raise UserError(str(error)) from None
 

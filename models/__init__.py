@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
-CLASSIFIERS = ("small_cnn", "preact_resnet18", "timm")
+CLASSIFIERS = ("small_cnn", "roi_cnn", "preact_resnet18", "timm")
 DETECTORS = ("maskrcnn",)
 
 
@@ -64,7 +64,8 @@ def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str 
     """Build a network for class labels by name.
 
     Args:
-        name: `small_cnn` or `preact_resnet18`, which have no encoder; or `timm`, a pretrained encoder and a linear layer.
+        name: `small_cnn`, `roi_cnn` (the same with a hidden layer of 128) or `preact_resnet18`, which have no encoder; or
+            `timm`, a pretrained encoder and a linear layer.
         encoder: of `timm`: a name of segmentation-models-pytorch (`resnet34`, `mobilenet_v2`), else of timm.
         encoder_weights: of `timm`, see `build_model`.
         num_classes: >= 2.
@@ -78,10 +79,10 @@ def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str 
         return build_encoder_classifier(encoder, encoder_weights, num_classes)
     if encoder_weights and name in CLASSIFIERS:
         raise ValueError(f"{name} has no encoder to load weights into; use timm")
-    if name == "small_cnn":
+    if name in ("small_cnn", "roi_cnn"):
         from models.small_cnn import SmallCNN
 
-        return SmallCNN(num_classes)
+        return SmallCNN(num_classes, 128 if name == "roi_cnn" else 0)
     if name == "preact_resnet18":
         from models.preact_resnet import PreActResNet18
 
@@ -90,7 +91,7 @@ def build_classifier(name: str, encoder: str = "resnet34", encoder_weights: str 
 
 
 def build_detector(name: str, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str,
-                   rois: int, width: int) -> nn.Module:
+                   rois: int, width: int, anchor: int) -> nn.Module:
     """Build a network for instances by name, `maskrcnn`; the other arguments are those of `models.maskrcnn.Detector`.
 
     Raises:
@@ -102,4 +103,4 @@ def build_detector(name: str, encoder: str, encoder_weights: str | None, num_cla
         raise ValueError(f"unknown network for instances {name!r}; there are {', '.join(DETECTORS)}")
     if encoder not in ENCODERS:
         raise ValueError(f"--encoder {encoder}: not an encoder of {name}; choose from {', '.join(ENCODERS)}")
-    return Detector(encoder, encoder_weights, num_classes, size, norm, rois, width)
+    return Detector(encoder, encoder_weights, num_classes, size, norm, rois, width, anchor)

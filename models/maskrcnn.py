@@ -14,6 +14,7 @@ from torchvision.models import get_model
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -27,6 +28,8 @@ RESNET = ("layer1", "layer2", "layer3", "layer4")
 LEVELS = {"resnet18": RESNET, "resnet50": RESNET, "mobilenet_v2": ("3", "6", "13", "18")}
 """Modules of each encoder whose outputs, of stride 4, 8, 16 and 32, enter the feature pyramid."""
 ENCODERS = tuple(LEVELS)
+PROPOSALS = {"training": 2000, "testing": 1000}  # at most, of a picture; before the suppression, of each level
+LEVELS_OF_PYRAMID = len(RESNET) + 1  # the last one pools that of stride 32
 
 
 class SeededSampler(BalancedPositiveNegativeSampler):
@@ -70,19 +73,23 @@ class Detector(nn.Module):
         encoder_weights: see `models.build_model`.
         num_classes: C.
         size: (H, W), px.
-        norm: `frozen`, batch norm with fixed statistics and the first stages fixed, for pretrained encoders; `group`,
-            group norm, for encoders trained from scratch. Neither depends on the batch.
-        rois: RoIs sampled from each picture while training.
+        norm: `frozen`, batch norm with fixed statistics and the first stages fixed, for pretrained encoders; `group`, group
+            norm in encoder, pyramid and mask head, for networks trained from scratch (He et al., ICCV 2019). Neither depends
+            on the batch.
+        rois: RoIs sampled from each picture while training. Proposals, before and after the suppression of overlapping ones,
+            are four times as many, at most torchvision's 2,000 (training) and 1,000.
         width: channels of the feature pyramid and of the heads; torchvision's has 256.
+        anchor: side of the smallest anchors, px, twice as large on each level of the pyramid; torchvision's is 32.
 
     Raises:
         ValueError: weights that cannot be fetched or do not fit.
     """
 
     def __init__(self, encoder: str, encoder_weights: str | None, num_classes: int, size: tuple[int, int], norm: str = "frozen",
-                 rois: int = 512, width: int = 256) -> None:
+                 rois: int = 512, width: int = 256, anchor: int = 32) -> None:
         super().__init__()
-        self.network = build_network(build_backbone(encoder, encoder_weights, norm, width), num_classes, size, width)
+        backbone = build_backbone(encoder, encoder_weights, norm, width)
+        self.network = build_network(backbone, num_classes, size, width, anchor, norm)
         heads = self.network.roi_heads
         heads = SampledHeads(heads.box_roi_pool, heads.box_head, heads.box_predictor, 0.5, 0.5, rois, 0.25, None,
                              heads.score_thresh, heads.nms_thresh, heads.detections_per_img, heads.mask_roi_pool,
@@ -90,7 +97,9 @@ class Detector(nn.Module):
         heads.fg_bg_sampler = SeededSampler(rois, 0.25)
         heads.box_predictor.register_forward_hook(lambda module, inputs, output: setattr(heads, "logits", output[0]))
         self.network.roi_heads = heads
-        self.network.rpn.fg_bg_sampler = SeededSampler(256, 0.5)
+        rpn = self.network.rpn
+        rpn.fg_bg_sampler = SeededSampler(256, 0.5)
+        rpn._pre_nms_top_n = rpn._post_nms_top_n = {mode: min(4 * rois, most) for mode, most in PROPOSALS.items()}
 
     def forward(self, images: Tensor, targets: list[dict] | None = None, seeds: list[int] | None = None) -> Any:
         """Losses while training, else detections.
@@ -142,11 +151,14 @@ def _weights(labels: Tensor, matched: Tensor, target: dict) -> Tensor:
     return torch.where(labels > 0, target["weight"][matched], 1.0)
 
 
-def build_network(backbone: BackboneWithFPN, num_classes: int, size: tuple[int, int], width: int) -> MaskRCNN:
+def build_network(backbone: BackboneWithFPN, num_classes: int, size: tuple[int, int], width: int, anchor: int,
+                  norm: str) -> MaskRCNN:
     """torchvision's Mask R-CNN whose RPN and heads have `width` channels, on pictures that are normalised already."""
+    sides = tuple((anchor * 2**level,) for level in range(LEVELS_OF_PYRAMID))
     return MaskRCNN(backbone, None, image_mean=[0.0] * 3, image_std=[1.0] * 3, fixed_size=size[::-1],
+                    rpn_anchor_generator=AnchorGenerator(sides, ((0.5, 1.0, 2.0),) * len(sides)),
                     box_head=TwoMLPHead(width * 7**2, 4 * width), box_predictor=FastRCNNPredictor(4 * width, num_classes),
-                    mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
+                    mask_head=MaskRCNNHeads(width, (width,) * 4, 1, group_norm if norm == "group" else None),
                     mask_predictor=MaskRCNNPredictor(width, width, num_classes))
 
 
@@ -174,7 +186,7 @@ def build_backbone(encoder: str, encoder_weights: str | None, norm: str, width: 
         maps = IntermediateLayerGetter(body, {name: name for name in levels}).eval()(torch.zeros(1, 3, 64, 64))
     channels = [each.shape[1] for each in maps.values()]
     names = {name: str(place) for place, name in enumerate(levels)}
-    return BackboneWithFPN(body, names, channels, width, LastLevelMaxPool())
+    return BackboneWithFPN(body, names, channels, width, LastLevelMaxPool(), None if norm == "frozen" else group_norm)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

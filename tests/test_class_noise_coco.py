@@ -10,8 +10,8 @@ from cli.files import UserError
 from data.coco_text import CocoText
 from tests.conftest import run_script
 from tests.script_calls import run
-from utils.class_maps import CITYSCAPES, DIGITS, VOC, fitting_map, within_groups
-from utils.transition import embedded, symmetric
+from utils.class_maps import CITYSCAPES, DIGITS, VOC, fitting_map, published_lists, within_groups
+from utils.transition import drawn_from, embedded, symmetric
 
 TOOL = "utils/class_noise.py"
 IDS = dict(zip(("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"), (24, 25, 26, 27, 28, 31, 32, 33)))
@@ -79,6 +79,40 @@ def test_published_sampling_of_cityscapes():
     assert 1 - matrix[0, 0] == pytest.approx(0.4 * 6 / 7) == pytest.approx(0.343, abs=5e-4)
 
 
+def test_published_sampling_within_super_categories():
+    """By hand, r .4. Humans (0, 1): 0 alone is drawn. Vehicles 2..5 but for 5: each .4/3, itself too. 6 is alone.
+    COCO: a person counts as a vehicle; sports are 2, 3, 3 and 5, drawn without the last: 3 twice, 4 (skis) never."""
+    names, groups = list("abcdefg"), ["human", "human", *["vehicle"] * 4, "animal"]
+    matrix = drawn_from(7, 0.4, published_lists(names, groups))
+    assert matrix[0].tolist() == [1, 0, 0, 0, 0, 0, 0] and matrix[1].tolist() == pytest.approx([.4, .6, 0, 0, 0, 0, 0])
+    assert matrix[2].tolist() == pytest.approx([0, 0, .6 + .4 / 3, .4 / 3, .4 / 3, 0, 0])
+    assert matrix[5].tolist() == pytest.approx([0, 0, .4 / 3, .4 / 3, .4 / 3, .6, 0]) and matrix[6].tolist() == [0] * 6 + [1]
+    found = published_lists(["person", "bicycle", "frisbee", "skis", "snowboard", "kite", "car"],
+                            ["person", "vehicle", "sports", "sports", "sports", "sports", "vehicle"])
+    assert found == {0: [0, 1], 1: [0, 1], 6: [0, 1], 2: [2, 4, 4], 4: [2, 4, 4], 5: [2, 4, 4]}
+
+
+def test_asymmetric_noise_as_published_leaves_out_the_last_of_a_group(tmp_path):
+    path, flags = tmp_path / "a.json", ("--noise", "asymmetric", "--original-sampling", "--rate", 1.0)
+    names = write_streets(path, 1000)
+    run_script(TOOL, "--csv", path, *flags, "--out", tmp_path / "pairs.json")  # of Cityscapes: pairs, nothing to draw
+    told = json.loads((tmp_path / "pairs_noise.json").read_text())
+    assert told["original_sampling"] and told["matrix"][0] == [0, 1, 0, 0, 0, 0, 0, 0]
+    path.write_text(path.read_text().replace('"rider"', '"cyclist"'))
+    run_script(TOOL, "--csv", path, *flags, "--out", tmp_path / "groups.json")
+    given = np.array(CocoText(tmp_path / "groups.json").labels, int)
+    assert set(given[names == "rider"]) == set(given[names == "person"]) == {24}
+    assert set(given[names == "bicycle"]) == set(given[names == "car"]) == {26, 27, 28, 31, 32}
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
+def test_no_noise_at_rate_0(kind, tmp_path):
+    write_streets(tmp_path / "a.json", 50)
+    run_script(TOOL, "--csv", tmp_path / "a.json", "--noise", kind, "--rate", 0, "--out", tmp_path / "b.json")
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes()
+    assert json.loads((tmp_path / "b_noise.json").read_text())["wrong"] == 0
+
+
 def test_super_categories_are_the_map_where_none_is_published(tmp_path):
     path = tmp_path / "a.json"
     names = write_streets(path, 1000)
@@ -143,6 +177,18 @@ def test_the_copy_must_be_of_the_same_kind(tmp_path, monkeypatch, capsys):
         {"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}))
     with pytest.raises(UserError, match="has no `annotations`"):
         CocoText(tmp_path / "c.json")
+
+
+def test_a_repetition_is_a_seed_and_not_given_beside_one(tmp_path, monkeypatch, capsys):
+    write_streets(tmp_path / "a.json", 40)
+    door = ("related/nlis/noisy_labels_SN_Cityscapes.py", "--p_a", tmp_path / "a.json", "--overwrite", "--p_g")
+    for flags, name in ((("--run", 3), "run.json"), (("--seed", 2), "seed.json"), ((), "none.json"),
+                        (("--run", 1), "one.json")):
+        run_script(*door, tmp_path / name, *flags)
+    texts = {name: (tmp_path / f"{name}.json").read_text() for name in ("run", "seed", "none", "one")}
+    assert texts["run"] == texts["seed"] != texts["none"] == texts["one"]
+    code, error = run(monkeypatch, capsys, tmp_path, *door, tmp_path / "x.json", "--run", 3, "--seed", 0)
+    assert code == 2 and "--run 3: is the seed 2, --seed says 0; pass one of them" in error
 
 
 def test_the_door_of_asymmetric_noise_takes_cityscapes_alone(tmp_path, monkeypatch, capsys):

@@ -42,7 +42,7 @@ def test_scores_equal_scikit_learns():
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, parameters", [("preact_resnet18", 11_171_274), ("small_cnn", 94_762)])
+@pytest.mark.parametrize("name, parameters", [("preact_resnet18", 11_171_274), ("small_cnn", 94_762), ("roi_cnn", 111_274)])
 @pytest.mark.parametrize("size", [(4, 4), (8, 8), (9, 13), (32, 32)])
 def test_classifiers_take_any_size(name, parameters, size):
     network = build_classifier(name, num_classes=10)

@@ -79,6 +79,10 @@ def test_every_kind_of_segmentation_gives_the_same_mask(coco):
     ("annotations", "segmentation", [[1, 2, 3, 4]], "annotation 11: segmentation is neither polygons of three points"),
     ("annotations", "segmentation", {"size": [40, 60], "counts": [3]}, "annotation 11: segmentation is neither"),
     ("annotations", "segmentation", None, "annotation 11: segmentation is neither"),
+    ("annotations", "bbox", [4, 6, 20, 24], r"annotation 11: bbox \[4, 6, 20, 24\] is not the box around its segmentation"),
+    ("annotations", "bbox", [6, 4, 30, 24], "is not the box around its segmentation"),
+    ("annotations", "segmentation", [[36, 10, 54, 10, 54, 36]], "is not the box around its segmentation"),
+    ("annotations", "segmentation", {"size": [40, 60], "counts": [2400]}, "is not the box around its segmentation"),
     ("annotations", "iscrowd", 2, "annotation 11: iscrowd 2 is neither 0 nor 1"),
     ("annotations", "weight", 1.5, "annotation 11: weight 1.5: weights lie in 0..1"),
     ("images", "file_name", "none.png", "image 'none.png': no such file; pass --image-dir"),
@@ -93,13 +97,22 @@ def test_faults_are_named(coco, where, key, value, message):
         read_instances(folder / "set.json")
 
 
+def test_boxes_may_be_rounded_and_reach_beyond_the_picture(coco):
+    """Rounded by less than 2 px + a tenth of the longer side, 24 px; what lies beyond the picture of 40 x 60 px is left out."""
+    folder, content = coco
+    content["annotations"][0]["bbox"] = [6.4, 3.5, 25.5, 20.9]
+    content["annotations"][1] |= {"bbox": [40, 10, 90, 70], "segmentation": [[40, 10, 61, 10, 61, 44]]}
+    (folder / "set.json").write_text(json.dumps(content))
+    assert len(read_instances(folder / "set.json")) == 3
+
+
 def test_weights_are_demanded_and_sizes_compared(coco):
     folder, content = coco
     with pytest.raises(UserError, match="annotation 11: has no weight, which --weighted needs"):
         read_instances(folder / "set.json", needs_weights=True)
     content["images"][0]["height"] = 30
     for each in content["annotations"][:2]:
-        each["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+        each |= {"segmentation": [[1, 1, 9, 1, 9, 9]], "bbox": [1, 1, 8, 8]}
     (folder / "set.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="1.png: has 40 x 60 px, the JSON says 30 x 60"):
         check_instance_files(folder / "set.json", read_instances(folder / "set.json"))
@@ -165,7 +178,7 @@ def test_the_outputs_give_torchvisions_own_loss_and_reach_every_weight(coco, mon
 
 
 def test_each_roi_has_the_weight_of_its_instance(coco):
-    network, batch = detector().train(), batch_of(coco[0])
+    network, batch = detector(rois=64).train(), batch_of(coco[0])
     for number, target in enumerate(batch["targets"]):
         target["weight"] = torch.tensor([0.25, 0.5]) + number / 4  # labels (3, 1) and (1, 2)
     output = detect(network, batch)
@@ -186,6 +199,21 @@ def test_draws_depend_on_the_seeds_alone(coco):
     boxes = [each["boxes"] for each in batch["targets"]]
     chances = network.eval().probabilities(batch["image"], boxes)
     assert [each.shape for each in chances] == [(2, 4), (2, 4)] and torch.allclose(chances[0].sum(1), torch.ones(2))
+
+
+def test_there_are_four_proposals_for_each_roi_at_most_torchvisions():
+    for rois, wanted in ((16, (64, 64)), (512, (2000, 1000))):
+        rpn = detector(rois=rois).network.rpn
+        assert all((n["training"], n["testing"]) == wanted for n in (rpn._pre_nms_top_n, rpn._post_nms_top_n))
+        assert (rpn.training, rpn.pre_nms_top_n(), rpn.post_nms_top_n()) == (True, wanted[0], wanted[0])
+        rpn.eval()
+        assert rpn.pre_nms_top_n() == rpn.post_nms_top_n() == wanted[1]
+
+
+def test_anchors_are_those_of_the_config_and_of_checkpoints_before_it_had_them():
+    for changed, wanted in (({}, 32), ({"anchor": 8}, 8)):
+        sizes = detector(**changed).network.rpn.anchor_generator.sizes
+        assert sizes == tuple((wanted * 2**level,) for level in range(5))
 
 
 def test_a_picture_without_instances_teaches_the_background(coco):
@@ -232,6 +260,16 @@ def test_average_precision_by_hand():
     assert told["ap"] == pytest.approx(told["ap_per_class"][0] / 2) and told["ap50"] == pytest.approx(0.5)
     assert told["images"] == 3
     assert precision_table(told, NAMES).splitlines()[-1] == "| cow | - | - | - |"
+
+
+def test_scores_of_masks_without_a_pixel_are_nothing():
+    empty = rectangle(0, 0, 0, 0)
+    for detections in (found(empty, 1, .9), found(rectangle(0, 0, 5, 5), 1, .9)):
+        scores = InstanceScores(2)
+        scores.update([detections], [true((empty, 1, 0))])
+        told = scores.compute()
+        assert told == {**dict.fromkeys(("ap", "ap50", "ap75"), 0.0), "images": 1,
+                        **dict.fromkeys(("ap_per_class", "ap50_per_class", "ap75_per_class"), [None, None])}
 
 
 def test_crowds_do_not_count():

@@ -70,6 +70,21 @@ def test_counts_are_of_one_epoch_and_survive_a_stop():
     assert kept.facts(None) == {"sets": told["sets"]}
 
 
+def test_counts_are_those_of_all_processes():
+    """Of a process that stands beside two others of the same counts."""
+    class Fabric:
+        world_size, device, is_global_zero = 3, "cpu", False
+
+        def all_reduce(self, counts, reduce_op):
+            return 3 * counts if reduce_op == "sum" else counts
+
+    found = objective()
+    found([logits()], {"label": LABELS, "weight": torch.ones(4)}, 0)
+    told = found.counts.after_epoch(Fabric(), Namespace(epoch=0), None)
+    assert told["sets"] == found.counts.facts(None)["sets"] == {"NEG": 3, "PSN": 3, "PON": 0, "OS": 6}
+    assert not found.counts.state_dict()["counts"].any()
+
+
 def test_scores_of_regions_by_hand():
     """Class 0 is the background. Truth 0 0 1 1 2, predicted 0 1 1 0 1: one of three objects right; told apart: 3 of 5."""
     scorer = RoiScorer(3)

@@ -127,6 +127,7 @@ def test_a_share_is_1_without_other_processes():
 @pytest.mark.parametrize("change, message", [
     (["--strategy", "dp"], "DataParallel cannot split lists of instances"),
     (["--compile"], "--compile: not with instances"),
+    (["--norm", "frozen"], "--norm frozen: norms and first stages would stay as drawn at random; pass --encoder-weights"),
     (["--shift", 2], "--shift: goes with a class CSV"),
     (["--size", 16, 64], "--size 16 64: 32 px or more are needed"),
     (["--model", "small_cnn"], "--model small_cnn: not a network for instances"),
@@ -173,13 +174,25 @@ def test_trust_is_written_in_the_order_of_the_json_and_measured_against_the_trut
     scores = write_trust(str(shapes / "noisy.json"), rows, tmp_path, trust.sample(frac=1, random_state=0))
     assert scores["annotation"].tolist() == [each["id"] for each in noisy]
     assert scores["trust"].tolist() == [.8 if each else .1 for each in right]
-    told = measured(scores, "noisy.json", str(shapes / "train.json"))
+    noisy_json = str(shapes / "noisy.json")
+    told = measured(scores, noisy_json, str(shapes / "train.json"))
     assert told["auroc"] == told["auprc"] == 1 and told["wrong"] == 1 - np.mean(right)
-    assert measured(scores.assign(trust=-scores["trust"]), "x", str(shapes / "train.json"))["auroc"] == 0
+    assert measured(scores.assign(trust=-scores["trust"]), noisy_json, str(shapes / "train.json"))["auroc"] == 0
     again = read_instances(tmp_path / "weights.json", needs_weights=True)
     assert [each["weight"] for each in again["instances"].iloc[0]] == scores["trust"][:len(again["instances"].iloc[0])].tolist()
-    with pytest.raises(UserError, match="has other annotations"):
-        measured(scores[::-1], "noisy.json", str(shapes / "train.json"))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda found: found["annotations"].reverse(), "has other annotations, or in another order, than"),
+    (lambda found: found["annotations"].pop(), "has other annotations"),
+    (lambda found: found["categories"][0].update(name="sun"), "has other `categories` than")])
+def test_another_truth_is_refused_before_training(change, message, shapes, tmp_path, monkeypatch, capsys):
+    truth = json.loads((shapes / "train.json").read_text())
+    change(truth)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    code, error = run(monkeypatch, capsys, tmp_path, JUDGE, "--train_csv", shapes / "noisy.json", "--truth", "truth.json",
+                      "--name", "x", "--out-dir", tmp_path, *SMALL, "--epochs", 1)
+    assert code == 2 and message in error and not (tmp_path / "x").exists(), error
 
 
 def test_each_label_is_judged_by_a_detector_that_never_saw_its_picture(shapes, tmp_path):

@@ -9,7 +9,8 @@ from cli.files import UserError
 from related.nlis import detector_table, nlis_table, roi_table
 from related.nlis.detector_plan import SHAPES, photographs
 from related.nlis.roi_plan import NOISE, RoiCell
-from reports.plan import with_needs
+from reports.comparison_files import run_and_write
+from reports.plan import Job, with_needs
 
 
 def words(job):
@@ -92,7 +93,35 @@ def test_a_finished_table_is_printed_again(tmp_path, monkeypatch, capsys):
     assert "| NLIS | 80.0 | -10.0 | 90.0 | +0.0 |" in capsys.readouterr().out
 
 
-def test_photographs_that_are_asked_for_must_be_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["nlis_table.py", "--parts", "coco200", "--photographs", str(tmp_path / "none.json")])
-    with pytest.raises(UserError, match="none.json: no such file; leave coco200 out of --parts"):
+@pytest.mark.parametrize("flags, message", [
+    (["--photos", "none"], "--photos none: has no instances.json"),
+    (["--parts", "coco200"], "--parts coco200: needs --photos DIR"),
+    (["--encoder-weights", "x.pth"], "--encoder-weights x.pth: is of the part coco200, which needs --photos DIR"),
+    (["--photos", ".", "--encoder-weights", "x.pth"], "--encoder-weights x.pth: no such file")])
+def test_photographs_that_are_asked_for_must_be_there(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "instances.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["nlis_table.py", *flags])
+    with pytest.raises(UserError, match=message):
         nlis_table.parse()
+
+
+def test_without_photographs_their_part_is_left_out_aloud(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["nlis_table.py"])
+    assert nlis_table.parse().parts == ["rois", "shapes"] and "the part coco200 is left out" in capsys.readouterr().out
+    (tmp_path / "instances.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["nlis_table.py", "--photos", str(tmp_path)])
+    args = nlis_table.parse()
+    assert args.parts == ["rois", "shapes", "coco200"] and not capsys.readouterr().out
+    jobs = nlis_table.plan(args, "coco200", {})
+    first = with_needs(jobs.values())[0]
+    assert first.command[:2] == ["data/prepare_coco.py", str(tmp_path / "instances.json")]
+
+
+def test_the_tables_of_a_comparison_are_written_once_its_jobs_are_done(tmp_path, capsys):
+    """A job that leaves a file, whose content the table tells; while it runs, the folder is locked."""
+    code = f"import pathlib; h = pathlib.Path({str(tmp_path)!r}); (h / 'x.txt').write_text(str((h / '.lock').exists()))"
+    job = Job(["-c", code], tmp_path / "x.txt", [], tmp_path / "x.out", tmp_path)
+    run_and_write(tmp_path, [job], 1, lambda: {"told": (tmp_path / "x.txt").read_text()}, lambda found: f"T {found['told']}")
+    assert json.loads((tmp_path / "table.json").read_text()) == {"told": "True"} and not (tmp_path / ".lock").exists()
+    assert (tmp_path / "table.md").read_text() == "T True\n" and "T True\ntables: " in capsys.readouterr().out

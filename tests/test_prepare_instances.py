@@ -98,6 +98,14 @@ def test_any_coco_json_is_split_by_picture(tmp_path):
         read_instances(tmp_path / "out" / f"{split}.json")
 
 
+def test_two_images_of_one_file_are_refused(tmp_path, monkeypatch, capsys):
+    content = write_set(tmp_path)
+    content["images"][2]["file_name"] = "images/../images/1.png"
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    code, error = run(monkeypatch, capsys, tmp_path, "data/prepare_coco.py", "set.json", "--out", "out")
+    assert code == 2 and "set.json: images 1 and 3 are one file, " in error and not (tmp_path / "out").exists(), error
+
+
 def test_super_categories_become_classes(tmp_path, monkeypatch, capsys):
     content = write_set(tmp_path)
     for each, group in zip(content["categories"], ("pet", "pet", "cattle")):

@@ -33,6 +33,25 @@ def fitting_map(names: Iterable[str]) -> dict[str, str] | None:
     return next((each for each in PUBLISHED.values() if {*each, *each.values()} <= known), None)
 
 
+def published_lists(names: Sequence[str], groups: Sequence[str]) -> Mapping[int, list[int]]:
+    """What the code of Yang et al. (ECCV 2020) draws the label of each class from, by number: its group but for the last class.
+
+    The class itself may be drawn. In COCO a person counts as a vehicle, and the list of sports holds the snowboard twice and
+    no skis, so that skis are neither drawn nor wrong. A class alone in its group is left out.
+
+    Args:
+        names, groups: of each class, by ascending category id.
+    """
+    is_coco = {"person", "skis", "snowboard"} <= set(names) and "vehicle" in groups
+    own = ["vehicle" if is_coco and name == "person" else group for name, group in zip(names, groups)]
+    lists: dict[str, list[int]] = {}
+    for number, (name, group) in enumerate(zip(names, own)):
+        as_listed = list(names).index("snowboard") if is_coco and name == "skis" else number
+        lists.setdefault(group, []).append(as_listed)
+    return {number: lists[group][:-1] for number, group in enumerate(own)
+            if len(lists[group]) > 1 and number in lists[group]}
+
+
 def within_groups(groups: Sequence[str]) -> Mapping[int, list[int]]:
     """Each class -> the other classes of its group, by number; a class alone in its group is left out.
 

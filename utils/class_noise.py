@@ -10,7 +10,8 @@
                 last class). Classes of --keep stay right and are never drawn
     asymmetric  a class of --map is wrong with probability --rate, the others never. --map is a JSON, {"cat": "dog"} or
                 {"cat": ["dog", "fox"]}; without it the published map of CIFAR-10, Cityscapes, VOC or digits, whichever fits
-                the names (utils/class_maps.py), else the other classes of the same super-category of a COCO JSON
+                the names (utils/class_maps.py), else the other classes of the same super-category of a COCO JSON; with
+                --original-sampling all of them but the last, the true one too (utils/class_maps.py: published_lists)
     matrix      --matrix FILE, .csv (numbers alone), .json or .npy; the rows sum to 1, or to 100
     worst       what people gave in CIFAR-10N's `worst` labels, 40.2 % wrong; 10 classes
     rand1, aggre
@@ -38,13 +39,14 @@ from data.class_text import ClassText, class_numbers
 from data.classification import label_like, read_class_names
 from data.coco_text import CocoText, is_coco
 from data.legend import FILE_NAME
-from utils.class_maps import fitting_map, within_groups
+from utils.class_maps import fitting_map, published_lists, within_groups
 from utils.transition import (
     CIFAR10N_WRONG,
     asymmetric,
     checked_matrix,
     cifar10n,
     draw_labels,
+    drawn_from,
     embedded,
     symmetric,
     wrong_share,
@@ -52,7 +54,7 @@ from utils.transition import (
 
 KINDS = ("symmetric", "asymmetric", "matrix", *CIFAR10N_WRONG)
 BELONGS = {"rate": ("symmetric", "asymmetric"), "map": ("asymmetric",), "matrix": ("matrix",),
-           "original_sampling": ("symmetric",), "keep": ("symmetric",)}  # flag -> kinds that know it
+           "original_sampling": ("symmetric", "asymmetric"), "keep": ("symmetric",)}  # flag -> kinds that know it
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def kept_classes(args: argparse.Namespace, labels: Labels) -> set[int]:
 
 def _asymmetric_of(args: argparse.Namespace, labels: Labels) -> np.ndarray:
     names = labels.names
+    if args.map and args.original_sampling:
+        raise UserError("--original-sampling: nothing is published of your own --map; leave one of them out")
     published, groups = fitting_map(names or ()), within_groups(labels.groups or ())
     targets: Any
     if args.map:
@@ -175,6 +179,9 @@ def _asymmetric_of(args: argparse.Namespace, labels: Labels) -> np.ndarray:
     elif published:
         assert names
         targets = {names.index(true): [names.index(given)] for true, given in published.items()}
+    elif groups and args.original_sampling:
+        assert names and labels.groups
+        return drawn_from(labels.num_classes, args.rate, published_lists(names, labels.groups))
     elif groups:
         targets = groups
     else:
@@ -214,7 +221,8 @@ def noise_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=share, help="of symmetric and asymmetric: probability that a label is wrong")
     parser.add_argument("--map", metavar="JSON", help="of asymmetric: class -> class, by name or number")
     parser.add_argument("--matrix", metavar="FILE", help="of matrix: rows true, columns given")
-    parser.add_argument("--original-sampling", action="store_true", help="of symmetric: draw as the published code does")
+    parser.add_argument("--original-sampling", action="store_true", help="of symmetric and asymmetric: draw as the published "
+                                                                         "code does")
     parser.add_argument("--keep", nargs="+", metavar="CLASS", help="of symmetric: classes that noise leaves alone")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--classes", metavar="JSON", help=f"names of the classes (default: {FILE_NAME} beside the CSV, if any)")

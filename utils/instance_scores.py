@@ -62,6 +62,9 @@ class InstanceScores:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pictures without detections
             found = self.metric.compute()
+        if "precision" not in found:  # neither a detection nor an instance has a pixel
+            return {**dict.fromkeys(AT, 0.0), **{f"{name}_per_class": [None] * self.num_classes for name in AT},
+                    "images": self.images}
         precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes that occur); any area, 100 detections
         places = {int(label): place for place, label in enumerate(found["classes"].reshape(-1).tolist())}
         scores: dict[str, Any] = {}

@@ -73,6 +73,23 @@ def asymmetric(num_classes: int, rate: float, targets: Mapping[int, int | Sequen
     return matrix
 
 
+def drawn_from(num_classes: int, rate: float, lists: Mapping[int, Sequence[int]]) -> np.ndarray:
+    """With probability `rate`, the label of a class in `lists` is drawn from the class's list, every element alike.
+
+    Args:
+        rate: 0..1; fewer labels are wrong where a list holds the class itself.
+        lists: dict of class number -> class numbers, one or more; one that stands twice is drawn twice as often.
+
+    Returns:
+        transition matrix (C, C).
+    """
+    matrix = np.eye(num_classes)
+    for true, given in lists.items():
+        matrix[true, true] = 1 - rate
+        np.add.at(matrix[true], list(given), rate / len(given))
+    return matrix
+
+
 def embedded(matrix: np.ndarray, chosen: Sequence[int], num_classes: int) -> np.ndarray:
     """A transition matrix (C, C) that is `matrix` among the `chosen` classes and leaves the others as they are.
 

@@ -29,16 +29,16 @@ from cli.command_line import (
     side_length,
     tool_parser,
 )
-from cli.files import UserError, atomic_path, read_json, write_json
+from cli.files import UserError, read_json
 from data.classification import read_class_names
-from engine import lock
 from engine.run_folder import inside
 from models import CLASSIFIERS
 from related.blindkd.comparison_plan import DETECTING, TITLES, Cell
 from related.blindkd.flags import PUBLISHED
 from related.blindkd.noisy_set import wrong_labels
 from reports.comparison import difference, spread
-from reports.plan import Job, run_plan
+from reports.comparison_files import run_and_write
+from reports.plan import Job
 from utils.metrics import markdown_table
 from utils.ranking import auroc, precision_recall_f1
 
@@ -225,14 +225,7 @@ def main() -> None:
     shared: dict[Path, Job] = {}
     jobs: Cells = {(noise, seed, row): Cell(args, noise, seed, shared).job(row)
                    for noise in args.noise for seed in args.seeds for row in args.rows}
-    with lock.folder_lock(args.home):
-        run_plan(jobs.values(), args.jobs)
-    content = collect(args, jobs)
-    text = text_of(content)
-    write_json(args.home / "table.json", content)
-    with atomic_path(args.home / "table.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}\ntables: {args.home / 'table.md'}")
+    run_and_write(args.home, jobs.values(), args.jobs, lambda: collect(args, jobs), text_of)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands of the comparison on detectors: drawn shapes, and photographs where they are; nothing is written while planned.
+"""The commands of the comparison on detectors: drawn shapes, and photographs if given; nothing is written while planned.
 
 Forked rows: a detector is trained by cross-entropy (stage 1), and each loss goes on from its weights alone. Wrong labels: each
 instance is judged by a detector that never saw its picture.
@@ -37,10 +37,11 @@ class DataSet(NamedTuple):
     rates: tuple
 
 
-SMALL = ("--width", 64, "--rois", 64, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay", 0.0001)
-SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 100, "--test", 100),
-                 ("--size", 96, 96, "--encoder", "resnet18", "--optimizer", "adamw", "--learning-rate", 0.001, "--warmup-steps",
-                  10, *SMALL), 10, 10, (20, 40, 50, 60))
+SMALL = ("--width", 64, "--anchor", 16, "--rois", 32, "--batch-size", 4, "--mirror", "--momentum", 0.9, "--weight-decay",
+         0.0001)
+SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 150, "--test", 100),
+                 ("--size", 96, 96, "--encoder", "resnet18", "--optimizer", "adamw", "--learning-rate", 0.002, "--warmup-steps",
+                  20, *SMALL), 10, 10, (20, 40, 50, 60))
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:

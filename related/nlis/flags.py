@@ -17,7 +17,7 @@ from related.nlis.objective import NAMES
 from related.nlis.roi_scores import ROIS
 
 CSV_FLAGS = ("shift", "padding", "num_classes", "cache")  # go with a class CSV alone
-JSON_FLAGS = ("norm", "rois", "width", "image_dir")  # go with a COCO JSON alone
+JSON_FLAGS = ("norm", "rois", "width", "anchor", "image_dir")  # go with a COCO JSON alone
 
 
 def nlis_parser(docstring: str | None) -> argparse.ArgumentParser:

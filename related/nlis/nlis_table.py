@@ -5,8 +5,8 @@
 
 RoI bench: digits and background patches stand for the regions that a detector classifies; from one stage-1 network each loss
 goes on alone, under symmetric, asymmetric and no noise, and on labels drawn at random, where nothing can be learnt. Shapes and
-coco200: the same with Mask R-CNN on drawn shapes and, where --photographs names a COCO JSON, on photographs, to see that it
-runs; and how well wrong labels are found by detectors that never saw them.
+coco200: the same with Mask R-CNN on drawn shapes and, with --photos, on photographs, to see that it runs; and how well wrong
+labels are found by detectors that never saw them.
 
 Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
 --json FILE prints the tables of such a file again.
@@ -19,56 +19,72 @@ from pathlib import Path
 from typing import Any
 
 from cli.command_line import command_line, none_or_str, positive_int, seed_number, tool_parser
-from cli.files import UserError, atomic_path, read_json, write_json
-from engine import lock
+from cli.files import UserError, read_json
 from engine.run_folder import inside
 from related.nlis import detector_table, roi_table
 from related.nlis.detector_plan import SHAPES, photographs
-from reports.plan import Job, run_plan
+from reports.comparison_files import run_and_write
+from reports.plan import Job
 
 PARTS = ("rois", "shapes", "coco200")
-PROJECT = Path(__file__).resolve().parents[2]
-BESIDE = PROJECT.parent / "shared"  # photographs and weights that are no part of the project
-
-
-def beside(name: str, *places: Path) -> str:
-    """A file in data/generated, or in one of the other places if only there it exists."""
-    return str(next((place / name for place in places if (place / name).is_file()), PROJECT / "data" / "generated" / name))
+PHOTOGRAPHS = "instances.json"  # in --photos
 
 
 def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the comparison (default: all; coco200 where its JSON is)")
-    parser.add_argument("--photographs", metavar="JSON", default=beside("coco200/instances.json", BESIDE / "datasets"),
-                        help="COCO JSON of the part coco200")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="of the comparison (default: all that can be run)")
+    parser.add_argument("--photos", metavar="DIR", help=f"photographs of coco200: a folder with {PHOTOGRAPHS}, a COCO JSON")
     parser.add_argument("--encoder-weights", metavar="FILE", type=none_or_str,
-                        default=beside("mobilenet_v2-imagenet.safetensors", BESIDE / "weights"),
-                        help="of MobileNetV2, for coco200; none: from scratch")
+                        help="of MobileNetV2, for coco200 (default: none, from scratch)")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
     parser.add_argument("--quick", action="store_true", help="one seed and fewer epochs: no result, but all of it runs")
     parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
     parser.add_argument("--out", default="runs/nlis", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: full, or quick)")
     args = parser.parse_args()
-    there = Path(args.photographs).is_file()
-    if not there and "coco200" in (args.parts or ()):
-        raise UserError(f"--photographs {args.photographs}: no such file; leave coco200 out of --parts")
+    refuse_photos(args)
     if not args.parts:
-        args.parts = list(PARTS if there else PARTS[:-1])
-        print("" if there else f"{args.photographs}: no such file, so the part coco200 is left out")
+        args.parts = list(PARTS if args.photos else PARTS[:-1])
+        if not args.photos:
+            print("the part coco200 is left out: pass --photos DIR to have it too")
     args.seeds = args.seeds or ([0] if args.quick else [0, 1, 2])
     args.home = inside(args.out, args.name or ("quick" if args.quick else "full"))
     return args
+
+
+def refuse_photos(args: argparse.Namespace) -> None:
+    """Raise UserError if photographs are asked for and not there, or the other way round."""
+    if args.photos and not Path(args.photos, PHOTOGRAPHS).is_file():
+        raise UserError(f"--photos {args.photos}: has no {PHOTOGRAPHS}; name the folder of a COCO JSON of that name")
+    if "coco200" in (args.parts or ()) and not args.photos:
+        raise UserError("--parts coco200: needs --photos DIR, the folder of its photographs")
+    if args.encoder_weights and not args.photos:
+        raise UserError(f"--encoder-weights {args.encoder_weights}: is of the part coco200, which needs --photos DIR")
+    if args.encoder_weights and not Path(args.encoder_weights).is_file():
+        raise UserError(f"--encoder-weights {args.encoder_weights}: no such file; pass none to train from scratch")
 
 
 def plan(args: argparse.Namespace, part: str, shared: dict[Path, Job]) -> dict[Any, Job]:
     """The jobs of a part; `shared` gets all jobs."""
     if part == "rois":
         return roi_table.plan(args.home, args.seeds, args.quick, shared)
-    weights = Path(args.encoder_weights) if args.encoder_weights and Path(args.encoder_weights).is_file() else None
-    data, seeds = (SHAPES, args.seeds) if part == "shapes" else (photographs(Path(args.photographs), weights), args.seeds[:1])
+    data, seeds = SHAPES, args.seeds
+    if part == "coco200":
+        weights = Path(args.encoder_weights) if args.encoder_weights else None
+        data, seeds = photographs(Path(args.photos, PHOTOGRAPHS), weights), args.seeds[:1]
     return detector_table.plan(args.home, data, seeds, args.quick, shared)
+
+
+def collect(args: argparse.Namespace, jobs: dict[str, dict[Any, Job]], some: Path) -> dict:
+    """What the tables show of finished jobs, JSON-ready.
+
+    Args:
+        jobs: of each part.
+        some: a result.json, which knows the machine.
+    """
+    content = {"args": {"seeds": args.seeds, "quick": args.quick}, "machine": read_json(some, "machine")["machine"]}
+    return content | {part: (roi_table if part == "rois" else detector_table).collect(each) for part, each in jobs.items()}
 
 
 def text_of(content: dict) -> str:
@@ -84,17 +100,9 @@ def main() -> None:
         return
     shared: dict[Path, Job] = {}
     jobs = {part: plan(args, part, shared) for part in args.parts}
-    with lock.folder_lock(args.home):
-        run_plan([job for each in jobs.values() for job in each.values()], args.jobs)
     some = next(path for path in shared if path.name == "result.json")
-    content = {"args": {"seeds": args.seeds, "quick": args.quick}, "machine": read_json(some, "machine")["machine"]}
-    for part, each in jobs.items():
-        content[part] = (roi_table if part == "rois" else detector_table).collect(each)
-    text = text_of(content)
-    write_json(args.home / "table.json", content)
-    with atomic_path(args.home / "table.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}\ntables: {args.home / 'table.md'}")
+    run_and_write(args.home, [job for each in jobs.values() for job in each.values()], args.jobs,
+                  lambda: collect(args, jobs, some), text_of)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,16 @@ def make_cityscapes_noise(docstring: str | None, kind: str) -> None:
     parser.add_argument("--p_a", metavar="JSON", default="instancesonly_filtered_gtFine_train.json", help="true labels, COCO")
     parser.add_argument("--p_g", metavar="JSON", required=True, help="the same file with wrong labels, to be written")
     parser.add_argument("--run", type=positive_int, help="number of the repetition: the seed is run - 1")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_number, help="of the draws (default: 0)")
     if kind == "symmetric":
         parser.add_argument("--original-sampling", action="store_true", help="draw as the published code does")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     args = parser.parse_args()
     if kind == "asymmetric" and fitting_map(CocoText(args.p_a).names) is not CITYSCAPES:
         raise UserError(f"--p_a {args.p_a}: names other classes than Cityscapes; utils/class_noise.py takes any")
-    seed = args.seed if args.run is None else args.run - 1
+    if args.run is not None and args.seed is not None:
+        raise UserError(f"--run {args.run}: is the seed {args.run - 1}, --seed says {args.seed}; pass one of them")
+    seed = args.seed or 0 if args.run is None else args.run - 1
     words = ["--csv", args.p_a, "--out", args.p_g, "--noise", kind, "--rate", str(args.rate), "--seed", str(seed)]
     words += ["--original-sampling"] * getattr(args, "original_sampling", False) + ["--overwrite"] * args.overwrite
     make_noise(noise_parser().parse_args(words))

@@ -90,7 +90,7 @@ class SetCounts:
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
         """What the log shows of an epoch: `stage`, 1 or 2, and the number of samples in each set; over all processes."""
-        counts = over_processes(fabric, self.counts, "sum").tolist()
+        counts = over_processes(fabric, self.counts.to(fabric.device), "sum").tolist()
         self.counts = torch.zeros(len(SETS), dtype=torch.int64)
         self.last = dict(zip(SETS, counts))
         stage = 1 if state.epoch < self.stage1_epochs else 2

@@ -54,9 +54,9 @@ class RoiCell(JobFolder):
     def _training(self, name: str, csv: Path, needs: list[Job], epochs: int, lr_step: int, *flags: object) -> Job:
         scale = QUICK if self.quick else 1
         return self.job(self.folder / name / "result.json", needs, f"{FOLDER}/train_nlis.py", "--train_csv", csv,
-                         "--test_csv", self.data / "test.csv", "--name", name, "--out-dir", self.folder, *flags, "--epochs",
-                         epochs // scale, "--lr-step", lr_step // scale, "--batch-size", 128, "--learning-rate", 0.02,
-                         "--weight-decay", 0.0005, "--cache", "--resume", "--seed", self.seed)
+                         "--test_csv", self.data / "test.csv", "--name", name, "--out-dir", self.folder, *flags, "--model",
+                         "roi_cnn", "--epochs", epochs // scale, "--lr-step", lr_step // scale, "--batch-size", 128,
+                         "--learning-rate", 0.02, "--weight-decay", 0.0005, "--cache", "--resume", "--seed", self.seed)
 
     def stage1(self) -> Job:
         """The training that all rows go on from; its learning rate does not decay within its epochs."""

@@ -115,16 +115,32 @@ def write_trust(csv: str, rows: pd.DataFrame, folder: Path, trust: pd.DataFrame)
     return scores
 
 
+def true_labels(truth: str, csv: str) -> np.ndarray:
+    """The true category ids (N,) of the annotations of a JSON.
+
+    Args:
+        truth: the JSON that has them.
+        csv: the one that has the given labels.
+
+    Raises:
+        UserError: the two JSONs are not of the same annotations and categories.
+    """
+    true, given = CocoText(truth), CocoText(csv)
+    if true.ids != given.ids:
+        raise UserError(f"--truth {truth}: has other annotations, or in another order, than {csv}")
+    if (true.category_ids, true.names) != (given.category_ids, given.names):
+        raise UserError(f"--truth {truth}: has other `categories` than {csv}")
+    return np.array(list(map(int, true.labels)))
+
+
 def measured(scores: pd.DataFrame, csv: str, truth: str) -> dict:
     """How well low trust finds the labels that differ from the true ones: `wrong` (share), `auroc`, `auprc`.
 
-    Raises:
-        UserError: the two JSONs are not of the same annotations.
+    Args:
+        scores: of `write_trust`.
+        csv, truth: see `true_labels`.
     """
-    true = CocoText(truth)
-    if true.ids != scores["annotation"].tolist():
-        raise UserError(f"--truth {truth}: has other annotations, or in another order, than {csv}")
-    wrong = np.array(list(map(int, true.labels))) != scores["given"].to_numpy()
+    wrong = true_labels(truth, csv) != scores["given"].to_numpy()
     trust = scores["trust"].to_numpy()
     return {"annotations": len(wrong), "wrong": float(wrong.mean()), "auroc": auroc(trust, wrong), "auprc": auprc(trust, wrong)}
 
@@ -160,7 +176,7 @@ def main() -> None:
     folds, truth = vars(args).pop("folds"), vars(args).pop("truth")
     refuse_flags(args, folds)
     if truth:
-        CocoText(truth)  # before hours of training
+        true_labels(truth, args.train_csv)  # before hours of training
     folder = inside(args.out_dir, args.name)
     with lock.folder_lock(folder):
         rows = INSTANCES.rows(args)["train"]
