@@ -62,7 +62,9 @@ def test_anchors_go_with_the_loaded_weights(shapes, trained, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "sce", "gce", "nlis"])
 def test_every_loss_is_at_chance_on_labels_drawn_at_random(loss, tmp_path):
-    """200 digits beside 200 patches; every digit's label is drawn from all ten: one of ten is right, and objects are told apart.
+    """200 digits beside 200 patches; every digit's label is drawn from all ten: one of ten is right.
+
+    Objects are told apart from patches all the same.
     """
     run_script("data/make_digits.py", "--background", "--out", tmp_path)
     for name, whole in (("few", "train_clean"), ("test_few", "test")):
