@@ -1,6 +1,7 @@
 """Networks: `build_model` gives a module that maps images (B, 3, H, W) to logits (B, C, H, W) at any H, W.
 
-While training, PointRend, OCRNet, DeepLabv3 and PSPNet give a dict: these logits and what else they learn from (see utils/losses.py).
+While training, PointRend, OCRNet, DeepLabv3 and PSPNet give a dict: these logits and what else they learn from (see
+utils/losses.py).
 
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 

@@ -45,10 +45,10 @@ class WithAuxiliary(nn.Module):
         classes: logits per pixel.
     """
 
-    def __init__(self, network: nn.Module, classes: int) -> None:
+    def __init__(self, network: Any, classes: int) -> None:
         super().__init__()
-        self.network: Any = network
-        inputs = self.network.encoder.out_channels[-2]
+        self.network = network
+        inputs = network.encoder.out_channels[-2]
         width = max(1, inputs // 4)
         self.auxiliary = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
                                        nn.ReLU(inplace=True), nn.Dropout(0.1), nn.Conv2d(width, classes, 1))

@@ -47,7 +47,7 @@ def dist(student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher: logits (B, C, H, W).
     """
     own, given = (class_logits(each).softmax(1).flatten(2) for each in (student, teacher.detach()))  # (B, C, H W)
-    return sum((1 - correlation(own, given, over)).mean() for over in (1, 2))
+    return (1 - correlation(own, given, 1)).mean() + (1 - correlation(own, given, 2)).mean()
 
 
 def correlation(one: Tensor, other: Tensor, over: int) -> Tensor:

@@ -60,7 +60,7 @@ def student_parser() -> ArgumentParser:
     group.add_argument("--kd", choices=tuple(DISTILLATIONS), default="cwd", help="what is compared: where each class lies, the "
                        "classes of each pixel, or their correlations")
     group.add_argument("--kd-weight", type=nonnegative_float, default=3.0, metavar="W", help="weight of KD")
-    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="KD compares means over squares of PX px")
+    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="KD compares means of squares of PX px")
     group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE "
                        "(published: 0.02)")
     return parser

@@ -50,7 +50,7 @@ def teacher_parser() -> ArgumentParser:
     group.add_argument("--consistency", type=nonnegative_float, default=0.3, metavar="W", help="weight of D (published: 5)")
     group.add_argument("--consistency-from", type=nonnegative_int, metavar="EPOCH", help="first epoch with D, from 0 (default: "
                        "after half of the epochs)")
-    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="D compares means over squares of PX px")
+    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="D compares means of squares of PX px")
     group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE")
     group.add_argument("--eval-codes", nargs="+", choices=EVAL_CODES, default=["own"], metavar="own|zero|shuffled",
                        help="whose label the scores are of; the first one chooses the best epoch")
