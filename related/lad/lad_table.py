@@ -7,8 +7,8 @@
 Per seed: an image-only network, a label-assisted teacher that starts from it, and students: by cross-entropy, from the
 image-only network (plain KD), and from the label-assisted teacher. The teacher is scored with each image's own label, without,
 and with another image's. With --data, a folder of train.csv and test.csv, there are also students without LAD that get as many
-epochs as LAD's teacher costs. Flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen by
-them.
+epochs as LAD's teacher costs. Flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen
+by them.
 
 Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
 --json FILE prints the tables of such a file again.
