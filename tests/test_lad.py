@@ -194,7 +194,7 @@ def test_the_teacher_does_not_change_while_it_teaches(csvs, trained, tmp_path, m
 
 
 @pytest.mark.parametrize("content, flags, message", [
-    ("image", [], "holds a network of images alone; pass --teacher-kind plain"),
+    ("image", [], "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed, or --teacher-kind plain"),
     ("teacher", ["--teacher-kind", "plain"], "holds a label-assisted teacher; pass --teacher-kind lad"),
     ("teacher", ["--num-classes", 3], "has 2 classes, --num-classes is 3"),
     ("untrained", [], "its training was stopped in the first epoch"), ("infinite", [], "its weights are not finite"),

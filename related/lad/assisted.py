@@ -62,9 +62,10 @@ class RandomShare:
 
 
 def labelled(batch: dict, num_classes: int, codes: str, seeds: Sequence[int], mask: Tensor | None = None) -> Tensor:
-    """Images with the channel of their labels, or of another `mask`, float32 (B, 4, H, W)."""
-    channel = label_channel(batch["mask"] if mask is None else mask, num_classes, codes, seeds=seeds,
-                            random_share=batch["random_share"])
+    """Images with the channel of `mask`, or else of the labels that the batch has for it, float32 (B, 4, H, W)."""
+    if mask is None:
+        mask = batch.get("pseudo", batch["mask"])
+    channel = label_channel(mask, num_classes, codes, seeds=seeds, random_share=batch["random_share"])
     return torch.cat([batch["image"], channel], 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -130,26 +131,29 @@ class CodesScorer:
         return {**first.compute(), **more}
 
 
-def load_teacher(path: str, num_classes: int, kind: str) -> torch.nn.Module:
+def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher") -> torch.nn.Module:
     """A trained teacher in eval mode.
 
     Args:
         kind: `lad`, label-assisted, or `plain`, an ordinary network of images.
+        flag: that names it, for messages.
 
     Raises:
         UserError: it is of the other kind, of other classes, or untrained; or the file cannot be read.
     """
     content = checkpoint.load(path)
     if "optimizers" in content and content["epoch"] == 0:
-        raise UserError(f"--teacher {path}: its training was stopped in the first epoch; finish it with --resume")
+        raise UserError(f"{flag} {path}: its training was stopped in the first epoch; finish it with --resume")
     network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network")
     wide = config.get("channels", checkpoint.IMAGE_CHANNELS) == CHANNELS
     if wide != (kind == "lad"):
-        raise UserError(f"--teacher {path}: holds {'a label-assisted teacher' if wide else 'a network of images alone'}; pass "
-                        f"--teacher-kind {'lad' if wide else 'plain'}, or the checkpoint of train_lad_teacher.py")
+        raise UserError(f"{flag} {path}: " + (
+            "holds a label-assisted teacher; pass --teacher-kind lad" if wide else
+            "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed" +
+            (", or --teacher-kind plain" if flag == "--teacher" else "")))
     if config["num_classes"] != num_classes:
-        raise UserError(f"--teacher {path}: has {config['num_classes']} classes, --num-classes is {num_classes}; teacher and "
+        raise UserError(f"{flag} {path}: has {config['num_classes']} classes, --num-classes is {num_classes}; teacher and "
                         "student need the same")
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-        raise UserError(f"--teacher {path}: its weights are not finite; train it with a smaller --learning-rate")
+        raise UserError(f"{flag} {path}: its weights are not finite; train it with a smaller --learning-rate")
     return network

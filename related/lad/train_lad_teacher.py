@@ -52,6 +52,8 @@ def teacher_parser() -> ArgumentParser:
                        "after half of the epochs)")
     group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="D compares means of squares of PX px")
     group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE")
+    group.add_argument("--channel-dir", metavar="DIR", help="label maps, STEM.png of each training image, which the label "
+                       "channel shows in the place of its annotation, such as coarser ones")
     group.add_argument("--eval-codes", nargs="+", choices=EVAL_CODES, default=["own"], metavar="own|zero|shuffled",
                        help="whose label the scores are of; the first one chooses the best epoch")
     return parser
@@ -63,7 +65,7 @@ def main() -> None:
         args.consistency_from = args.epochs // 2
     if len(set(args.eval_codes)) < len(args.eval_codes):
         raise UserError(f"--eval-codes {' '.join(args.eval_codes)}: one of them is named twice")
-    run(args, task=teacher_task(args), objective=DualPath(args))
+    run(args, task=teacher_task(args), objective=DualPath(args), pseudo_dir=args.channel_dir)
 
 
 if __name__ == "__main__":
