@@ -20,7 +20,8 @@ TITLES = {  # row -> what the reader sees
     "ce": "CE, no teacher", "kd": "plain KD, per pixel", "cwd": "plain KD, channel-wise (CWD)", "lad": "LAD",
     "lad_fixed": "LAD, fixed codes", "ce_long": "CE, at LAD's cost", "kd_long": "plain KD, per pixel, at LAD's cost",
     "cwd_long": "plain KD, channel-wise, at LAD's cost"}
-AT_EQUAL_STEPS, AT_EQUAL_COST = ("ce", "kd", "cwd", "lad", "lad_fixed"), ("ce_long", "kd_long", "cwd_long")
+AT_EQUAL_COST = ("ce_long", "kd_long", "cwd_long")
+OF_SCENES = ("ce", "kd", "cwd", "lad", "lad_fixed", "ce_long")
 PLAIN, DUAL, TAUGHT = 3, 6, 4  # passes of an image in an epoch: training, two draws, training beside a frozen teacher
 HINTON = 16  # weight of the per-pixel KL: T^2, as Hinton et al. 2015 have it
 
@@ -34,6 +35,7 @@ class DataSet(NamedTuple):
         student, teacher: flags of the networks; the image-only network is like the teacher.
         flags: of every training.
         epochs: of the image-only network, of the teacher, of the students at equal steps.
+        method: flags of what distils: teacher and students that have one.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class DataSet(NamedTuple):
     teacher: tuple
     flags: tuple
     epochs: tuple[int, int, int]
+    method: tuple = ()
 
 
 def scenes(home: Path, seed: int, quick: bool) -> DataSet:
@@ -50,7 +53,7 @@ def scenes(home: Path, seed: int, quick: bool) -> DataSet:
     flags = ("--num-classes", 4, "--size", 48, 48, "--theta", 2, "--optimizer", "adamw", "--learning-rate", 0.004, "--schedule",
              "poly", "--batch-size", 8, "--clip", 0, "--cache")
     return DataSet(folder, ("data/make_scenes.py", "--valid", 0, "--seed", seed), unet, unet, flags,
-                   (2, 2, 1) if quick else (8, 8, 4))
+                   (2, 2, 1) if quick else (8, 12, 1), ("--kd-stride", 1))  # objects of few px vanish in larger squares
 
 
 def pictures(folder: Path, args: Namespace) -> DataSet:
@@ -113,7 +116,8 @@ class LadCell(JobFolder):
         """The label-assisted teacher."""
         start = self.image_net()
         return self._training(f"{FOLDER}/train_lad_teacher.py", "teacher", self.data.epochs[1], self.data.teacher, [start],
-                              "--load", start.result.with_name("last.ckpt"), "--eval-codes", "own", "zero", "shuffled")
+                              "--load", start.result.with_name("last.ckpt"), "--eval-codes", "own", "zero", "shuffled",
+                              *self.data.method)
 
     def student(self, row: str) -> Job:
         """The student of a row of TITLES."""
@@ -125,4 +129,4 @@ class LadCell(JobFolder):
         way = ["--kd", "kl", "--kd-weight", HINTON] if row.startswith("kd") else []
         codes = ["--codes", "fixed"] if row == "lad_fixed" else []
         return self._training(f"{FOLDER}/train_lad_student.py", row, epochs, self.data.student, [teacher], "--teacher",
-                              teacher.result.with_name("last.ckpt"), "--teacher-kind", kind, *way, *codes)
+                              teacher.result.with_name("last.ckpt"), "--teacher-kind", kind, *way, *codes, *self.data.method)

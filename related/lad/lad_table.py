@@ -6,9 +6,8 @@
 
 Per seed: an image-only network, a label-assisted teacher that starts from it, and students: by cross-entropy, from the
 image-only network (plain KD), and from the label-assisted teacher. The teacher is scored with each image's own label, without,
-and with another image's. With --data, a folder of train.csv and test.csv, there are also students without LAD that get as many
-epochs as LAD's teacher costs. Flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen
-by them.
+and with another image's. Students `at LAD's cost` get as many epochs as LAD's teacher costs. --data is a folder of train.csv
+and test.csv; then flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen by them.
 
 Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
 --json FILE prints the tables of such a file again.
@@ -24,7 +23,7 @@ from cli.files import UserError, atomic_path, read_json, write_json
 from engine import lock
 from engine.run_folder import inside
 from models import NAMES
-from related.lad.lad_plan import AT_EQUAL_STEPS, TITLES, LadCell, pictures, scenes
+from related.lad.lad_plan import OF_SCENES, TITLES, LadCell, pictures, scenes
 from related.lad.lad_text import collect, text_of
 from reports.plan import Job, run_plan
 
@@ -38,8 +37,8 @@ def parse() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--data", metavar="DIR", help="folder of train.csv and test.csv (default: drawn scenes)")
-    parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), help="students (default: scenes, those at equal steps; "
-                        "--data, all)")
+    parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), help="students (default: all; of scenes all but "
+                        "kd_long and cwd_long)")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
     parser.add_argument("--quick", action="store_true", help="scenes: one seed and few epochs: no result, but all of it runs")
     parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
@@ -57,7 +56,7 @@ def parse() -> argparse.Namespace:
     args, other = parser.parse_known_args()
     args.other = other
     args.seeds = args.seeds or ([0] if args.quick else [0, 1, 2])
-    args.rows = list(dict.fromkeys(args.rows or (TITLES if args.data else AT_EQUAL_STEPS)))
+    args.rows = list(dict.fromkeys(args.rows or (TITLES if args.data else OF_SCENES)))
     check(args)
     args.home = inside(args.out, args.name or (Path(args.data).resolve().name if args.data else
                                                "quick" if args.quick else "scenes"))
