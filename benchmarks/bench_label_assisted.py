@@ -1,7 +1,7 @@
 """Do teachers judge or mend coarse masks better if they see them? Out-of-fold teachers with and without a label channel.
 
     python benchmarks/bench_label_assisted.py --csv data/csv/people/train.csv --runs runs/label_assisted --size 160 96 \\
-        --encoder-weights imagenet --out docs/results/assisted_people.json
+        --encoder-weights imagenet --out docs/results/lad_assisted_people.json
 
 In each of --seeds, noise is drawn, and the rows are split into folds; a teacher of each fold trains on the others' noisy masks:
 

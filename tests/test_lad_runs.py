@@ -1,17 +1,22 @@
-"""Runs of label-assisted distillation that are stopped, go on, or have two processes."""
+"""Runs of label-assisted distillation: what they learn, that they go on, that two processes are as one; predictions."""
 
+import json
 import signal
 
 import pytest
 import torch
 
+from data.pictures import image_size, read_mask, write_mask
+from data.rows import pseudo_label_names, read_rows
 from engine import checkpoint, loop
+from related.lad.assisted import labelled, teacher_task
 from tests.conftest import TORCHRUN, run_script
 from tests.script_calls import run
-from tests.small_runs import epochs_of
-from tests.test_lad import STUDENT, TEACHER, flags_of, trained
+from tests.small_runs import arguments, epochs_of
+from tests.test_lad import STUDENT, TEACHER, call, flags_of, trained
 
 trained = trained  # the fixture
+PREDICT = "related/lad/predict_lad_teacher.py"
 WHICH = {"teacher": TEACHER, "student": STUDENT}
 
 
@@ -48,6 +53,50 @@ def test_a_stopped_run_goes_on_bit_exactly(which, csvs, trained, tmp_path, monke
     whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path)
     assert step["count"] == 6 and all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert epochs_of(tmp_path / "whole") == epochs_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_teacher_learns_to_read_its_label(tmp_path):
+    """With fixed codes the label tells all: own labels are followed, zeros are not, and another image's label is."""
+    call("data/make_scenes.py", "--out", tmp_path / "data", "--train", 200, "--valid", 0, "--test", 40)
+    call(TEACHER, "--train_csv", tmp_path / "data" / "train.csv", "--test_csv", tmp_path / "data" / "test.csv", "--name", "run",
+         "--out-dir", tmp_path, "--num-classes", 4, "--size", 48, 48, "--width", 4, "--batch-size", 8, "--epochs", 4,
+         "--optimizer", "adamw", "--learning-rate", 0.01, "--clip", 0, "--cache", "--codes", "fixed", "--consistency", 0,
+         "--eval-codes", "own", "zero", "shuffled", "--accelerator", "cpu")
+    scores = json.loads((tmp_path / "run" / "result.json").read_text())["test_last"][0]
+    assert scores["miou"] > .7 and scores["miou"] - scores["miou_zero"] > .3 and scores["miou"] - scores["miou_shuffled"] > .3
+
+
+def test_a_teacher_s_predictions_follow_the_annotations_it_sees(csvs, trained, tmp_path, monkeypatch, capsys):
+    """Its pseudo-labels differ with the codes, have each image's own size, and average draws."""
+    def predict(home, *flags):
+        code, error = run(monkeypatch, capsys, ".", PREDICT, "--checkpoint", trained / "teacher" / "last.ckpt", "--csv",
+                          csvs / "test.csv", "--out-dir", home, "--accelerator", "cpu", *flags)
+        assert code == 0, error
+        return [read_mask(home / name, 2) for name in pseudo_label_names(rows)]
+
+    rows = read_rows(csvs / "test.csv")
+    own, zero = predict(tmp_path / "own"), predict(tmp_path / "zero", "--eval-codes", "zero")
+    assert [mask.shape for mask in own] == [image_size(path) for path in rows["image"]]
+    assert any((one != other).any() for one, other in zip(own, zero))
+    again = predict(tmp_path / "again", "--draws", 4, "--batch-size", 3)
+    assert all((one == other).all() for one, other in zip(own, again))  # whatever the batches
+    code, error = run(monkeypatch, capsys, ".", PREDICT, "--checkpoint", trained / "image" / "last.ckpt", "--csv",
+                      csvs / "test.csv", "--out-dir", tmp_path / "x")
+    assert code == 2 and "--checkpoint" in error and "a checkpoint of train_lad_teacher.py is needed" in error
+
+
+def test_the_channel_shows_other_masks_where_asked(csvs, tmp_path, monkeypatch, capsys):
+    """--channel-dir with empty masks: the teacher trains as if its labels were all background."""
+    rows = read_rows(csvs / "train_noisy_60.csv")
+    for name, mask in zip(pseudo_label_names(rows), rows["mask"]):
+        write_mask(tmp_path / "empty" / name, 0 * read_mask(mask, 2))
+    args = arguments(csvs, tmp_path, train="train_noisy_60.csv")
+    vars(args).update(codes="fixed", codes_ramp=0.0, eval_codes=["own"], channel_dir=str(tmp_path / "empty"))
+    task = teacher_task(args)
+    batch = task.dataset(task.rows(args, pseudo_dir=args.channel_dir)["train"], args, True).__getitems__([0, 1])
+    channel = labelled(task.prepare(batch), 2, "fixed", batch["seeds"][0])[:, 3]
+    assert (channel < -.1).all() and (batch["mask"] == 1).any()  # 1.4 x -.15
 
 
 @pytest.mark.slow

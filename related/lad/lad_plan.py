@@ -35,7 +35,7 @@ class DataSet(NamedTuple):
         student, teacher: flags of the networks; the image-only network is like the teacher.
         flags: of every training.
         epochs: of the image-only network, of the teacher, of the students at equal steps.
-        method: flags of what distils: teacher and students that have one.
+        taught: flags of the students that have a teacher.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class DataSet(NamedTuple):
     teacher: tuple
     flags: tuple
     epochs: tuple[int, int, int]
-    method: tuple = ()
+    taught: tuple = ()
 
 
 def scenes(home: Path, seed: int, quick: bool) -> DataSet:
@@ -116,8 +116,7 @@ class LadCell(JobFolder):
         """The label-assisted teacher."""
         start = self.image_net()
         return self._training(f"{FOLDER}/train_lad_teacher.py", "teacher", self.data.epochs[1], self.data.teacher, [start],
-                              "--load", start.result.with_name("last.ckpt"), "--eval-codes", "own", "zero", "shuffled",
-                              *self.data.method)
+                              "--load", start.result.with_name("last.ckpt"), "--eval-codes", "own", "zero", "shuffled")
 
     def student(self, row: str) -> Job:
         """The student of a row of TITLES."""
@@ -129,4 +128,4 @@ class LadCell(JobFolder):
         way = ["--kd", "kl", "--kd-weight", HINTON] if row.startswith("kd") else []
         codes = ["--codes", "fixed"] if row == "lad_fixed" else []
         return self._training(f"{FOLDER}/train_lad_student.py", row, epochs, self.data.student, [teacher], "--teacher",
-                              teacher.result.with_name("last.ckpt"), "--teacher-kind", kind, *way, *codes, *self.data.method)
+                              teacher.result.with_name("last.ckpt"), "--teacher-kind", kind, *way, *codes, *self.data.taught)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,11 @@ def collect(args: argparse.Namespace, cells: Mapping[int, tuple[LadCell, dict[st
             scores = {name: result["test_last"][0][name] for name in SCORES}
             students.setdefault(row, {})[str(seed)] = {**scores, "seconds": result["seconds"] + before, "epochs": epochs,
                                                        "passes": passes}
-    kept = {flag: getattr(args, flag) for flag in ("seeds", "quick", "rows", "other")}
+    kept = {flag: getattr(args, flag) for flag in ("seeds", "quick", "rows")}
+    if args.data:
+        kept.update((flag, getattr(args, flag)) for flag in ("epochs", "teacher_epochs", "model", "encoder", "teacher_encoder"))
+        kept["encoder_weights"] = Path(args.encoder_weights or "none").name  # no path of this machine
+        kept["other"] = [os.path.basename(word) if os.path.isabs(word) else word for word in args.other]
     data = Path(args.data).resolve().name if args.data else "scenes"
     return {"args": {**kept, "data": data}, "machine": image["machine"], "lad": {"teachers": teachers, "students": students}}
 
