@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from related.blindkd.table import text_of as blindkd_text
+from related.lad.lad_text import text_of as lad_text
 from related.nlis.nlis_table import text_of as nlis_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
@@ -24,6 +25,8 @@ def tables_in(content):
     """All tables that a committed JSON stands for, as text."""
     if "noise" in content:  # of class labels
         return [blindkd_text(content)]
+    if "lad" in content:
+        return [lad_text(content)]
     if "rois" in content:
         return [nlis_text(content)]
     if "tables" in content:  # of a benchmark
@@ -81,16 +84,17 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
     trainings = run_script("train_teacher.py", "--help").stdout
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
-        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py"}
+        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py",
+                      "lad": "related/lad/lad_table.py"}
         if words[:1] and words[0] in neighbours:
-            known = run_script(ROOT / neighbours[words[0]], "--help").stdout
+            known = run_script(ROOT / neighbours[words[0]], "--help").stdout + trainings * ("--data" in words)
             assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
             assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
         elif script.startswith("benchmarks/"):
             flags = {word for word in words if word.startswith("--")}
-            known = run_script(ROOT / script, "--help").stdout + trainings  # bench_leak.py hands some on
+            known = run_script(ROOT / script, "--help").stdout + trainings  # some hand theirs on
             assert flags <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         else:
             done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)
