@@ -59,7 +59,7 @@ def test_no_outline_at_the_frame_or_beside_ignored_pixels():
 @pytest.mark.parametrize("error", [-5, -2, 0, 1, 4])
 def test_errors_of_an_outline_are_how_far_it_lies_outside(error):
     own, other = disc(25 + error) < 0, disc(25) < 0
-    errors = outline_errors(outline(own, np.ones(SIZE, bool)), edge_distance(other))
+    errors = outline_errors(outline(own, np.ones(SIZE, bool)), other)
     assert abs(np.median(errors) - error) <= 0.5 and np.abs(errors - error).max() <= 1.1
 
 

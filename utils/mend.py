@@ -14,7 +14,7 @@ import numpy as np
 from data import IGNORE_INDEX
 from data.pictures import resize_labels
 from utils.faults import Finding, Scene, components, nearest_component
-from utils.outlines import edge_distance, moved, outline, outline_errors
+from utils.outlines import moved, outline, outline_errors
 from utils.verdict import Verdict
 
 LEFT = 0.5  # largest share of a component's doubt that may be left after it was moved, or the judge is not sure
@@ -70,7 +70,7 @@ def doubt_after(scene: Scene, found: Finding, part: np.ndarray) -> float:
         part: the component, bool (H, W).
     """
     edge = outline(moved(part, found.offset), scene.valid)
-    errors = outline_errors(edge, edge_distance(scene.predicted == found.label))
+    errors = outline_errors(edge, scene.predicted == found.label)
     return float((np.abs(errors) > scene.tolerance).mean()) if len(errors) else 1.0
 
 
