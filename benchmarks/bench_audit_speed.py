@@ -10,8 +10,8 @@ over the rounds.
     at the judge's size    all get masks and probabilities of --size
     at the masks' size     the audit resizes probabilities to --full, as audit.py does; cleanlab gets them resized
 
-The goal is five times the speed of num_pixel_issues, cleanlab's score that looks for wrong pixels; softmin reads the probability
-of each pixel once and looks at no outline.
+The goal is five times the speed of num_pixel_issues, cleanlab's score that looks for wrong pixels; softmin reads the
+probability of each pixel once and looks at no outline.
 """
 
 import time

@@ -33,11 +33,11 @@ def test_sentences(finding, binary, street):
 
 def table():
     rows = pd.DataFrame({"image": list("abcd"), "mask": list("ABCD"), "annotator": ["x", "y", "x", ""]})
-    verdicts = [Verdict(0.9, found("fine", 0.1), 0.1, [], [found("fine", 0.1)]),
+    verdicts = [Verdict(0.9, found("fine", 0.1), 0.1, [], [found("fine", 0.1)], 500.0),
                 Verdict(0.2, found("loose", 3.96), 0.8, [(1, 2, 3, 4), (5, 6, 7, 8)],
-                        [found("fine", 0.1, severity=0.1), found("loose", 3.96)]),
-                Verdict(0.5, found("tight", -2.0, label=2), 0.4, [], [found("tight", -2.0, label=2)]),
-                Verdict(1.0, None, 0.0, [], [])]
+                        [found("fine", 0.1, severity=0.1), found("loose", 3.96)], 500.0),
+                Verdict(0.5, found("tight", -2.0, label=2), 0.4, [], [found("tight", -2.0, label=2)], 500.0),
+                Verdict(1.0, None, 0.0, [], [], 500.0)]
     return rows, verdicts, ranking(rows, verdicts, STREET, ["", "moved in", "", ""])
 
 
@@ -55,10 +55,13 @@ def test_the_ranking_holds_the_worst_first():
 
 def test_the_sentence_on_top_counts_and_warns_of_a_weak_judge():
     lines = table()[2]
-    assert lead_of(lines) == ("2 of 4 masks look wrong: 1 too loose (by 4.0 px in the middle), 1 too tight (by 2.0 px in the "
-                              "middle). The other 2 agree with the judge.")
-    assert lead_of(lines, ["car", "bus"]).endswith(" It does not see car, bus: masks of these classes are not judged.")
-    assert "But the judge is weak: it doubts 60 % of" in lead_of(lines.assign(doubt=0.6))
+    assert lead_of(lines) == ("2 of 4 masks look wrong: 1 too loose (by 4.0 px, the median), 1 too tight (by 2.0 px, the "
+                              "median). 2 agree with the judge.")
+    assert lead_of(lines, ["bus"]).endswith(" It does not see bus: masks of these classes are not judged.")
+    assert " of half of the masks it doubts 60 % of the outlines or more." in lead_of(lines.assign(doubt=0.6))
+    assert lead_of(lines.assign(kind="loose")).endswith("px, the median). None agrees with the judge.")
+    blind = lead_of(lines.assign(kind="fine", doubt=1.0), ["car", "bus"])
+    assert blind.startswith("No mask is judged: the judge does not see car, bus. Train it longer") and "agree" not in blind
     assert lead_of(lines.assign(kind="fine")).startswith("All 4 masks agree with the judge.")
 
 

@@ -79,8 +79,8 @@ def test_the_curve_of_fixed_labels_by_hand():
 def test_the_benchmark_of_the_speed_runs(tmp_path):
     pytest.importorskip("cleanlab", reason="cleanlab is not installed: the benchmark of the audit's speed is NOT TESTED")
     draw_set(tmp_path / "drawn", 6, (64, 64))
-    run_script("benchmarks/bench_audit_speed.py", "--folder", tmp_path / "drawn", "--size", 32, 32, "--full", 64, 64, "--rounds", 1,
-               "--out", tmp_path / "speed.json")
+    run_script("benchmarks/bench_audit_speed.py", "--folder", tmp_path / "drawn", "--size", 32, 32, "--full", 64, 64,
+               "--rounds", 1, "--out", tmp_path / "speed.json")
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["masks"] == 6 and all(len(each) == 3 for each in found["seconds"].values()) and len(found["tables"]) == 2
 
