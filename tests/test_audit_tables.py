@@ -1,13 +1,14 @@
 """What an audit says of masks in words and tables, by hand."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from data.legend import Legend
-from reports.audit_page import group_table, histogram
+from reports.audit_page import audit_page, group_table, histogram
 from reports.audit_tables import component_table, lead_of, page_row, ranking, sentence
 from utils.faults import Finding
 from utils.verdict import Verdict
@@ -72,6 +73,18 @@ def test_a_row_of_the_page():
     assert row["verdict"] == "car: 4.0 px too loose" and row["shape"] == [50, 30] and row["annotator"] == "y"
     assert row["parts"] == ["car: 4.0 px too loose (20 x 10 px at 3, 4, 100 % of its outline in doubt)"]
     assert page_row(line, verdicts[3], STREET, (3, 5))["parts"] == []
+
+
+def test_ticks_are_kept_by_the_names_of_pictures_and_masks_alone():
+    """So that an audit with another judge, which changes scores and order, keeps them."""
+    row = {"image": "a", "mask": "A", "score": 0.5, "kind": "fine"}
+    rows = [row, {**row, "image": "b", "score": 0.7}]
+
+    def key(rows):
+        return re.search(r'"id":"(\w+)"', "".join(audit_page(rows, iter([]), "", "", "", [])))[1]
+
+    assert key(rows) == key([{**row, "image": "b", "score": 0.1}, {**row, "kind": "loose"}]) != key(rows[:1])
+    assert key(rows) != key([row, {**row, "mask": "B"}])
 
 
 def test_groups_and_histogram_by_hand():

@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.bench_fixing import label_curve
 from benchmarks.plant_faults import FAULTS, components_of, plant
+from cli.files import write_rows
 from data.make_sample import draw_set
+from data.splits import pair_folder
 from tests.conftest import run_script
 
 SIZE = (60, 80)
@@ -73,6 +75,22 @@ def test_the_curve_of_fixed_labels_by_hand():
     worst, chance = label_curve(scores, np.array([0, 2, 1, 3]), [0, 0.25, 0.5])
     assert worst == pytest.approx(np.array([[0.85, 0.7], [0.975, 0.9], [1, 1]]))
     assert chance == pytest.approx(np.array([[0.85, 0.7], [0.8875, 0.775], [0.925, 0.85]]))
+
+
+@pytest.mark.parametrize("script, words, message", [
+    ("plant_faults.py", ["--levels", 8, 3], "--levels 8 3: the lower one stands first"),
+    ("plant_faults.py", ["--rest", "rest.csv", "many"], "--rest rest.csv many: a CSV and a number of rows are needed"),
+    ("plant_faults.py", ["--rest", "rest.csv", 1], "0 rows are left; see --limit"),
+    ("bench_audit.py", ["--after", "x"], "has no column `truth`; name a CSV of plant_faults.py"),
+    ("bench_fixing.py", ["--ranking", "rows.csv"], "has no column `truth`; name a CSV of plant_faults.py")])
+def test_faults_of_the_benchmarks_are_told_in_one_line(tmp_path, script, words, message):
+    draw_set(tmp_path / "drawn", 3, (64, 64))
+    write_rows(tmp_path / "rows.csv", pair_folder(tmp_path / "drawn"))
+    words = [tmp_path / word if str(word).endswith(".csv") else word for word in words]
+    done = run_script(f"benchmarks/{script}", "--csv", tmp_path / "rows.csv", "--out", tmp_path / "out.json", *words,
+                      check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert message in done.stderr.replace(f"{tmp_path}/", "") and not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.slow
