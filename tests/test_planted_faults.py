@@ -97,17 +97,30 @@ def test_faults_of_the_benchmarks_are_told_in_one_line(tmp_path, script, words, 
 def test_the_benchmark_of_the_speed_runs(tmp_path):
     pytest.importorskip("cleanlab", reason="cleanlab is not installed: the benchmark of the audit's speed is NOT TESTED")
     draw_set(tmp_path / "drawn", 6, (64, 64))
-    run_script("benchmarks/bench_audit_speed.py", "--folder", tmp_path / "drawn", "--size", 32, 32, "--full", 64, 64,
+    write_rows(tmp_path / "rows.csv", pair_folder(tmp_path / "drawn"))
+    run_script("benchmarks/bench_audit_speed.py", "--csv", tmp_path / "rows.csv", "--size", 32, 32, "--full", 64, 64,
                "--rounds", 1, "--out", tmp_path / "speed.json")
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["masks"] == 6 and all(len(each) == 3 for each in found["seconds"].values()) and len(found["tables"]) == 2
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_the_memory_runs(tmp_path):
+    draw_set(tmp_path / "drawn", 6, (64, 64))
+    words = ["benchmarks/bench_audit_memory.py", "--folder", tmp_path / "drawn", "--out", tmp_path / "memory.json"]
+    run_script(*words, "--size", 32, 32, "--counts", 4, 6)
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert all(peaks["trained"] > peaks["masks"] > 20 for peaks in found["peak"].values()) and set(found["peak"]) == {"4", "6"}
+    done = run_script(*words, "--counts", 6, 4, check=False)
+    assert done.returncode == 2 and "two numbers that rise, up to 6, are needed" in done.stderr
+
+
+@pytest.mark.slow
 def test_the_benchmarks_of_the_audit_run(tmp_path):
     draw_set(tmp_path / "drawn", 24, (64, 64))
     faults, run = tmp_path / "faults.csv", tmp_path / "runs" / "judge"
-    tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--accelerator", "cpu"]
+    tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--encoder-weights", "none", "--accelerator",
+            "cpu"]
     run_script("benchmarks/plant_faults.py", "--folder", tmp_path / "drawn", "--share", 0.5, "--limit", 20, "--out", faults,
                "--rest", tmp_path / "rest.csv", 4, "--levels", 20, 30)
     table = pd.read_csv(faults)
