@@ -15,6 +15,7 @@ from tables import table_text
 from tests.conftest import ROOT, run_script
 from tests.pages import LOG, PAGES, README, commands_of
 from utils.add_noise import level_table
+from utils.ranking import spearman_interval
 
 pytestmark = pytest.mark.prose
 
@@ -44,6 +45,15 @@ def test_the_pages_show_the_committed_results(path):
     assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
     for result in content.get("runs", {}).values():  # no path of the machine that measured
         assert not any(str(value).startswith(("/", "~")) for value in {**content.get("args", {}), **result["args"]}.values())
+
+
+def test_the_intervals_of_the_faces_come_from_their_figures():
+    content = json.loads((ROOT / "docs" / "results" / "audit_faces.json").read_text())
+    page = " ".join((ROOT / "docs" / "results" / "audit.md").read_text().split())
+    for name in ("own weights", "audit", "cleanlab num_pixel_issues"):
+        found = content["scores"][name]["spearman"]
+        low, high = spearman_interval(found, content["rows"])
+        assert f"{found:.2f} ({low:.2f} to {high:.2f})" in page
 
 
 def test_figures_in_the_readme_come_from_the_pages():
