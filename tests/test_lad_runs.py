@@ -114,3 +114,16 @@ def test_two_processes_give_what_one_gives(which, csvs, trained, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][0] != losses[0][1]
     for name, value in state_of(tmp_path / "one").items():
         torch.testing.assert_close(state_of(tmp_path / "two")[name], value, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path):
+    """Teachers of two folds; the blind and the seeing predictions are of one network."""
+    run_script("benchmarks/bench_label_assisted.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs",
+               "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4, "--encoder-weights",
+               "none", "--epochs", 1, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
+    found = json.loads((tmp_path / "r.json").read_text())["assisted"]
+    assert [each["arm"] for each in found] == ["image", "assisted", "blind", "mending"]
+    assert all(0 <= each[figure] <= 1 for each in found for figure in ("auroc", "bf", "miou"))
+    names = {path.name for path in (tmp_path / "runs" / "seed0" / "mending" / "pseudo").iterdir()}
+    assert len(names) == 12

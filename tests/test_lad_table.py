@@ -33,7 +33,7 @@ def test_costs_by_hand():
 
 
 def test_students_differ_in_their_teacher_alone(tmp_path):
-    cell = LadCell(tmp_path, {}, scenes(tmp_path, 3, False), 3)
+    cell = LadCell(tmp_path, {}, scenes(tmp_path, 3, Namespace(quick=False, other=[])), 3)
     jobs = {row: cell.student(row) for row in TITLES}
     teacher, image = cell.teacher(), cell.image_net()
     assert teacher.needs[-1] is image and value_of(teacher, "--load") == str(image.result.with_name("last.ckpt"))
@@ -94,7 +94,7 @@ def test_a_finished_table_is_printed_again(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--lr", "1"], "--lr: goes with --data"), (["--rows", "lad"], "--rows: needs ce"),
+    (["--rows", "lad"], "--rows: needs ce"), (["--data", "x", "--quick"], "--quick: goes with the drawn scenes"),
     (["--data", "nowhere"], "--data nowhere: has no train.csv"),
     (["--out", "x", "--name", "../y"], "must be a folder inside x")])
 def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch, capsys):

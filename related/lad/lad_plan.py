@@ -47,13 +47,17 @@ class DataSet(NamedTuple):
     taught: tuple = ()
 
 
-def scenes(home: Path, seed: int, quick: bool) -> DataSet:
-    """Drawn scenes, a set for each seed."""
+def scenes(home: Path, seed: int, args: Namespace) -> DataSet:
+    """Drawn scenes, a set for each seed.
+
+    Args:
+        args: `quick`, `other`, see `pictures`.
+    """
     folder, unet = home / "data" / f"seed{seed}", ("--model", "unet", "--width", 8)
     flags = ("--num-classes", 4, "--size", 48, 48, "--theta", 2, "--optimizer", "adamw", "--learning-rate", 0.004, "--schedule",
-             "poly", "--batch-size", 8, "--clip", 0, "--cache")
+             "poly", "--batch-size", 8, "--clip", 0, "--cache", *args.other)
     return DataSet(folder, ("data/make_scenes.py", "--valid", 0, "--seed", seed), unet, unet, flags,
-                   (2, 2, 1) if quick else (8, 12, 1), ("--kd-stride", 1))  # objects of few px vanish in larger squares
+                   (2, 2, 1) if args.quick else (8, 12, 1), ("--kd-stride", 1))  # objects of few px vanish in larger squares
 
 
 def pictures(folder: Path, args: Namespace) -> DataSet:

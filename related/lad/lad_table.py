@@ -1,13 +1,13 @@
 """Compare label-assisted distillation (LAD) with no teacher and with plain teachers, at equal steps and at equal cost.
 
-    bash run.sh lad                 drawn scenes, three seeds, about 20 minutes on 2 cores
+    bash run.sh lad                 drawn scenes, three seeds
     bash run.sh lad --quick         one seed and few epochs, to see that all of it runs
     bash run.sh lad --data data/csv/camvid --num-classes 11 --size 96 128 --theta 2.4 --epochs 20
 
 Per seed: an image-only network, a label-assisted teacher that starts from it, and students: by cross-entropy, from the
 image-only network (plain KD), and from the label-assisted teacher. The teacher is scored with each image's own label, without,
 and with another image's. Students `at LAD's cost` get as many epochs as LAD's teacher costs. --data is a folder of train.csv
-and test.csv; then flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen by them.
+and test.csv. Flags that are not listed go to every training. Scores are of the last epoch; nothing is chosen by them.
 
 Finished runs are skipped, broken ones go on; other flags need another --name. Leaves --out/NAME/table.json and table.md;
 --json FILE prints the tables of such a file again.
@@ -69,8 +69,6 @@ def check(args: argparse.Namespace) -> None:
         return
     if "ce" not in args.rows:
         raise UserError("--rows: needs ce, with which all others are compared")
-    if not args.data and args.other:
-        raise UserError(f"{args.other[0]}: goes with --data; the scenes' trainings have flags of their own")
     if args.data and args.quick:
         raise UserError("--quick: goes with the drawn scenes; with --data pass fewer --epochs")
     for name in ("train.csv", "test.csv") if args.data else ():
@@ -82,7 +80,7 @@ def plan(args: argparse.Namespace, shared: dict[Path, Job]) -> Cells:
     """The jobs of each seed: the cell, and row -> student."""
     found = {}
     for seed in args.seeds:
-        data = pictures(Path(args.data), args) if args.data else scenes(args.home, seed, args.quick)
+        data = pictures(Path(args.data), args) if args.data else scenes(args.home, seed, args)
         cell = LadCell(args.home, shared, data, seed)
         found[seed] = (cell, {row: cell.student(row) for row in args.rows})
     return found

@@ -39,10 +39,10 @@ def collect(args: argparse.Namespace, cells: Mapping[int, tuple[LadCell, dict[st
             students.setdefault(row, {})[str(seed)] = {**scores, "seconds": result["seconds"] + before, "epochs": epochs,
                                                        "passes": passes}
     kept = {flag: getattr(args, flag) for flag in ("seeds", "quick", "rows")}
+    kept["other"] = [os.path.basename(word) if os.path.isabs(word) else word for word in args.other]  # no path of this machine
     if args.data:
         kept.update((flag, getattr(args, flag)) for flag in ("epochs", "teacher_epochs", "model", "encoder", "teacher_encoder"))
-        kept["encoder_weights"] = Path(args.encoder_weights or "none").name  # no path of this machine
-        kept["other"] = [os.path.basename(word) if os.path.isabs(word) else word for word in args.other]
+        kept["encoder_weights"] = Path(args.encoder_weights or "none").name
     data = Path(args.data).resolve().name if args.data else "scenes"
     return {"args": {**kept, "data": data}, "machine": image["machine"], "lad": {"teachers": teachers, "students": students}}
 
