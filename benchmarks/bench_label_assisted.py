@@ -22,9 +22,10 @@ import numpy as np
 
 from benchmarks.measure import keep, python, table
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
-from cli.files import read_json, write_rows
+from cli.files import UserError, read_json, write_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
+from engine.run_folder import file_digest
 from utils.ranking import auroc, spearman
 from utils.scoring import score_pairs
 
@@ -36,6 +37,10 @@ FIGURES = {"auroc": "AUROC", "spearman": "Spearman", "bf": "BF, true", "miou": "
 def noisy_csvs(args, home, seed):
     """(CSV of the noisy masks, folder of masks that are coarser still)."""
     noisy, coarser = home / "csv" / "noisy.csv", home / "csv" / "coarser.csv"
+    settings, kept = {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes}, home / "settings.json"
+    if kept.exists() and read_json(kept) != settings:
+        raise UserError(f"{home}: holds runs of another --csv, --ratio or --num-classes; choose other --runs")
+    write_json(kept, settings)
     for source, out, ratio in ((args.csv, noisy, args.ratio), (noisy, coarser, 1)):
         if not out.exists():
             python("utils/generate_noisy_label.py", "--csv", source, "--out", out, "--ratio", ratio, "--seed", seed,

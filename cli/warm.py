@@ -2,7 +2,9 @@
 
 A training's imports take seconds, as long as the training of a small table. multiprocessing's fork server imports them
 once for all scripts that this process starts; a script then begins in a tenth of a second, with a memory, signals and an exit
-code of its own, as if it had been called by `python SCRIPT FLAGS`. There is no fork server on Windows.
+code of its own, as if it had been called by `python SCRIPT FLAGS`. What differs: its standard input is empty, the search path
+is that of this process, `ps` shows the fork server's command, libraries' exit handlers do not run, and variables that are read
+at import are those of the first script. There is no fork server on Windows, and none here before Python 3.11.
 """
 
 import multiprocessing
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -20,17 +23,23 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+import psutil
+
+from cli.machine import usable_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = [  # what trainings and their tools import; none of it asks for a GPU, which would tie all scripts to its state
     "pandas", "scipy.stats", "scipy.ndimage", "cv2", "torch", "torchvision.transforms.v2", "segmentation_models_pytorch",
     "lightning_fabric", "torch_optimizer", "sklearn.metrics", "sklearn.mixture", "torch.utils.tensorboard", "engine.loop",
     "engine.own_run", "engine.folds", "models.smp", "utils.get_weight", "cli.warm"]
+LOST = 255  # the exit code of a script whose server has died
+_started: list[bool] = []
 _one_at_a_time = threading.Lock()  # starting a process looks whether others have ended, and an exit code can be read once
 
 
 def available() -> bool:
     """Whether this system can fork a process that has been prepared."""
-    return "forkserver" in multiprocessing.get_all_start_methods()
+    return sys.version_info >= (3, 11) and "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def start_script(script: str | Path, flags: Sequence[str], environment: Mapping[str, str], output: str | Path | None = None,
@@ -60,6 +69,9 @@ def exit_code(process: ForkServerProcess) -> int:
     with _one_at_a_time:
         process.join()
     assert process.exitcode is not None, "it has ended"
+    if process.exitcode == LOST and process.pid:
+        while psutil.pid_exists(process.pid):  # the server has died, not the script: nothing may write to its files beside it
+            time.sleep(0.2)
     return process.exitcode
 
 
@@ -81,16 +93,29 @@ def _absolute(path: str | Path | None) -> str | None:
 
 
 def _start_server(context: ForkServerContext, environment: Mapping[str, str]) -> None:
-    """Start the process that imports; it does nothing where it runs already."""
-    before = dict(os.environ)
+    """Start the process that imports; it does nothing where it runs already.
+
+    PYTHONSAFEPATH keeps the folder where the user is from its search path: there may be a folder `data` or `utils`. Ctrl-C is
+    for the scripts.
+    """
+    if _started:
+        return
+    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    wanted = {**environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
     context.set_forkserver_preload(PRELOADED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        os.environ.update(environment)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+        os.environ.update(wanted)
         forkserver.ensure_running()
+        _started.append(True)
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _run(script: str, flags: list[str], environment: dict[str, str], output: str | None, errors: str | None,
@@ -105,11 +130,14 @@ def _run(script: str, flags: list[str], environment: dict[str, str], output: str
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    if threads := environment.get("OMP_NUM_THREADS", ""):
-        sys.modules["torch"].set_num_threads(int(threads))
+    threads = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
+    sys.modules["torch"].set_num_threads(int(threads) if threads.isdigit() and int(threads) else usable_cores())
+    sys.modules["torch"].seed()  # else all scripts would draw what the first one draws
+    sys.modules["numpy"].random.seed()
     with suppress(OSError):  # the name that `top` shows; Linux alone has it
         Path("/proc/self/comm").write_text(Path(script).stem[:15])
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # the system's: it was this one's
     sys.argv = [script, *flags]
     runpy.run_path(script, run_name="__main__")

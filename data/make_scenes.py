@@ -81,8 +81,11 @@ def main() -> None:
         if names:
             splits[split] = pd.DataFrame({"image": [str(out / "images" / name) for name in names],
                                           "mask": [str(out / "masks" / name) for name in names]})
-    if (out / "train.csv").exists() and not args.overwrite:
-        raise UserError(f"{out / 'train.csv'} exists; pass --overwrite to replace it, or choose another --out")
+    for split in ("train", "valid", "test"):
+        if (out / f"{split}.csv").exists() and not args.overwrite:
+            raise UserError(f"{out / split}.csv exists; pass --overwrite to replace it, or choose another --out")
+        if split not in splits:  # of an earlier call, whose scenes may be others now
+            (out / f"{split}.csv").unlink(missing_ok=True)
     for index, name in enumerate(progress(scenes, "drawing", unit="scene")):
         image, labels = draw_scene(np.random.default_rng([args.seed, index]), args.size)
         write_image(out / "images" / name, image)

@@ -22,7 +22,7 @@ changes anything, since it runs again after a stop.
 A memory is an object with `state_dict`, of tensors and plain values, and `load_state_dict`. It is saved with the run and
 restored on --resume, within an epoch as well. Only the first process saves its own, so a memory that differs between processes
 must be gathered (`utils.metrics.over_processes`). What its `facts(training rows) -> dict`, if it has one, gives at the end goes
-into result.json. If its `learns` is False, the run trains no epoch and keeps the network that it starts from.
+into result.json. If its `keeps` names the folder of another run, this one trains no epoch and keeps that one's networks.
 
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
@@ -110,10 +110,10 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     with StopRequest(fabric.world_size == 1) as stop:  # several processes would hang, waiting for one another
-        if getattr(memory, "learns", True):
-            fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
+        if kept := getattr(memory, "keeps", None):
+            keep(fabric, state, folder, kept)
         else:
-            keep(args, fabric, state, loaders, task, folder, stop)
+            fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
         facts = {**run_folder.row_facts(splits), **(memory.facts(splits["train"]) if hasattr(memory, "facts") else {})}
         return finish(args, fabric, state, loaders, task, folder, facts, stop)
 
@@ -150,13 +150,12 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
             end_epoch(args, fabric, state, entry, task, folder, log)
 
 
-def keep(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any], task: Task,
-         folder: Path, stop: StopRequest) -> None:
-    """Leave the files of a run whose networks stay as they are: no epoch, and a log without lines."""
-    valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
+def keep(fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, folder: Path, kept: Path) -> None:
+    """Leave the files of a run that trains no epoch: the networks of the finished run in the folder `kept`, from whose last
+    epoch it starts, and a log without lines."""
     with run_folder.opened_log(folder, 0, fabric.is_global_zero):
         if fabric.is_global_zero:
-            checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": -1, "valid": valid})
+            checkpoint.save(folder / "best.ckpt", checkpoint.load(kept / "best.ckpt"))
             checkpoint.save(folder / "last.ckpt", state.content())
     fabric.barrier()
 

@@ -273,6 +273,8 @@ class OwnMemory:
         self.larger.load_state_dict(state["larger"])
 
     def keep_predictions(self, state: dict) -> None:
-        """Take over the averaged predictions of a `state_dict` of another run, if any are kept."""
+        """Take over the averaged predictions of a `state_dict` of another run, moved ones or not, if any are kept."""
         if self.predictions:
+            moved = state["predictions"]["counts"].ndim > 1
+            self.predictions = AveragedPredictions(len(self.scores.sums), self.predictions.sums.shape[1:], moved)
             self.predictions.load_state_dict(state["predictions"])

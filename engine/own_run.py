@@ -82,7 +82,7 @@ class OwnRun:
         args: the flags, see `complete`.
 
     It is a memory of the loop; `task` is segmentation whose losses are those of the corrected masks. Once the rows are checked
-    there are `memory`, in a further pass `corrected`, and `learns`: whether there is anything to learn, see `engine.loop`.
+    there are `memory`, in a further pass `corrected`, and, if there is nothing to learn, `keeps`, see `engine.loop`.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -90,7 +90,7 @@ class OwnRun:
         self.task = dataclasses.replace(SEGMENTATION, check=self.open, losses=self.losses, dataset=dataset)
         self.corrected: CorrectedMasks | None = None
         self.memory: Any = None  # an OwnMemory
-        self.learns = True
+        self.keeps: Path | None = None
 
     def open(self, args: Namespace, splits: dict[str, pd.DataFrame]) -> None:
         """Check the files and --after, and make the memory; `Task.check`."""
@@ -107,8 +107,9 @@ class OwnRun:
         if before is not None:
             self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
-            self.learns = not self.memory.reason or bool(args.fixed) or args.load != str(Path(args.after, "last.ckpt"))
-            if not self.learns:
+            last = Path(args.after, "last.ckpt").resolve()
+            if not len(self.corrected.learnt) and not args.fixed and args.load and Path(args.load).resolve() == last:
+                self.keeps = Path(args.after)
                 self.memory.keep_predictions(before)
                 say(f"--after {args.after}: its scores give no reason to learn more, so this run keeps its network")
                 return
@@ -137,7 +138,7 @@ class OwnRun:
         are, and of a further pass how many masks were `doubted`, and whether it has `kept_network`."""
         facts = run_folder.found_by(rows.assign(weight=self.memory.judged()))
         fallback = {"fallback": f"since {self.memory.reason}"} if self.memory.reason else {}
-        kept = {} if self.learns else {"kept_network": True}
+        kept = {"kept_network": True} if self.keeps else {}
         return {**kept, "weights": {**facts, **fallback, **({"doubted": len(self.corrected.learnt)} if self.corrected else {})}}
 
     def write_weights(self) -> None:

@@ -1,6 +1,7 @@
 """Label-assisted distillation: objectives by hand, what teachers and students see, runs, and teachers that are refused."""
 
 import json
+import pickle
 import runpy
 from argparse import Namespace
 
@@ -191,6 +192,11 @@ def test_the_teacher_does_not_change_while_it_teaches(csvs, trained, tmp_path, m
                                                   trained / "teacher" / "last.ckpt"])))
     script.main()
     assert all(torch.equal(value, kept[0].state_dict()[name]) for name, value in before.items())
+
+
+def test_loader_processes_can_be_given_the_dataset(csvs):
+    args = teacher_parser().parse_args(["--train_csv", "x", "--name", "x"])
+    pickle.loads(pickle.dumps(LabelledImages(read_rows(csvs / "test.csv"), args, False)))
 
 
 @pytest.mark.parametrize("content, flags, message", [

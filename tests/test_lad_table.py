@@ -91,11 +91,16 @@ def test_a_finished_table_is_printed_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["lad_table.py", "--json", str(tmp_path / "table.json")])
     lad_table.main()
     assert "| LAD | 4 | 12 | 1.0 | 60.0 | +10.0 |" in capsys.readouterr().out
+    for damaged in ({}, {"teachers": {}, "students": {"ce": {}}}, {"teachers": {}, "students": []}):
+        (tmp_path / "table.json").write_text(json.dumps({"args": {}, "lad": damaged}))
+        with pytest.raises(UserError, match="no table of this script"):
+            lad_table.main()
 
 
 @pytest.mark.parametrize("flags, message", [
     (["--rows", "lad"], "--rows: needs ce"), (["--data", "x", "--quick"], "--quick: goes with the drawn scenes"),
-    (["--data", "nowhere"], "--data nowhere: has no train.csv"),
+    (["--data", "nowhere"], "--data nowhere: has no train.csv"), (["--epochs", "3"], "--epochs: goes with --data"),
+    (["--data", "scenes"], "pass --name"), (["--data", "x", "--teacher-weights", "y"], "goes with --teacher-encoder"),
     (["--out", "x", "--name", "../y"], "must be a folder inside x")])
 def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -125,6 +130,8 @@ def test_scenes_are_drawn_from_their_seed(tmp_path, monkeypatch, capsys):
     assert np.array_equal(cv2.imread(rows["mask"].iloc[0], cv2.IMREAD_UNCHANGED), mask)
     code, error = run(monkeypatch, capsys, tmp_path, "data/make_scenes.py", *flags)
     assert code == 2 and "exists; pass --overwrite" in error
+    (tmp_path / "a" / "valid.csv").write_text("image,mask\n")  # of an earlier call
     assert run(monkeypatch, capsys, tmp_path, "data/make_scenes.py", *flags, "--overwrite")[0] == 0
+    assert not (tmp_path / "a" / "valid.csv").exists()
     code, error = run(monkeypatch, capsys, tmp_path, "data/make_scenes.py", "--out", "b", "--size", 8, 48)
     assert code == 2 and "16 px or more are needed" in error

@@ -50,6 +50,24 @@ def test_a_forked_script_does_what_a_called_one_does(script, tmp_path, flags, co
     assert ("ZeroDivisionError" in forked.stderr) == (code == 1)
 
 
+def test_folders_where_the_user_is_hide_no_module_of_the_project(tmp_path):
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text("print('hidden')")
+    (tmp_path / "asks.py").write_text("import utils\nprint(utils.__file__)")
+    (tmp_path / "starts.py").write_text("import os\nfrom cli import warm\n\nif __name__ == '__main__':\n"
+                                        "    print(warm.run_script('asks.py', [], os.environ).stdout)")
+    done = subprocess.run([sys.executable, "-P", "starts.py"], cwd=tmp_path, capture_output=True, text=True,
+                          env={**environment(), "PYTHONPATH": str(ROOT)})
+    assert done.stdout.strip() == str(ROOT / "utils" / "__init__.py"), done.stderr
+
+
+def test_scripts_do_not_share_random_numbers(tmp_path):
+    (tmp_path / "draws.py").write_text("import random, numpy, torch\n"
+                                       "print(random.random(), numpy.random.rand(), torch.rand(()))")
+    one, other = (warm.run_script(tmp_path / "draws.py", [], environment()).stdout.split() for _ in range(2))
+    assert all(a != b for a, b in zip(one, other, strict=True))
+
+
 def test_threads_are_those_of_the_call(script, tmp_path):
     for threads in ("2", "1"):  # of one server, whose own number is that of the first call
         found = warm.run_script(script, [], {**environment(), "SEEN": "x", "OMP_NUM_THREADS": threads}, tmp_path)

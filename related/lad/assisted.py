@@ -34,10 +34,10 @@ class LabelledImages(SegmentationDataset):
         random_share: function epoch -> share in 0..1, see `label_channel`.
     """
 
-    def __init__(self, rows: Any, args: Namespace, training: bool, draws: int = 1, random_share: Any = lambda epoch: 1.0,
+    def __init__(self, rows: Any, args: Namespace, training: bool, draws: int = 1, random_share: Any = None,
                  shuffled: bool = False) -> None:
         super().__init__(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed)
-        self.draws, self.random_share, self.shuffled = draws, random_share, shuffled
+        self.draws, self.random_share, self.shuffled = draws, random_share or RandomShare(0, 1), shuffled
 
     def __getitems__(self, indices: list[int]) -> dict:
         batch = super().__getitems__(indices)

@@ -27,9 +27,6 @@ from related.lad.lad_plan import OF_SCENES, TITLES, LadCell, pictures, scenes
 from related.lad.lad_text import collect, text_of
 from reports.plan import Job, run_plan
 
-PROJECT = Path(__file__).resolve().parents[2]
-WEIGHTS = "mobilenet_v2-imagenet.safetensors"
-PLACES = (PROJECT / "data" / "generated", PROJECT.parent / "shared" / "weights")  # where ImageNet's weights may lie
 Cells = dict[int, tuple[LadCell, dict[str, Job]]]
 
 
@@ -49,12 +46,13 @@ def parse() -> argparse.Namespace:
     group.add_argument("--teacher-epochs", type=positive_int, help="of the image-only network, and of the teacher (--epochs)")
     group.add_argument("--model", default="smp_unet", choices=NAMES)
     group.add_argument("--encoder", default="mobilenet_v2", help="of students, and of teachers without --teacher-encoder")
-    found = next((place / WEIGHTS for place in PLACES if (place / WEIGHTS).is_file()), PLACES[0] / WEIGHTS)
-    group.add_argument("--encoder-weights", type=none_or_str, default=str(found), metavar="imagenet|none|FILE")
+    group.add_argument("--encoder-weights", type=none_or_str, default="imagenet", metavar="imagenet|none|FILE")
     group.add_argument("--teacher-encoder", help="of the teachers (default: --encoder)")
     group.add_argument("--teacher-weights", type=none_or_str, metavar="imagenet|none|FILE", help="of --teacher-encoder")
     args, other = parser.parse_known_args()
     args.other = other
+    args.needless = [action.option_strings[0] for action in group._group_actions
+                     if getattr(args, action.dest) != action.default and not args.data]
     args.seeds = args.seeds or ([0] if args.quick else [0, 1, 2])
     args.rows = list(dict.fromkeys(args.rows or (TITLES if args.data else OF_SCENES)))
     check(args)
@@ -69,6 +67,12 @@ def check(args: argparse.Namespace) -> None:
         return
     if "ce" not in args.rows:
         raise UserError("--rows: needs ce, with which all others are compared")
+    for flag in args.needless:
+        raise UserError(f"{flag}: goes with --data; the drawn scenes have networks and epochs of their own")
+    if args.teacher_weights and not args.teacher_encoder:
+        raise UserError("--teacher-weights: goes with --teacher-encoder")
+    if args.data and not args.name and Path(args.data).resolve().name in ("scenes", "quick"):
+        raise UserError(f"--data {args.data}: pass --name, since runs of that name are those of the drawn scenes")
     if args.data and args.quick:
         raise UserError("--quick: goes with the drawn scenes; with --data pass fewer --epochs")
     for name in ("train.csv", "test.csv") if args.data else ():
@@ -89,7 +93,11 @@ def plan(args: argparse.Namespace, shared: dict[Path, Job]) -> Cells:
 def main() -> None:
     args = parse()
     if args.json:
-        print(text_of(read_json(args.json, "args", "lad")))
+        content = read_json(args.json, "args", "lad")
+        try:
+            print(text_of(content))
+        except (KeyError, TypeError, AttributeError, StopIteration):
+            raise UserError(f"{args.json}: no table of this script; name a table.json that it left") from None
         return
     cells = plan(args, {})
     with lock.folder_lock(args.home):
