@@ -69,8 +69,7 @@ class FileMemory:
         known = _read(self.path)
         kept = {key: facts for key, facts in known.items() if key not in self.used} | self.used
         items = list(kept.items())[-MOST:]
-        content = (b"".join(key for key, _ in items)
-                   + np.array([facts for _, facts in items], "<i8").tobytes())
+        content = b"".join(key for key, _ in items) + np.array([facts for _, facts in items], "<i8").tobytes()
         with contextlib.suppress(UserError), atomic_path(self.path) as temporary:
             temporary.write_bytes(HEAD + hashlib.sha256(content).digest() + content)
         self.known, self.changed = kept, False
@@ -87,7 +86,8 @@ def _read(path: Path | None) -> dict[bytes, Facts]:
         return {}
     count = len(content) // (KEY_BYTES + 24)
     keys = [content[at:at + KEY_BYTES] for at in range(0, count * KEY_BYTES, KEY_BYTES)]
-    return dict(zip(keys, map(tuple, np.frombuffer(content, "<i8", 3 * count, count * KEY_BYTES).reshape(-1, 3).tolist())))
+    facts = np.frombuffer(content, "<i8", 3 * count, count * KEY_BYTES).reshape(-1, 3).tolist()
+    return {key: (one, two, three) for key, (one, two, three) in zip(keys, facts)}
 
 
 _memories: dict[str, FileMemory] = {}  # one for each name of the file of facts

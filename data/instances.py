@@ -175,7 +175,7 @@ def _raise(path: Path | str, faults: list[str]) -> None:
 
 
 def check_instance_files(path: Path | str, rows: pd.DataFrame) -> None:
-    """Look at every picture, see `data.file_memory`; one UserError tells of all that are none, cut short or of another size than the JSON says."""
+    """Look at every picture; one UserError tells of all that are none, cut short or of another size than the JSON says."""
     def fault(row: Any) -> str | None:
         try:
             size = checked_size(row.image, memory)

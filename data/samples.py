@@ -49,4 +49,5 @@ def check_mask(path: Path | str, num_classes: int, place: np.ndarray | None = No
     labels = read_checked_mask(path, num_classes)
     if place is not None:
         place[:] = resize_labels(labels, place.shape)
-    return *labels.shape, kinds_of(labels, num_classes)
+    height, width = labels.shape
+    return height, width, kinds_of(labels, num_classes)

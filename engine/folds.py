@@ -17,6 +17,7 @@ from data.file_memory import file_memory
 from data.rows import pseudo_label_names
 from data.samples import checked_size
 from engine import run_folder
+from engine.cache_memory import check_cache
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
 from engine.loaders import build_loaders, worker_count

@@ -50,9 +50,9 @@ class Task:
     Args:
         rows: (args, and `needs_weights` and `pseudo_dir` if `run` got them) -> dict of `train` and, where the user has them,
             `valid` and `test` -> DataFrame. A column is of paths if every value is an existing file.
-        dataset: (rows, args, training, and `samples` if `check` has read them) -> dataset of whole batches: `__len__`, and `__getitems__(indices)` -> dict with
-            `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop sets its `epoch`; `names`, a list of
-            str, is for error messages.
+        dataset: (rows, args, training, and `samples` if `check` has read them) -> dataset of whole batches: `__len__`, and
+            `__getitems__(indices)` -> dict with `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop
+            sets its `epoch`; `names`, a list of str, is for error messages.
         config: (args, suffix of the network's flags) -> dict of plain values, with which `build` makes the network again.
         build: (config, encoder weights or None) -> network.
         forward: (network, batch) -> output; it must call the network itself, never a method of it.
@@ -120,7 +120,7 @@ def read_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: str | 
 
 def check_files(args: Namespace, splits: dict) -> dict[str, Samples]:
     """`check_rows` of each split of `read_splits`; with --cache its samples, which are read in the same pass."""
-    if getattr(args, "cache", False):
+    if args.cache:
         check_cache(args, splits, segmentation_bytes)
     found = {split: check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes, args.size if args.cache else None)
              for split, rows in splits.items()}

@@ -82,11 +82,13 @@ def test_a_file_is_opened_once_by_all_runs_and_again_when_it_changes(path, pairs
     assert (tmp_path / "m1.png").stat().st_mtime_ns == before.st_mtime_ns
     assert check(pairs, opened) == ["m1.png"]
     assert check(pairs, opened) == []
-    assert check(pairs, opened, num_classes=3) == ["m0.png", "m1.png", "m2.png"]  # other rules for masks, the same for images
+    with pytest.raises(UserError, match="black and white"):  # by other rules for masks, the same for images
+        check(pairs, opened, num_classes=3)
+    assert sorted(opened) == ["m0.png", "m1.png", "m2.png"]
 
 
 def test_faults_are_never_remembered(path, pairs, opened, monkeypatch, tmp_path):
-    (tmp_path / "m2.png").write_bytes((tmp_path / "m2.png").read_bytes()[:-20])
+    (tmp_path / "m2.png").write_bytes(b"broken")
     for _ in range(2):
         with pytest.raises(UserError, match="1 fault; mend or remove these rows\n  row 4: .*m2.png"):
             check(pairs, opened)
