@@ -4,7 +4,6 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 import torch
 
 from data.legend import Legend
@@ -57,23 +56,3 @@ def test_anchors_go_with_the_loaded_weights(shapes, trained, tmp_path, monkeypat
     flags = flags_of(shapes, tmp_path, "--load", trained / "last.ckpt", "--anchor", 8)
     code, error = run(monkeypatch, capsys, tmp_path, SCRIPT, *flags)
     assert code == 2 and "--anchor 8: " in error and "was trained with 32; leave the flag out" in error, error
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["ce", "sce", "gce", "nlis"])
-def test_every_loss_is_at_chance_on_labels_drawn_at_random(loss, tmp_path):
-    """200 digits beside 200 patches; every digit's label is drawn from all ten: one of ten is right.
-
-    Objects are told apart from patches all the same.
-    """
-    run_script("data/make_digits.py", "--background", "--out", tmp_path)
-    for name, whole in (("few", "train_clean"), ("test_few", "test")):
-        lines = (tmp_path / f"{whole}.csv").read_text().splitlines()
-        (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *lines[1:201], *lines[-200:]]) + "\n")
-    run_script("utils/class_noise.py", "--csv", tmp_path / "few.csv", "--noise", "symmetric", "--rate", 0.9, "--keep",
-               "background", "--out", tmp_path / "train.csv")
-    run_script(SCRIPT, "--train_csv", tmp_path / "train.csv", "--test_csv", tmp_path / "test_few.csv", "--name", loss,
-               "--out-dir", tmp_path, "--loss", loss, "--model", "roi_cnn", "--epochs", 12, "--stage1-epochs", 4,
-               "--batch-size", 32, "--learning-rate", 0.02, "--lr-step", 12, "--cache", "--accelerator", "cpu")
-    told = json.loads((tmp_path / loss / "result.json").read_text())["test_last"][0]
-    assert told["class_accuracy"] < 0.2 and told["foreground_accuracy"] > 0.8, told

@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 
 from data.make_digits import digits, glued, with_background
 from engine import checkpoint
-from related.nlis.objective import RobustLoss, SetCounts
+from models import build_classifier
+from related.nlis.objective import NAMES, RobustLoss, SetCounts
 from related.nlis.roi_scores import RoiScorer
 from tests.conftest import run_script
 from tests.script_calls import run
@@ -109,6 +110,36 @@ def test_background_patches_are_halves_on_the_wrong_side():
     images, numbers = with_background(pictures, labels, 0)
     assert len(images) == 2 * 1797 and (numbers[1200:2400] == 0).all() and (numbers[2997:] == 0).all()
     assert np.array_equal(numbers[:1200], labels[:1200] + 1) and np.array_equal(numbers[2400:2997], labels[1200:] + 1)
+
+
+def learnt_on(labels, loss):
+    """(share of unseen digits with the right class, share told from background) of a network trained on labels (200,) of 100
+    digits and 100 patches: 6 epochs of cross-entropy, then 6 of the loss."""
+    torch.manual_seed(0)
+    pictures, truth = (np.concatenate([each[:100], each[1200:1300], each[2400:2500], each[2997:3097]])
+                       for each in with_background(*digits(), 0))
+    pictures = torch.from_numpy(pictures / 64 - 1).float()[:, None].repeat(1, 3, 1, 1)
+    network, found = build_classifier("roi_cnn", num_classes=11).train(), objective(loss=loss, stage1_epochs=6)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    for epoch in range(12):
+        for rows in torch.randperm(200).split(40):
+            batch = {"label": labels[rows], "weight": torch.ones(40)}
+            optimizer.zero_grad()
+            found([network(pictures[rows])], batch, epoch)[0].backward()
+            optimizer.step()
+    told, unseen = network.eval()(pictures[200:]).argmax(1), torch.from_numpy(truth[200:])
+    return (told == unseen)[:100].float().mean().item(), ((told > 0) == (unseen > 0)).float().mean().item()
+
+
+@pytest.mark.parametrize("loss", NAMES)
+def test_every_loss_is_at_chance_on_labels_drawn_at_random(loss):
+    """One in ten is right by chance; above .22 lies 1 of 3,000 draws. With true labels the same training learns most digits."""
+    _, truth = with_background(*digits(), 0)
+    true = torch.from_numpy(np.concatenate([truth[:100], truth[1200:1300]]))
+    drawn = torch.where(true > 0, torch.randint(1, 11, (200,), generator=torch.Generator().manual_seed(5)), 0)
+    right, told = learnt_on(drawn, loss)
+    assert right <= 0.22 and told > 0.8, (right, told)
+    assert learnt_on(true, loss)[0] > 0.6
 
 
 # --- runs -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from related.nlis.job_folder import FOLDER, JobFolder
+from related.job_folder import JobFolder
+from related.nlis.roi_plan import FOLDER
 from reports.plan import Job
 
 FORKED_AT = 50  # percent, of the forked rows
