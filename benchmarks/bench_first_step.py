@@ -3,20 +3,21 @@
     python benchmarks/bench_first_step.py --out benchmarks/results/first_step.json
 
 The rows are drawn portraits of 128 x 96 px, each file under many names. *Reading alone* decodes and resizes all files once.
-*Cold* is a run that has no memory of these files (data/file_memory.py), *remembered* one after it. Processor seconds (user and
-system) count what other work on the machine does not change; wall seconds are in the JSON, too.
+*Cold* is a run that has no memory of these files (data/file_memory.py), *remembered* one after it. Runs start as those of a
+sweep do, forked from a process that has the libraries (cli/warm.py). Processor seconds (user and system) count what other work
+on the machine does not change; wall seconds are in the JSON, too.
 """
 
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.measure import ONE_THREAD, RESULTS, ROOT, in_turn, keep, ratio, table
+from cli import warm
 from cli.command_line import command_line, positive_int, tool_parser
 from data.file_memory import VARIABLE
 from data.make_sample import draw_set
@@ -66,6 +67,7 @@ class Starts:
 
     def __init__(self, folder):
         self.folder, self.numbers, self.wall = folder, itertools.count(), {}
+        (folder / "stopped.py").write_text(STOPPED)
 
     def __call__(self, way, csv, memory, *flags):
         """Processor seconds of a run until its first step."""
@@ -73,8 +75,7 @@ class Starts:
         command = ["train_without_weight.py", "--train_csv", csv, "--size", *SIZE, "--width", 4, "--accelerator", "cpu",
                    "--batch-size", 16, "--out-dir", self.folder / "runs", "--name", next(self.numbers), *flags]
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", STOPPED, *map(str, command)], cwd=ROOT, env=environment, text=True,
-                              capture_output=True)
+        done = warm.run_script(self.folder / "stopped.py", list(map(str, command)), environment, ROOT)
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
         self.wall.setdefault(way, []).append(time.perf_counter() - began)
