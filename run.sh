@@ -32,7 +32,7 @@ case ${1:-sample} in
         cd "$home"
         shift
         if [ "${1:-}" = all ]; then shift; else set -- -m "not slow and not prose" "$@"; fi
-        exec "$python" -m pytest -n 2 "$@" ;;
+        exec "$python" -m pytest -n 2 --dist worksteal "$@" ;;  # tests of a file mostly stay together, as what they share does
     sample)
         [ $# -eq 0 ] || shift
         setup

@@ -21,8 +21,10 @@ from cli.files import UserError, progress, read_json
 from cli.lazy import torch
 from cli.machine import usable_cores
 from data.csv_files import names_labels, raise_faults, read_table, resolve, weight_fault
+from data.file_memory import file_memory
 from data.legend import FILE_NAME
-from data.pictures import check_image, read_image, resize_image
+from data.pictures import read_image, resize_image
+from data.samples import checked_size
 
 NORMALISATION = "normalisation.json"  # {"mean": [r, g, b], "std": [r, g, b]} of the training pictures, 0..1
 SHOWN_NAMES = 5
@@ -150,16 +152,18 @@ def label_number(text: str, numbers: dict[str, int] | None) -> int | None:
 
 
 def check_class_files(csv: Path | str, rows: pd.DataFrame) -> None:
-    """Open every image; one UserError tells of all that are missing, cut short or none."""
+    """Look at every image, see `data.file_memory`; one UserError tells of all that are missing, cut short or none."""
     def fault(path: str) -> str | None:
         try:
-            check_image(path)
+            checked_size(path, memory)
         except UserError as error:
             return str(error)
         return None
 
+    memory = file_memory()
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(progress(pool.map(fault, rows["image"]), f"checking {Path(csv).name}", len(rows), "row"))
+    memory.save()
     raise_faults(csv, [(row, message) for row, message in zip(rows.index, found) if message])
 
 

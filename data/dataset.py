@@ -20,6 +20,7 @@ from cli.lazy import torch
 from cli.machine import usable_cores
 from data import IGNORE_INDEX
 from data.pictures import read_image, read_mask, resize_image, resize_labels
+from data.samples import Samples, label_columns
 from data.transforms import Augmentation
 
 Batch = TypeVar("Batch")
@@ -76,6 +77,7 @@ class SegmentationDataset:
         cache: keep the decoded, resized samples in memory, see `cache_bytes`.
         seed: of the augmentation, together with `epoch`, which the loop sets before each epoch.
         sources: give `source` as well; with `augment` only.
+        samples: of these rows at this size, in place of `cache`: `check_rows` has read them already.
 
     A batch is a dict: `image` uint8 (B, 3, H, W), channels last in memory; `mask` uint8 (B, H, W), 0..C-1 or 255; `weight`
     float32 (B,) in 0..1 (1 where the CSV has none); `index` int64 (B,), position in the rows; and, where the rows have them,
@@ -84,14 +86,18 @@ class SegmentationDataset:
     """
 
     def __init__(self, rows: pd.DataFrame, size: Sequence[int], num_classes: int, augment: bool = False, cache: bool = False,
-                 seed: int = 0, sources: bool = False) -> None:
+                 seed: int = 0, sources: bool = False, samples: Samples | None = None) -> None:
         self.image_paths = self.names = rows["image"].tolist()
-        self.label_paths = list(zip(*(rows[column] for column in ("mask", "pseudo") if column in rows)))
+        self.label_paths = list(zip(*(rows[column] for column in label_columns(rows))))
         self.weights = torch.tensor(rows["weight"].tolist() if "weight" in rows else [1.0] * len(rows), dtype=torch.float32)
         self.size, self.num_classes = tuple(size), num_classes
         self.seed, self.epoch = seed, 0
         self.augment, self.sources = Augmentation() if augment else None, sources
-        self.cached = self._fill_cache() if cache else None
+        self.cached: tuple[torch.Tensor, ...] | None = None
+        if samples:
+            self.cached = torch.from_numpy(samples.images), torch.from_numpy(samples.labels)
+        elif cache:
+            self.cached = self._fill_cache()
 
     def _fill_cache(self) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.empty(len(self), *self.size, 3, dtype=torch.uint8)

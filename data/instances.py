@@ -24,7 +24,9 @@ from cli.lazy import coco_masks, torch
 from cli.machine import usable_cores
 from data.coco_text import categories_of, is_whole
 from data.csv_files import SHOWN_FAULTS, resolve, weight_fault
-from data.pictures import check_image, read_image, resize_image, resize_labels
+from data.file_memory import file_memory
+from data.pictures import read_image, resize_image, resize_labels
+from data.samples import checked_size
 
 LEAST_SIDE = 1.0  # px, of a box at the training size; smaller ones are not trained on
 SLACK, SLACK_SHARE = 2.0, 0.1  # px, and share of the longer side, that a box may differ from the box around its mask
@@ -173,17 +175,19 @@ def _raise(path: Path | str, faults: list[str]) -> None:
 
 
 def check_instance_files(path: Path | str, rows: pd.DataFrame) -> None:
-    """Open every picture; one UserError tells of all that are none, cut short or of another size than the JSON says."""
+    """Look at every picture; one UserError tells of all that are none, cut short or of another size than the JSON says."""
     def fault(row: Any) -> str | None:
         try:
-            size = check_image(row.image)
+            size = checked_size(row.image, memory)
         except UserError as error:
             return str(error)
         found, stated = f"{size[0]} x {size[1]}", f"{row.height} x {row.width}"
         return None if found == stated else f"image {row.image}: has {found} px, the JSON says {stated}"
 
+    memory = file_memory()
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(progress(pool.map(fault, rows.itertuples()), f"checking {Path(path).name}", len(rows), "picture"))
+    memory.save()
     _raise(path, [each for each in found if each])
 
 

@@ -24,7 +24,9 @@ import pandas as pd
 from cli.files import UserError, progress
 from cli.machine import free_memory, usable_cores
 from data.csv_files import raise_faults, read_table, refuse_labels, resolve, weight_fault
-from data.pictures import IMAGE_SUFFIXES, check_image, kinds_of, read_checked_mask, refuse_black_and_white
+from data.file_memory import file_memory
+from data.pictures import IMAGE_SUFFIXES, read_image, refuse_black_and_white, resize_image
+from data.samples import Samples, check_mask, checked_size, label_columns
 
 BYTES_PER_PIXEL = 16  # of a picture in a batch: 3 bytes, a label, the three channels as floats
 OWN_NAMES = "{stem}.png"  # as predict.py names pseudo-labels
@@ -122,32 +124,46 @@ def check_apart(splits: list[tuple[Path | str, pd.DataFrame]]) -> None:
                             "on pictures that were trained on are too good, leave them out of one")
 
 
-def check_rows(csv: Path | str, rows: pd.DataFrame, num_classes: int) -> None:
-    """Open every file of the rows: images are whole, mask values are classes, and masks have about their images' shape.
+def check_rows(csv: Path | str, rows: pd.DataFrame, num_classes: int, size: Sequence[int] | None = None) -> Samples | None:
+    """Look at every file of the rows: images are whole, mask values are classes, and masks have about their images' shape.
+
+    A file that was looked at before and has not changed is not opened, see `data.file_memory`.
+
+    Args:
+        size: (H, W) in px; also read the samples at this size, so that no file is decoded twice.
 
     Raises:
         UserError: one report of all faulty rows, the first 10 shown with their row numbers; or masks that hold 0 and 255 alone
             though there are more than two classes.
     """
-    def look(row: Any) -> tuple[str | None, list[int]]:
+    memory, items, columns = file_memory(), list(rows.itertuples()), label_columns(rows)
+    samples = Samples.unread(rows, size) if size else None
+
+    def look(position: int, row: Any) -> tuple[str | None, list[int]]:
         """(fault or None, `kinds_of` each of its label maps)."""
         kinds = []
         try:
-            size = check_image(row.image)
-            for path in (row.mask, *([row.pseudo] if "pseudo" in rows else [])):
-                labels = read_checked_mask(path, num_classes)
-                check_shape(size, labels.shape, path)
-                kinds.append(kinds_of(labels, num_classes))
+            shape = checked_size(row.image, memory)
+            for layer, column in enumerate(columns):
+                path, place = getattr(row, column), samples.labels[position, layer] if samples else None
+                check = functools.partial(check_mask, path, num_classes, place)
+                *mask_shape, kind = memory.facts(path, f"mask of {num_classes}", check, again=samples is not None)
+                check_shape(shape, mask_shape, path)
+                kinds.append(kind)
+            if samples:
+                samples.images[position] = resize_image(read_image(row.image), samples.images.shape[1:3])
         except UserError as error:
             return str(error), kinds
         return None, kinds
 
-    items = list(rows.itertuples())
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(progress(pool.map(look, items), f"checking {Path(csv).name}", len(items), "row"))
+        title = f"{'reading' if size else 'checking'} {Path(csv).name}"
+        found = list(progress(pool.map(look, range(len(items)), items), title, len(items), "row"))
+    memory.save()
     raise_faults(csv, [(row.Index, message) for row, (message, _) in zip(items, found) if message])
     for kinds in zip(*(kinds for _, kinds in found)):
         refuse_black_and_white(functools.reduce(operator.or_, kinds), num_classes, csv)
+    return samples
 
 
 def check_batch(size: Sequence[int], batch_size: int, rows: pd.DataFrame) -> None:

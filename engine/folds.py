@@ -13,16 +13,18 @@ import pandas as pd
 
 from cli.files import write_json, write_rows
 from cli.lazy import lightning_fabric, sklearn_model_selection, torch
-from data.pictures import check_image
+from data.file_memory import file_memory
 from data.rows import pseudo_label_names
+from data.samples import checked_size
 from engine import run_folder
+from engine.cache_memory import check_cache
 from engine.checkpoint import load_network
 from engine.devices import start_fabric
-from engine.loaders import build_loaders, check_cache, worker_count
+from engine.loaders import build_loaders, worker_count
 from engine.loop import run
 from engine.networks import build_state
 from engine.prediction import predict
-from engine.task import check_files, read_splits
+from engine.task import check_files, read_splits, segmentation_bytes
 from utils.agreement import METRICS
 from utils.judge import weakness
 from utils.scoring import score_pairs, score_rows
@@ -69,15 +71,18 @@ def check_teachers(args: argparse.Namespace, fabric: lightning_fabric.Fabric, ro
         UserError: a file, a flag or a network is refused.
     """
     splits = read_splits(args, args.weighted)
-    check_files(args, splits)
+    uncached = argparse.Namespace(**{**vars(args), "cache": False})
+    check_files(uncached, splits)
+    memory = file_memory()
     for image in [] if judged is rows else judged["image"]:
-        check_image(image)
+        checked_size(image, memory)
+    memory.save()
     if args.folds > 1:
         splits["train"] = rows[fold_of != 0]
     if args.cache:
-        check_cache(args, fabric, splits)
+        check_cache(args, splits, segmentation_bytes)
     build_state(args, fabric, rows=len(splits["train"]))
-    build_loaders(argparse.Namespace(**{**vars(args), "cache": False}), splits, fabric)
+    build_loaders(uncached, splits, fabric)
 
 
 def train_and_judge(args: argparse.Namespace, home: Path, rows: pd.DataFrame, judged: pd.DataFrame) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import signal
 from argparse import Namespace
 from collections.abc import Iterator, Sized
@@ -14,17 +13,21 @@ import pandas as pd
 
 from cli.files import UserError
 from cli.lazy import lightning_fabric, torch
-from cli.machine import free_memory, usable_cores
+from cli.machine import usable_cores
 from data.dataset import as_it_is
+from engine.cache_memory import check_cache, local_processes
 from engine.checkpoint import restore_random_state
 from engine.task import SEGMENTATION, Task
 
 
 def build_loaders(args: Namespace, splits: dict[str, pd.DataFrame], fabric: lightning_fabric.Fabric,
-                  task: Task = SEGMENTATION) -> dict[str, torch.utils.data.DataLoader]:
+                  task: Task = SEGMENTATION, samples: dict[str, Any] | None = None) -> dict[str, torch.utils.data.DataLoader]:
     """DataLoader of each split. --batch-size counts over all processes.
 
     The training split is shuffled by seed and epoch; for the others see `each_row_once`.
+
+    Args:
+        samples: what `Task.check` has read: dict of split -> samples; None = nothing.
 
     Raises:
         UserError: fewer samples in a batch than processes; or see `check_cache`.
@@ -33,12 +36,12 @@ def build_loaders(args: Namespace, splits: dict[str, pd.DataFrame], fabric: ligh
     batch = args.batch_size // ranks
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
-    if getattr(args, "cache", False):
-        check_cache(args, fabric, splits, task)
+    if getattr(args, "cache", False) and not samples:
+        check_cache(args, splits, task.cache_bytes)
     loaders = {}
     for split, rows in splits.items():
         training = split == "train"
-        dataset = task.dataset(rows, args, training)
+        dataset = task.dataset(rows, args, training, **({"samples": samples[split]} if samples else {}))
         sampler = ShuffledRows(dataset, fabric, args.seed) if training else each_row_once(dataset, fabric)
         loaders[split] = torch.utils.data.DataLoader(
             dataset, batch, sampler=sampler, collate_fn=as_it_is,
@@ -64,34 +67,12 @@ def steps_per_epoch(args: Namespace, rows: int, processes: int) -> int:
     return max(1, share // batch if drops_last(args, rows) else math.ceil(share / batch))
 
 
-def local_processes() -> int:
-    """Number of training processes on this machine: from torchrun's environment, without torchrun 1."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
 def worker_count(args: Namespace, fabric: lightning_fabric.Fabric) -> int:
     """Loader processes of each training process: --workers; else 0 on a CPU, since they would slow the training there, and
     beside a GPU this process's share of the cores, at most 8."""
     if args.workers is not None:
         return args.workers
     return 0 if fabric.device.type == "cpu" else min(8, usable_cores() // local_processes())
-
-
-def check_cache(args: Namespace, fabric: lightning_fabric.Fabric, splits: dict[str, pd.DataFrame],
-                task: Task = SEGMENTATION) -> None:
-    """Print how much memory --cache takes. Each process of a machine has a cache of its own.
-
-    Raises:
-        UserError: that is more than the free memory.
-    """
-    samples = sum(map(len, splits.values()))
-    needed = sum(task.cache_bytes(rows, args) for rows in splits.values()) * local_processes() / 2**30
-    free = free_memory() / 2**30
-    if needed > free:
-        raise UserError(f"--cache: {samples} samples of {args.size[0]}x{args.size[1]} take {needed:.2f} GiB, {free:.2f} GiB "
-                        "are free; leave it out and raise --workers, or choose a smaller --size")
-    if fabric.is_global_zero:
-        print(f"cache: {needed:.2f} GiB for {samples} samples, {free:.2f} GiB are free")
 
 
 class ShuffledRows:

@@ -90,19 +90,20 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
         if args.resume and (folder / "result.json").exists():
             print(f"{folder}: finished already, nothing to do")
             return read_json(folder / "result.json")
-        task.check(args, splits)  # a faulty file is reported before PyTorch is loaded
-        return train_and_test(args, folder, splits, weigh, networks, selects, task, objective, memory, frozen, after_epoch)
+        samples = task.check(args, splits)  # a faulty file is reported before PyTorch is loaded
+        return train_and_test(args, folder, splits, samples, weigh, networks, selects, task, objective, memory, frozen,
+                              after_epoch)
 
 
-def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame], weigh: Any, networks: Sequence[str],
-                   selects: bool, task: Task, objective: Callable | None, memory: Any,
+def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame], samples: dict[str, Any] | None, weigh: Any,
+                   networks: Sequence[str], selects: bool, task: Task, objective: Callable | None, memory: Any,
                    frozen: Sequence[torch.nn.Module] | Callable[[Namespace], Sequence],
                    after_epoch: Callable[..., dict] | None) -> dict[str, Any]:
     """The part of `run` that needs a device: build, train, test; the content of result.json."""
     fabric = start_fabric(args)
     fabric.barrier()  # every process has found the folder free before the first one writes to it
     state = build_state(args, fabric, networks, len(splits["train"]), task, frozen, memory)
-    loaders = build_loaders(args, splits, fabric, task)
+    loaders = build_loaders(args, splits, fabric, task, samples)
     objective = objective or WeightedLoss(fabric, task, weigh, selects)
     if fabric.is_global_zero:
         run_folder.open_run(args, folder, splits)

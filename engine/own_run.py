@@ -24,8 +24,9 @@ from data import IGNORE_INDEX
 from data.dataset import SegmentationDataset
 from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
+from data.samples import Samples
 from engine import checkpoint, run_folder
-from engine.loaders import local_processes
+from engine.cache_memory import local_processes
 from engine.lock import is_first_process
 from engine.own_memory import AveragedPredictions, OwnMemory
 from engine.task import SEGMENTATION, check_files
@@ -92,11 +93,11 @@ class OwnRun:
         self.memory: Any = None  # an OwnMemory
         self.keeps: Path | None = None
 
-    def open(self, args: Namespace, splits: dict[str, pd.DataFrame]) -> None:
+    def open(self, args: Namespace, splits: dict[str, pd.DataFrame]) -> dict[str, Samples]:
         """Check the files and --after, and make the memory; `Task.check`."""
         rows = splits["train"]
         before = earlier_run(args, rows) if args.after else None
-        check_files(args, splits)
+        samples = check_files(args, splits)
         shape = None if args.scores_only else shape_of(args)
         if shape:
             check_memory(args, len(rows), shape)
@@ -112,9 +113,10 @@ class OwnRun:
                 self.keeps = Path(args.after)
                 self.memory.keep_predictions(before)
                 say(f"--after {args.after}: its scores give no reason to learn more, so this run keeps its network")
-                return
+                return samples
             say(f"--after {args.after}: {len(self.corrected.learnt)} of {len(rows)} masks are doubted"
                 + (" and moved to where its predictions make them most likely" if args.num_classes == 2 else ""))
+        return samples
 
     def losses(self, output: Any, batch: dict, pixel_weights: Tensor | None = None) -> Tensor:
         """`Task.losses`, of the masks that are learnt."""
@@ -153,9 +155,9 @@ class OwnRun:
                    *["iterations"] * ("iterations" in rows))
 
 
-def dataset(rows: pd.DataFrame, args: Namespace, training: bool) -> SegmentationDataset:
+def dataset(rows: pd.DataFrame, args: Namespace, training: bool, samples: Samples | None = None) -> SegmentationDataset:
     """`Task.dataset`, which says where the pixels of augmented pictures come from, if predictions or masks are moved."""
-    found = SEGMENTATION.dataset(rows, args, training)
+    found = SEGMENTATION.dataset(rows, args, training, samples)
     found.sources = training and args.augment and (not args.scores_only or bool(args.after))
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import pandas as pd
 from cli.files import UserError, atomic_path, is_temporary, read_json, write_json
 from cli.lazy import lightning_fabric, torch
 from cli.machine import usable_cores
+from data.file_memory import Facts, file_memory
 from engine import lock
 from utils.ranking import summarise
 
@@ -109,7 +109,9 @@ def refuse_other_rows(args: Namespace, folder: Path, splits: dict[str, pd.DataFr
 
 
 def _counted(splits: dict[str, pd.DataFrame]) -> dict[str, dict]:
-    return {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
+    found = {split: {"count": len(rows), "digest": digest(rows)} for split, rows in splits.items()}
+    file_memory().save()
+    return found
 
 
 def digest(rows: pd.DataFrame) -> str:
@@ -127,13 +129,14 @@ def path_columns(rows: pd.DataFrame) -> list[Hashable]:
 
 
 def file_digest(path: Path | str) -> str:
-    """The first 16 hex digits of the SHA-256 of a file; its size is not enough, a redrawn mask may have the same."""
-    return _digest_of(str(path), os.stat(path).st_mtime_ns, os.path.getsize(path))
+    """The first 16 hex digits of the SHA-256 of a file; its size is not enough, a redrawn mask may have the same.
 
+    A file that was read before and has not changed is not read again, see `data.file_memory`.
+    """
+    def read() -> Facts:
+        return int.from_bytes(hashlib.sha256(Path(path).read_bytes()).digest()[:8], "big", signed=True), 0, 0
 
-@functools.lru_cache(maxsize=1 << 18)
-def _digest_of(path: str, changed: int, size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return file_memory().facts(path, "digest", read)[0].to_bytes(8, "big", signed=True).hex()
 
 
 def hashed(content: Any) -> str:

@@ -15,8 +15,10 @@ from cli.files import UserError
 from cli.lazy import torch
 from data.dataset import SegmentationDataset, cache_bytes
 from data.rows import check_apart, check_batch, check_rows, pseudo_label_paths, read_rows
+from data.samples import Samples
 from data.transforms import normalised
 from engine import checkpoint
+from engine.cache_memory import check_cache
 from utils.agreement import hard_labels
 from utils.losses import main_logits, training_losses
 from utils.metrics import TITLES, SplitScores
@@ -48,9 +50,9 @@ class Task:
     Args:
         rows: (args, and `needs_weights` and `pseudo_dir` if `run` got them) -> dict of `train` and, where the user has them,
             `valid` and `test` -> DataFrame. A column is of paths if every value is an existing file.
-        dataset: (rows, args, training) -> dataset of whole batches: `__len__`, and `__getitems__(indices)` -> dict with
-            `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop sets its `epoch`; `names`, a list of
-            str, is for error messages.
+        dataset: (rows, args, training, and `samples` if `check` has read them) -> dataset of whole batches: `__len__`, and
+            `__getitems__(indices)` -> dict with `index` int64 (B,), and for `weigh` usually `weight` float32 (B,). The loop
+            sets its `epoch`; `names`, a list of str, is for error messages.
         config: (args, suffix of the network's flags) -> dict of plain values, with which `build` makes the network again.
         build: (config, encoder weights or None) -> network.
         forward: (network, batch) -> output; it must call the network itself, never a method of it.
@@ -61,7 +63,7 @@ class Task:
         compared: names of the scores that the log shows and whose mean chooses the best epoch; higher is better.
         titles: score name -> its title, for each column of the printed table; default: the compared scores by name.
         prepare: batch on the device -> batch as networks and losses take it.
-        check: (args, splits), opens the files.
+        check: (args, splits), looks at the files; may return a dict of split -> samples that it has read, see `dataset`.
         check_networks: (args, networks, samples), tries the networks on the smallest batch that a process will see.
         cache_bytes: (rows, args) -> bytes that --cache takes.
         trust: (logits, batch, args) -> float (B,), how much a network trusts each annotation, higher = more.
@@ -116,10 +118,18 @@ def read_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: str | 
     return splits
 
 
-def check_files(args: Namespace, splits: dict) -> None:
-    """`check_rows` of each split of `read_splits`."""
-    for split, rows in splits.items():
-        check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
+def check_files(args: Namespace, splits: dict) -> dict[str, Samples]:
+    """`check_rows` of each split of `read_splits`; with --cache its samples, which are read in the same pass."""
+    if args.cache:
+        check_cache(args, splits, segmentation_bytes)
+    found = {split: check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes, args.size if args.cache else None)
+             for split, rows in splits.items()}
+    return {split: samples for split, samples in found.items() if samples}
+
+
+def segmentation_bytes(rows: Any, args: Namespace) -> int:
+    """`Task.cache_bytes` of segmentation."""
+    return cache_bytes(rows, args.size)
 
 
 def check_smallest_batch(args: Namespace, networks: list, samples: int, channels: int = 3) -> None:
@@ -162,8 +172,8 @@ class SegmentationScorer:
 
 SEGMENTATION = Task(
     rows=read_splits,
-    dataset=lambda rows, args, training: SegmentationDataset(rows, args.size, args.num_classes, args.augment and training,
-                                                             args.cache, args.seed),
+    dataset=lambda rows, args, training, samples=None: SegmentationDataset(
+        rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed, samples=samples),
     config=checkpoint.model_config,
     build=checkpoint.build_from,
     forward=lambda network, batch: network(batch["image"]),
@@ -174,6 +184,6 @@ SEGMENTATION = Task(
     prepare=prepare_pictures,
     check=check_files,
     check_networks=check_smallest_batch,
-    cache_bytes=lambda rows, args: cache_bytes(rows, args.size),
+    cache_bytes=segmentation_bytes,
     trust=lambda logits, batch, args: trust(logits, batch["mask"], args.select_by, args.num_classes, args.theta),
     disagree=lambda logits_a, logits_b, args: disagreement(logits_a, logits_b, args.num_classes, args.disagree_below))

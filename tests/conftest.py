@@ -27,6 +27,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2
 # their failures show what differs, as those of the tests
 pytest.register_assert_rewrite("tests.class_sets", "tests.script_calls", "tests.small_runs", "tests.tool_inputs")
 
+os.environ["NLKD_FILES"] = ""  # tests remember no checked files, but for those of that memory
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
 

@@ -35,8 +35,12 @@ def digests(folder):
 
 
 def wait_for(there, process, seconds=90):
+    """Wait until `there()` is true, while a process runs: one of subprocess, or one that `processes.start_script` gave."""
     until = time.monotonic() + seconds
     while not there():
-        assert process.poll() is None, process.communicate()
+        if hasattr(process, "is_alive"):
+            assert process.is_alive(), process.exitcode
+        else:
+            assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)

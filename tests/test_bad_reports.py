@@ -3,7 +3,7 @@
 import pytest
 
 from cli.files import write_json
-from engine import loaders
+from engine import cache_memory
 from tests import tool_inputs
 from tests.run_results import run_of
 from tests.script_calls import TINY
@@ -89,7 +89,7 @@ def test_teachers_refuse_and_leave_no_run(desk, monkeypatch, capsys, prepare, me
 
 
 def test_teachers_whose_cache_is_too_large_leave_no_run(desk, monkeypatch, capsys):
-    monkeypatch.setattr(loaders, "free_memory", lambda: 0)
+    monkeypatch.setattr(cache_memory, "free_memory", lambda: 0)
     refused(monkeypatch, capsys, desk.folder, TEACHER, "--cache: ", *TEACH, "--cache")
 
 

@@ -14,7 +14,8 @@ from related.blindkd import blind_knowledge_dist_training as training
 from related.blindkd import memory
 from tests import blindkd_set
 from tests.blindkd_set import BATCH, NAMES_OF_FILES, RATE, SEED, draw_set, read
-from tests.conftest import ROOT, TORCHRUN, environment, run_script
+from tests.conftest import ROOT, environment, run_script
+from tests.processes import run_together
 from utils.ranking import precision_recall_f1
 
 drawn, call = blindkd_set.drawn, blindkd_set.call
@@ -105,7 +106,7 @@ def test_the_pages_commands_run_as_they_stand(tmp_path):
 @pytest.mark.slow
 def test_two_processes_gather_their_scores(drawn, tmp_path):
     script = ROOT / "related" / "blindkd" / "blind_knowledge_dist_training.py"
-    run_script(*TORCHRUN, script, "--dataset", "drawn", "--noise_path", drawn, "--seed", SEED, "--model", "small_cnn",
+    run_together(tmp_path, script, "--dataset", "drawn", "--noise_path", drawn, "--seed", SEED, "--model", "small_cnn",
                "--n_epoch", 5, "--batch_size", BATCH, "--lr", RATE, "--fallback", 3, "--accelerator", "cpu", cwd=tmp_path)
     folder = tmp_path / "results" / f"drawn_worst_seed_{SEED}"
     scores, facts = np.load(folder / "scores.npy"), read(folder / "blindkd.json")

@@ -14,7 +14,8 @@ from engine import loop
 from engine.classification import CLASSIFICATION
 from tests import class_runs
 from tests.class_runs import SIZES, arguments, flags_of, train
-from tests.conftest import TORCHRUN, run_script
+from tests.conftest import run_script
+from tests.processes import run_together
 from tests.small_runs import digests, epochs_of
 
 digits = class_runs.digits
@@ -76,7 +77,7 @@ def test_test_sets_differ_by_their_labels(digits, tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_and_score_every_row_once(digits, tmp_path):
     flags = flags_of(digits, tmp_path, "--shift", "1", "--devices", "2")
-    run_script(*TORCHRUN, "train_without_weight.py", *flags)
+    run_together(tmp_path, "train_without_weight.py", *flags)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["machine"]["processes"] == 2 and result["test"][0]["images"] == SIZES["test"]
     again = run_script("evaluate.py", "--checkpoint", tmp_path / "run" / "best.ckpt", "--csv", digits / "test.csv",

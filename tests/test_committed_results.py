@@ -1,5 +1,6 @@
 """Pages show the committed results, whose log holds the commands that made them."""
 
+import functools
 import json
 import re
 import shlex
@@ -91,20 +92,23 @@ def test_the_log_names_every_committed_result_and_its_command():
 
 @pytest.mark.slow
 def test_the_commands_of_the_log_know_their_flags(tmp_path):
-    trainings = run_script("train_teacher.py", "--help").stdout
+    @functools.cache
+    def help_of(script):
+        return run_script(ROOT / script, "--help").stdout
+
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
         neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py",
                       "lad": "related/lad/lad_table.py"}
         if words[:1] and words[0] in neighbours:
-            known = run_script(ROOT / neighbours[words[0]], "--help").stdout + trainings * ("--data" in words)
+            known = help_of(neighbours[words[0]]) + help_of("train_teacher.py") * ("--data" in words)
             assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
             assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
         elif script.startswith("benchmarks/"):
             flags = {word for word in words if word.startswith("--")}
-            known = run_script(ROOT / script, "--help").stdout + trainings  # some hand theirs on
+            known = help_of(script) + help_of("train_teacher.py")  # some hand theirs on
             assert flags <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         else:
             done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)

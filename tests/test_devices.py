@@ -16,9 +16,10 @@ import train_without_weight
 from cli import machine
 from cli.files import UserError
 from data.rows import read_rows
-from engine import devices, loaders, loop, networks
+from engine import cache_memory, devices, loaders, loop, networks
 from engine.checkpoint import model_config
 from tests.conftest import TORCHRUN, run_script
+from tests.processes import run_together
 from tests.small_runs import arguments, epochs_of
 from utils.losses import per_sample_loss, weighted_loss
 
@@ -69,13 +70,17 @@ def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
 
 
 def test_two_processes_by_torchrun(csvs, tmp_path):
-    done = run_script(*TORCHRUN, "train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv",
-                      "--valid_csv", csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv", "--name", "ddp",
-                      "--out-dir", tmp_path, "--accelerator", "cpu", "--size", 48, 32, "--width", 4, "--epochs", 1,
-                      "--batch-size", 4)
-    result = json.loads((tmp_path / "ddp" / "result.json").read_text())
-    assert result["test"][0]["images"] == 4 and result["valid"][0]["images"] == 3, done.stdout
-    assert result["machine"]["processes"] == 2
+    """And by `run_together`, which stands for torchrun in other tests: the same losses and scores."""
+    command = ["train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--valid_csv",
+               csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv", "--name", "run", "--accelerator", "cpu",
+               "--size", 48, 32, "--width", 4, "--epochs", 1, "--batch-size", 4]
+    done = run_script(*TORCHRUN, *command, "--out-dir", tmp_path / "torchrun")
+    run_together(tmp_path, *command, "--out-dir", tmp_path / "forked")
+    assert epochs_of(tmp_path / "torchrun") == epochs_of(tmp_path / "forked")
+    one, other = (json.loads((tmp_path / home / "run" / "result.json").read_text()) for home in ("torchrun", "forked"))
+    assert one["test"] == other["test"] and one["machine"] == other["machine"]
+    assert one["test"][0]["images"] == 4 and one["valid"][0]["images"] == 3, done.stdout
+    assert one["machine"]["processes"] == 2
 
 
 @pytest.mark.parametrize("script", ["train_without_weight", "train_with_Teacher_weight", "train_with_KDweight",
@@ -125,11 +130,11 @@ def test_a_cpu_that_trains_loads_by_itself_and_a_gpu_has_help(monkeypatch):
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(csvs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
+    monkeypatch.setattr(cache_memory, "free_memory", lambda: 19 * 4 * 48 * 32 - 1)  # 12 + 3 + 4 rows
     with pytest.raises(UserError, match=r"--cache: 19 samples of 48x32 take 0\.00 GiB, 0\.00 GiB are free; leave it out"):
         loop.run(arguments(csvs, tmp_path, "--cache"), train_without_weight.weigh)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(loaders, "free_memory", lambda: 19 * 4 * 48 * 32)
+    monkeypatch.setattr(cache_memory, "free_memory", lambda: 19 * 4 * 48 * 32)
     loop.run(arguments(csvs, tmp_path, "--cache", "--epochs", "1"), train_without_weight.weigh)
     assert "GiB for 19 samples" in capsys.readouterr().out
 

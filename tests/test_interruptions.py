@@ -16,6 +16,7 @@ from engine.loaders import leave_stopping
 from engine.stopping import StopRequest
 from tests import kill_drill
 from tests.conftest import ROOT, TORCHRUN, environment, run_script
+from tests.processes import run_together
 from tests.small_runs import WEIGHTED, arguments, digests, wait_for, weigh
 
 # --- killed -----------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ command_line(lambda: run_plan([Job(["-c", {sleeper!r}], folder / "never", [], fo
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_together_train_as_one(csvs, tmp_path, count):
-    """torchrun on CPUs: the same losses as one process with the same batches, each test sample counted once.
+    """As torchrun does, on CPUs: the same losses as one process with the same batches, each test sample counted once.
 
     Batch normalisation takes each process's own statistics, so all rows here show one picture, with masks of their own.
     """
@@ -189,9 +190,8 @@ def test_processes_together_train_as_one(csvs, tmp_path, count):
     (tmp_path / "train.csv").write_text("img,filename\n" + "".join(f"{rows[0][0]},{mask}\n" for _, mask, _ in rows[:8]))
     flags = ["train_without_weight.py", "--train_csv", tmp_path / "train.csv", "--test_csv", csvs / "test.csv",
              "--size", 48, 32, "--width", 4, "--epochs", 3, "--batch-size", 8, "--accelerator", "cpu", "--out-dir", tmp_path]
-    torchrun = (*TORCHRUN[:-1], count)
     run_script(*flags, "--name", "one")
-    run_script(*torchrun, *flags, "--name", "many")
+    run_together(tmp_path, *flags, "--name", "many", count=count)
     one, many = ([json.loads(line)["loss"][0] for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "many"))
     assert many == pytest.approx(one, rel=1e-4)
     assert len(set(one)) == 3  # they do learn

@@ -10,7 +10,8 @@ from data.pictures import image_size, read_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from engine import checkpoint, loop
 from related.lad.assisted import labelled, teacher_task
-from tests.conftest import TORCHRUN, run_script
+from tests.conftest import run_script
+from tests.processes import run_together
 from tests.script_calls import run
 from tests.small_runs import arguments, epochs_of
 from tests.test_lad import STUDENT, TEACHER, call, flags_of, trained
@@ -109,7 +110,7 @@ def test_two_processes_give_what_one_gives(which, csvs, trained, tmp_path):
         run_script("tests/without_batch_norm.py", TEACHER, *flags_of(csvs, tmp_path, "teacher"))
         flags[flags.index("--teacher") + 1] = tmp_path / "teacher" / "last.ckpt"
     run_script("tests/without_batch_norm.py", *flags)
-    run_script(*TORCHRUN, "tests/without_batch_norm.py", *flags, "--out-dir", tmp_path / "two")
+    run_together(tmp_path, "tests/without_batch_norm.py", *flags, "--out-dir", tmp_path / "two")
     losses = [[entry["loss"][0] for entry in epochs_of(tmp_path / home)] for home in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][0] != losses[0][1]
     for name, value in state_of(tmp_path / "one").items():

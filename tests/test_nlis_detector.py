@@ -1,5 +1,6 @@
 """train_nlis.py, wrong_labels.py, evaluate.py and predict.py on drawn shapes, from COCO JSON to results; several processes."""
 
+import functools
 import json
 import os
 import signal
@@ -16,7 +17,8 @@ from data.pictures import read_image
 from engine import checkpoint
 from engine.instances import build_from_config, refuse_data_parallel, share_of
 from related.nlis.wrong_labels import measured, trust_of, write_trust
-from tests.conftest import TORCHRUN, run_script
+from tests.conftest import run_script
+from tests.processes import run_together
 from tests.script_calls import run
 from tests.test_nlis import timeless, weights_in
 
@@ -104,8 +106,8 @@ def test_predictions_of_listed_images_are_at_their_own_size(shapes, trained, tmp
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(shapes, tmp_path):
     """A step of each stage, with unequal numbers of positives in the processes; what they learn differs by rounding alone."""
-    for home, start in (("one", ()), ("two", TORCHRUN)):
-        run_script(*start, SCRIPT, *flags_of(shapes, tmp_path / home, "--epochs", 2, "--batch-size", 8))
+    for home, start in (("one", run_script), ("two", functools.partial(run_together, tmp_path))):
+        start(SCRIPT, *flags_of(shapes, tmp_path / home, "--epochs", 2, "--batch-size", 8))
     one, two = (tmp_path / home / "run" for home in ("one", "two"))
     assert [entry["sets"] for entry in timeless(one)] == [entry["sets"] for entry in timeless(two)]
     assert [entry["loss"][0] for entry in timeless(two)] == pytest.approx([e["loss"][0] for e in timeless(one)], rel=1e-5)

@@ -19,8 +19,9 @@ from data.rows import read_rows
 from data.splits import pair_folder
 from engine import checkpoint, own_memory, own_run
 from tests import own_runs, test_loop_by_hand
-from tests.conftest import ROOT, TORCHRUN, run_script
+from tests.conftest import ROOT, run_script
 from tests.own_runs import AUGMENT, SCRIPT, small
+from tests.processes import run_together
 from tests.script_calls import check
 from tests.test_loop_by_hand import SIZE
 
@@ -72,11 +73,13 @@ def test_two_processes_share_one_memory(csvs, tmp_path, augment):
     """What was counted is what one process counts, with augmented pictures for each pixel."""
     rows = (csvs / "train_noisy_60.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text("\n".join(rows[:13]) + "\n")
+    (tmp_path / "fixed.csv").write_text("\n".join(rows[:2]) + "\n")  # else scores of one group would end the second pass
     flags = [SCRIPT, "--train_csv", tmp_path / "train.csv", "--test_csv", csvs / "test.csv", "--size", 48, 32, "--width", 4,
              "--epochs", 3, "--batch-size", 4, "--accelerator", "cpu", "--out-dir", tmp_path, *["--augment"] * augment]
-    run_script(*TORCHRUN, *flags, "--name", "first")
-    done = run_script(*TORCHRUN, *flags, "--name", "second", "--after", tmp_path / "first")
-    assert done.stdout.count("are doubted") == 1
+    run_together(tmp_path, *flags, "--name", "first")
+    printed = run_together(tmp_path, *flags, "--name", "second", "--after", tmp_path / "first", "--fixed",
+                           tmp_path / "fixed.csv")
+    assert printed.count("are doubted") == 1
     dataset = SegmentationDataset(read_rows(tmp_path / "train.csv"), (48, 32), 2, augment=True, sources=True)
     for name, epochs, counted in (("first", 3, 2), ("second", 6, 3)):
         memory = checkpoint.load(tmp_path / name / "last.ckpt")["memory"]

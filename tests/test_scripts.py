@@ -1,11 +1,10 @@
 """The commands a user types: as published, resumed after a kill, refused when wrong; and the shape of the scripts."""
 
 import ast
+import itertools
 import json
-import os
 import subprocess
 import sys
-import time
 from collections import defaultdict
 
 import numpy as np
@@ -16,7 +15,9 @@ import torch
 from data.pictures import read_image, read_mask
 from data.rows import pseudo_label_names, read_rows
 from engine.folds import assign_folds
-from tests.conftest import ROOT, TORCHRUN, run_script
+from tests.conftest import ROOT, environment, run_script
+from tests.processes import kill, run_together, start_script
+from tests.small_runs import wait_for
 from tests.test_structure import ROOMS
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--cache"]
@@ -38,7 +39,9 @@ SHORT = ('train_with_KDweight.py -train "{csv}/train_noisy_60_PointRend_weight_b
 
 
 def words(command, csvs):
-    return command.format(csv=csvs).replace('"', "").split()
+    """A command's words, and of two networks the flag that makes the second one small: DeepLabv3+ has no --width."""
+    small = [] if "weight" in command.split(".py")[0] else ["--encoder-b", "mobilenet_v2"]
+    return [*command.format(csv=csvs).replace('"', "").split(), *small]
 
 
 @pytest.mark.parametrize("command", [PUBLISHED[0], PUBLISHED[1], PUBLISHED[6],
@@ -61,11 +64,11 @@ def test_published_commands_run_verbatim(csvs, tmp_path, command):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", PUBLISHED, ids=[command.split("--name ")[1].split()[0] for command in PUBLISHED])
 def test_published_commands_run_on_two_processes(csvs, tmp_path, command):
-    """By torchrun, on CPUs: every test sample counted once, both networks equal in both processes."""
-    done = run_script(*TORCHRUN, *words(command, csvs), "--out-dir", tmp_path, *TINY, "--epochs", 1)
-    folder, = tmp_path.iterdir()
+    """As torchrun does, on CPUs: every test sample counted once, both networks equal in both processes."""
+    printed = run_together(tmp_path, *words(command, csvs), "--out-dir", tmp_path / "runs", *TINY, "--epochs", 1)
+    folder, = (tmp_path / "runs").iterdir()
     result = json.loads((folder / "result.json").read_text())
-    assert result["machine"]["processes"] == 2, done.stdout
+    assert result["machine"]["processes"] == 2, printed
     assert all(scores["images"] == 4 for scores in result["test"]) and len(result["test"]) == len(result["parameters"])
 
 
@@ -83,12 +86,9 @@ def test_a_killed_run_resumes_to_the_same_bits(csvs, tmp_path, script, train):
         command += ["--model-b", "unet"]
     run_script(*command, "--name", "run", "--out-dir", tmp_path / "whole")
     log = tmp_path / "broken" / "run" / "log.jsonl"
-    started = subprocess.Popen([sys.executable, *map(str, command), "--name", "run", "--out-dir", str(tmp_path / "broken")],
-                               cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    while started.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
-        time.sleep(0.02)
-    started.kill()
-    started.wait()
+    started = start_script(*command, "--name", "run", "--out-dir", tmp_path / "broken")
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, started)
+    kill(started)
     assert not (log.parent / "result.json").exists(), "the run was over before it could be killed"
     run_script(*command, "--name", "run", "--out-dir", tmp_path / "broken", "--resume")
 
@@ -216,21 +216,44 @@ def test_every_script_explains_itself_with_a_command():
 
 HEAVY = {"torch", "torchvision", "lightning_fabric", "segmentation_models_pytorch", "timm", "matplotlib.pyplot", "scipy",
          "sklearn"}
-ANSWER = """
-import os, runpy, sys
-sys.argv, sys.path[0] = sys.argv[1:], os.path.dirname(sys.argv[1])
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as end:
-    print("ended with", end.code)
-print("loaded", *sys.modules)
+ANSWERS = """
+import json, os, runpy, sys
+import cv2, numpy, pandas
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.argv = json.loads(line)
+        sys.path[0] = os.path.dirname(sys.argv[0])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            print("ended with", end.code)
+        print("loaded", *sys.modules, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("next", flush=True)
 """
 
 
-def loaded_by(*command):
-    """The exit code of a command and the modules that it had loaded when it ended."""
-    *_, ended, loaded = run_script("-c", ANSWER, *command).stdout.splitlines()
-    return ended, set(loaded.split())
+@pytest.fixture(scope="module")
+def loaded_by():
+    """A function that runs a command; returns its exit code and the modules that it had loaded when it ended.
+
+    Commands are forks of one interpreter that has the light packages alone, which most of them import.
+    """
+    process = subprocess.Popen([sys.executable, "-c", ANSWERS], cwd=ROOT, env=environment(), text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def answer(*command):
+        process.stdin.write(json.dumps(list(map(str, command))) + "\n")
+        process.stdin.flush()
+        lines = itertools.takewhile(lambda line: line not in ("", "next\n"), iter(process.stdout.readline, None))
+        *_, ended, loaded = lines
+        return ended.strip(), set(loaded.split())
+
+    yield answer
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
 
 
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", "data", "benchmarks", "related/blindkd")
@@ -238,14 +261,14 @@ SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for folder in (".", "utils", 
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_loads_nothing_heavy(script):
+def test_help_loads_nothing_heavy(loaded_by, script):
     ended, loaded = loaded_by(ROOT / script, "--help")
     assert ended == "ended with 0" and not loaded & HEAVY
 
 
 @pytest.mark.parametrize("script", ["train_without_weight.py", "train_with_KDweight.py", "train_co_teaching.py",
                                     "train_teacher.py"])
-def test_a_faulty_csv_is_refused_before_anything_heavy_is_loaded(script, tmp_path):
+def test_a_faulty_csv_is_refused_before_anything_heavy_is_loaded(loaded_by, script, tmp_path):
     csv = tmp_path / "train_bmscore.csv"
     csv.write_text("img,filename,weight\n" + "".join(f"i{n}.jpg,m{n}.png,0.5\n" for n in range(100)))
     ended, loaded = loaded_by(ROOT / script, "--train_csv", csv, "--name", "n", "--out-dir", tmp_path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cli.files import UserError
 from cli.lazy import torch
 from data.dataset import SegmentationDataset, sample_seed
+from data.samples import Samples
 from engine import checkpoint
 from engine.task import SEGMENTATION, SegmentationScorer, Task, check_smallest_batch
 from related.lad.label_codes import label_channel
@@ -35,8 +36,8 @@ class LabelledImages(SegmentationDataset):
     """
 
     def __init__(self, rows: Any, args: Namespace, training: bool, draws: int = 1, random_share: Any = None,
-                 shuffled: bool = False) -> None:
-        super().__init__(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed)
+                 shuffled: bool = False, samples: Samples | None = None) -> None:
+        super().__init__(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed, samples=samples)
         self.draws, self.random_share, self.shuffled = draws, random_share or RandomShare(0, 1), shuffled
 
     def __getitems__(self, indices: list[int]) -> dict:
@@ -81,10 +82,10 @@ def teacher_task(args: Namespace) -> Task:
     """
     share = RandomShare(args.codes_ramp, args.epochs)
 
-    def dataset(rows: Any, args: Namespace, training: bool) -> LabelledImages:
+    def dataset(rows: Any, args: Namespace, training: bool, samples: Samples | None = None) -> LabelledImages:
         if training:
-            return LabelledImages(rows, args, True, 2, share)
-        return LabelledImages(rows, args, False, shuffled="shuffled" in args.eval_codes)
+            return LabelledImages(rows, args, True, 2, share, samples=samples)
+        return LabelledImages(rows, args, False, shuffled="shuffled" in args.eval_codes, samples=samples)
 
     def forward(network: Any, batch: dict) -> Any:
         if network.training:
