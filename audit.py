@@ -49,6 +49,7 @@ from reports.audit_page import audit_page, picture_of, picture_side
 from reports.audit_tables import component_table, group_tables, lead_of, page_row, ranking
 from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
+from reports.workers import LocalWorkers
 from utils.faults import TOLERANCE
 from utils.generate_noisy_label import noisy_mask_names
 from utils.verdict import Verdict, doubtful_pixels, settled, tempered, unseen_classes
@@ -142,7 +143,7 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
         run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
     else:
         job = training_job(args, rows)
-        run_plan([job], shown=True)
+        run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")
     return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)
 

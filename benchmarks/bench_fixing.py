@@ -66,7 +66,7 @@ def model_curve(args, rows, order, shares):
             count = round(each * len(order))
             name = f"{kind}{100 * each:g}" if count else "none"
             jobs[name] = training(args, rows, name, set(chosen[:count].tolist()))
-    run_plan(jobs.values(), parallel=1)
+    run_plan(jobs.values())
     return {name: [read_json(job.result)["test_last"][0][score] for score in ("miou", "bf")] for name, job in jobs.items()}
 
 
