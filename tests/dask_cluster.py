@@ -1,0 +1,39 @@
+"""A Dask scheduler and its workers as processes of their own, on the loopback, as a user starts them."""
+
+import subprocess
+import sys
+
+from tests.conftest import ROOT, environment
+from tests.small_runs import wait_for
+
+
+class DaskCluster:
+    """Leaving the context kills all that is left of them.
+
+    Args:
+        folder: of the scheduler's file and the logs.
+        resources: of each worker, as `dask worker --resources` takes them.
+    """
+
+    def __init__(self, folder, *resources):
+        self.folder, self.file = folder, folder / "scheduler.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.resources, self.workers = resources, []
+
+    def start(self, kind, *flags):
+        with open(self.folder / f"{kind}{len(self.workers)}.log", "w") as log:
+            return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1",
+                                     "--no-dashboard", "--scheduler-file", str(self.file), *flags], cwd=self.folder,
+                                    env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        self.scheduler = self.start("scheduler", "--port", "0")
+        wait_for(lambda: self.file.exists() and self.file.read_text().endswith("}"), self.scheduler, 300)
+        for each in self.resources:
+            self.workers.append(self.start("worker", "--no-nanny", "--nthreads", "1", "--resources", each))
+        return self
+
+    def __exit__(self, *exception):
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
