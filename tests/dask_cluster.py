@@ -13,12 +13,13 @@ class DaskCluster:
     Args:
         folder: of the scheduler's file and the logs.
         resources: of each worker, as `dask worker --resources` takes them.
+        nanny: each worker is the child of one that starts it again, as is Dask's default.
     """
 
-    def __init__(self, folder, *resources):
+    def __init__(self, folder, *resources, nanny=False):
         self.folder, self.file = folder, folder / "scheduler.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self.resources, self.workers = resources, []
+        self.resources, self.workers, self.nanny = resources, [], nanny
 
     def start(self, kind, *flags):
         with open(self.folder / f"{kind}{len(self.workers)}.log", "w") as log:
@@ -30,7 +31,7 @@ class DaskCluster:
         self.scheduler = self.start("scheduler", "--port", "0")
         wait_for(lambda: self.file.exists() and self.file.read_text().endswith("}"), self.scheduler, 300)
         for each in self.resources:
-            self.workers.append(self.start("worker", "--no-nanny", "--nthreads", "1", "--resources", each))
+            self.workers.append(self.start("worker", f"--{'' if self.nanny else 'no-'}nanny", "--nthreads", "1", "--resources", each))
         return self
 
     def __exit__(self, *exception):

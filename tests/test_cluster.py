@@ -103,7 +103,7 @@ def test_killed_workers_and_schedulers_change_nothing(trainings, serial, tmp_pat
             call.result(timeout=60)
         wait_for_end(again)  # its worker ended it
     assert not Path("runs", "both.json").exists()
-    with DaskCluster(tmp_path / "second", "gpu=1", "gpu=1") as cluster:
+    with DaskCluster(tmp_path / "second", "gpu=1", "gpu=1", nanny=True) as cluster:
         run_plan([trainings()], workers.DaskWorkers(str(cluster.file), gpus=1))
     assert {each: outcome(Path("runs", each)) for each in serial} == serial
     assert Path("runs", name, "log.jsonl").read_text().splitlines()[:3] == epochs  # with their times: never trained twice
@@ -181,9 +181,9 @@ def test_a_lock_of_the_same_job_on_a_lost_worker_is_taken_over(tmp_path, monkeyp
 @pytest.mark.slow
 def test_a_command_ends_with_the_process_that_started_it(tmp_path):
     """SIGKILL leaves nothing that works on, which a second call would meet."""
-    (tmp_path / "sleeper.py").write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + ' ')\n"
-                                         "time.sleep(600)\n")
-    code = f"import os; from cli import warm; warm.exit_code(warm.start_script({str(tmp_path / 'sleeper.py')!r}, [], os.environ))"
+    script = tmp_path / "sleeper.py"
+    script.write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} ')\ntime.sleep(600)\n")
+    code = f"import os; from cli import warm; warm.exit_code(warm.start_script({str(script)!r}, [], os.environ))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment())
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith(" "), process, 300)
     child = psutil.Process(int((tmp_path / "pid").read_text()))
