@@ -30,8 +30,9 @@ class DaskCluster:
     def __enter__(self):
         self.scheduler = self.start("scheduler", "--port", "0")
         wait_for(lambda: self.file.exists() and self.file.read_text().endswith("}"), self.scheduler, 300)
+        nanny = "--nanny" if self.nanny else "--no-nanny"
         for each in self.resources:
-            self.workers.append(self.start("worker", f"--{'' if self.nanny else 'no-'}nanny", "--nthreads", "1", "--resources", each))
+            self.workers.append(self.start("worker", nanny, "--nthreads", "1", "--resources", each))
         return self
 
     def __exit__(self, *exception):
