@@ -22,7 +22,7 @@ class DaskCluster:
         self.resources, self.workers, self.nanny = resources, [], nanny
 
     def start(self, kind, *flags):
-        with open(self.folder / f"{kind}{len(self.workers)}.log", "w") as log:
+        with open(self.folder / f"{kind}.log", "a") as log:
             return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1",
                                      "--no-dashboard", "--scheduler-file", str(self.file), *flags], cwd=self.folder,
                                     env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT)
@@ -30,10 +30,18 @@ class DaskCluster:
     def __enter__(self):
         self.scheduler = self.start("scheduler", "--port", "0")
         wait_for(lambda: self.file.exists() and self.file.read_text().endswith("}"), self.scheduler, 300)
-        nanny = "--nanny" if self.nanny else "--no-nanny"
-        for each in self.resources:
-            self.workers.append(self.start("worker", nanny, "--nthreads", "1", "--resources", each))
+        self.workers = [self.start_worker(each) for each in self.resources]
         return self
+
+    def start_worker(self, resources):
+        nanny = "--nanny" if self.nanny else "--no-nanny"
+        return self.start("worker", nanny, "--nthreads", "1", "--resources", resources)
+
+    def replace(self, number):
+        """Kill a worker and start another one with its resources."""
+        self.workers[number].kill()
+        self.workers[number].wait()
+        self.workers[number] = self.start_worker(self.resources[number])
 
     def __exit__(self, *exception):
         for process in (*self.workers, self.scheduler):

@@ -18,6 +18,7 @@ from engine import lock
 from reports import workers
 from reports.command import Command
 from reports.plan import Job, run_plan
+from tests import sweep_drill
 from tests.conftest import ROOT, environment
 from tests.dask_cluster import DaskCluster
 from tests.kill_drill import outcome
@@ -31,13 +32,7 @@ def trainings(csvs):
     """A function that plans two trainings and what is made of both, with paths that count from the working directory."""
     def plan():
         runs = Path("runs")
-        made = []
-        for seed in (0, 1):
-            command = ["train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--valid_csv",
-                       csvs / "valid_noisy_60.csv", "--test_csv", csvs / "test.csv", "--name", f"run{seed}", "--out-dir", runs,
-                       "--size", 32, 32, "--width", 4, "--epochs", EPOCHS, "--augment", "--cache", "--accelerator", "cpu",
-                       "--seed", seed, "--resume"]
-            made.append(Job(list(map(str, command)), runs / f"run{seed}" / "result.json", [], runs / f"run{seed}.out", runs))
+        made = sweep_drill.trainings(csvs / "train_noisy_60.csv", csvs / "valid_noisy_60.csv", csvs / "test.csv", EPOCHS, 2)
         code = "import shutil; shutil.copy('runs/run0/result.json', 'runs/both.json'); open('runs/run1/result.json')"
         return Job(["-c", code], runs / "both.json", made, runs / "both.out", runs)
 
