@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import itertools
 import math
 import multiprocessing
@@ -17,7 +18,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,6 +91,7 @@ class DaskWorkers:
     def __init__(self, address: str, gpus: int = 0, cores: int | None = None) -> None:
         self.slots, self.address, self.gpus, self.cores = math.inf, address, gpus, cores
         self.rank = itertools.count()
+        self.told: set[str] = set()  # demands for which it was looked whether a worker meets them
 
     def __enter__(self) -> DaskWorkers:
         try:
@@ -115,23 +117,31 @@ class DaskWorkers:
 
     def submit(self, command: Command) -> Any:
         """A future of Dask's. Its key is new in each call: what an earlier call left on a worker is not taken for it."""
-        self._warn(self.asks(command))
-        return self.client.submit(run_on_worker, command, str(ROOT), self.cores, key=f"{command.name}-{uuid.uuid4().hex}",
-                                  resources=self.asks(command), priority=-next(self.rank), pure=False)
+        key = f"{command.name}-{uuid.uuid4().hex}"
+        with self._connected():
+            self._warn(self.asks(command))
+            return self.client.submit(run_on_worker, command, str(ROOT), self.cores, key=key, resources=self.asks(command),
+                                      priority=-next(self.rank), pure=False)
 
     def wait(self, futures: Collection[Any]) -> set[Any]:
         import distributed
 
-        try:
+        with self._connected():
             return set(distributed.wait(list(futures), return_when="FIRST_COMPLETED").done)  # type: ignore[no-untyped-call]
-        except concurrent.futures.CancelledError:
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Turn whatever a lost scheduler raises into a UserError: futures are cancelled, new ones refused."""
+        try:
+            yield
+        except Exception as error:
+            if self.client.status == "running" and not isinstance(error, concurrent.futures.CancelledError):
+                raise
             raise UserError(f"--scheduler {self.address}: the scheduler is gone; once it and its workers are there again, the "
                             "same call goes on from here") from None
 
     def _warn(self, asked: dict[str, int]) -> None:
         """Say once that commands wait for a worker, if none has what they ask for."""
-        if not hasattr(self, "told"):
-            self.told: set[str] = set()
         words = " ".join(f"{name}={count}" for name, count in asked.items())
         if words in self.told:
             return
