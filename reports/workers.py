@@ -100,7 +100,7 @@ class DaskWorkers:
             raise UserError(f"--scheduler {self.address}: needs Dask; {INSTALL}") from None
         place = {"scheduler_file": self.address} if Path(self.address).is_file() else {"address": self.address}
         try:
-            self.client = distributed.Client(**place, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+            self.client = distributed.Client(**place, timeout=PATIENCE)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise UserError(f"--scheduler {self.address}: no Dask scheduler answers there; start one with `dask scheduler` "
                             f"({str(error).splitlines()[0]})") from None
@@ -149,8 +149,7 @@ class DaskWorkers:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         if not any(all(worker["resources"].get(name, 0) >= count for name, count in asked.items()) for worker in workers):
             flags = f" --resources '{words}'" if words else ""
-            print(f"{self.address}: no such worker yet, commands wait for one: dask worker{flags} {self.address}",
-                  file=sys.stderr)
+            print(f"{self.address}: no worker yet that commands wait for: start `dask worker{flags}` there", file=sys.stderr)
 
 
 def run_on_worker(command: Command, root: str, cores: int | None) -> None:
