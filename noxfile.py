@@ -18,6 +18,7 @@ def tests(session):
 
 @nox.session(python="3.10")
 def oldest(session):
-    lines = "".join(Path(name).read_text() for name in ("requirements.txt", "requirements-dev.txt")).splitlines()
+    names = ("requirements.txt", "requirements-cluster.txt", "requirements-dev.txt")
+    lines = "".join(Path(name).read_text() for name in names).splitlines()
     session.install(*(line.replace(">=", "==") for line in lines if ">=" in line), "-e", ".")
     session.run("python", "-m", "pytest", "-n", "2", "-m", "not slow and not prose", *session.posargs)

@@ -27,6 +27,7 @@ from models import NAMES
 from reports.experiment import DRAWN, KD, OWN, PASSES, PLAIN, Cell, add_plan_judge_flag, training_flags
 from reports.plan import Job, named_files, run_plan
 from reports.report_files import report_text
+from reports.workers import LocalWorkers
 
 RATIO = 0.6  # share of noisy masks
 RECOMMENDED = PASSES[-1]
@@ -120,7 +121,7 @@ def main() -> None:
     with lock.folder_lock(args.home):
         if report.finished():
             print(report_text(read_json(report.result)))
-        run_plan([report], shown=True)
+        run_plan([report], LocalWorkers(shown=True))
     print(f"all of it in one page: {report.result.with_name('report.html')}")
 
 

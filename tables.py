@@ -39,6 +39,7 @@ from reports.plan import Job, refuse_other_settings, run_plan, with_needs
 from reports.report_files import packed, read_weights, report_text, unpacked, weight_summaries, write_report
 from reports.rivals import seconds_spent
 from reports.rows import PAPERS, TABLES, Role
+from reports.workers import add_worker_flags, workers_of
 from utils.metrics import markdown_table
 
 PAPERS_SHARES = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -151,7 +152,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--share", type=share, default=0.6, help="of noisy masks, tables 3 to 5 and figure 3")
     parser.add_argument("--rows", nargs="+", help="only these rows, by their runs' names (noisy, bm_kd, sharp, clean, ...)")
     parser.add_argument("--finished", action="store_true", help="run nothing; make the tables from finished runs")
-    parser.add_argument("--jobs", type=positive_int, default=1, help="commands that run at the same time")
+    add_worker_flags(parser, jobs=1)
     parser.add_argument("--out", default="runs/tables", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: the name of --data)")
     parser.add_argument("--teacher", default="pointrend", choices=NAMES, help="of all weights, unless a row names another")
@@ -185,6 +186,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    workers = workers_of(args)
     tables = {"all": PAPERS, "figure3": []}.get(args.table, [args.table])
     plans = {table: jobs_of(table, args) for table in tables}
     if args.finished:
@@ -197,7 +199,7 @@ def main() -> None:
             raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
     if not args.finished:
         with lock.folder_lock(args.home):
-            run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], args.jobs)
+            run_plan([*examples, *(job for jobs in plans.values() for job in jobs.values())], workers)
     for table, jobs in plans.items():
         make_table(table, args, jobs)
     for job in examples:

@@ -46,6 +46,8 @@ def start_script(script: str | Path, flags: Sequence[str], environment: Mapping[
                  errors: str | Path | None = None, folder: str | Path | None = None) -> ForkServerProcess:
     """Start a script in a process of its own; returns the process; see `exit_code`.
 
+    The script is killed when this process ends, however it ends, or drops what is returned here.
+
     Args:
         script: path.
         flags: its arguments.
@@ -118,6 +120,20 @@ def _start_server(context: ForkServerContext, environment: Mapping[str, str]) ->
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def _end_with_parent() -> None:
+    """Kill this process once the one that asked for it is gone: what it does would soon be done a second time elsewhere."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "it was forked"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread inherits it: all go to the script
+    threading.Thread(target=watch, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+
 def _run(script: str, flags: list[str], environment: dict[str, str], output: str | None, errors: str | None,
          folder: str) -> None:
     """Be `python SCRIPT FLAGS`: called in the new process."""
@@ -127,6 +143,7 @@ def _run(script: str, flags: list[str], environment: dict[str, str], output: str
             for stream in streams:
                 os.dup2(file, stream)
             os.close(file)
+    _end_with_parent()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -16,6 +16,8 @@ import filelock
 from cli.files import UserError
 
 FILE_NAME = ".lock"
+JOB = "NLKD_JOB"  # variable that names a job of a plan where a scheduler places the jobs on workers, one at a time
+LOST = 60  # seconds to wait for the lock of the same job on a worker that the scheduler has given up: its process soon ends
 PATIENCE = 0.2  # seconds to wait for the lock: enough to open the file anew if its last holder has just removed it
 
 
@@ -30,7 +32,8 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
 
     It stays where a process that came at the same moment had made it and was refused.
 
-    Of several processes that torchrun starts together, only the first one locks.
+    Of several processes that torchrun starts together, only the first one locks. A job of a plan takes over from a worker that
+    had the same job and was lost: its scheduler gives a job to one worker at a time.
 
     Raises:
         UserError: another process has locked it, or one of another machine left its lock file.
@@ -42,11 +45,14 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    lock = filelock.FileLock(path, timeout=PATIENCE)
+    again = _is_same_job(path)
+    lock = filelock.FileLock(path, timeout=LOST if again else PATIENCE)
     try:
-        _refuse_other_host(path)  # before the lock is taken: some versions of filelock empty the file then
+        if not again:
+            _refuse_other_host(path)  # before the lock is taken: some versions of filelock empty the file then
         with _acquired(lock, path):
-            path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+            path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get(JOB)}),
+                            encoding="utf-8")
             try:
                 yield
             finally:
@@ -79,9 +85,15 @@ def _owner(path: Path) -> dict | None:
     """`host` and `pid` in a lock file; None if there is no file, or nothing in it yet."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in ("host", "pid")}
+        return {key: content[key] for key in ("host", "pid")} | {"job": content.get("job")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_same_job(path: Path) -> bool:
+    """Whether the lock was left by the job that this process does, on a worker that was lost."""
+    owner, job = _owner(path), os.environ.get(JOB)
+    return bool(owner and job and owner["job"] == job)
 
 
 def _process(owner: dict | None) -> str:

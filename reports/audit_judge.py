@@ -17,6 +17,7 @@ from engine import judges
 from engine.devices import start_fabric
 from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
+from reports.workers import LocalWorkers
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
 EPOCHS, MOST_EPOCHS, SAMPLES = 12, 60, 5000  # of the judge; between the two, so many that it sees SAMPLES pictures
@@ -43,7 +44,7 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
         run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
     else:
         job = training_job(args, rows)
-        run_plan([job], shown=True)
+        run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")
     return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)
 

@@ -14,7 +14,8 @@ from cli.files import UserError
 from data.rows import read_rows
 from engine import run_folder
 from engine.flags import train_parser
-from reports.plan import ROOT, Job, named_files, with_needs
+from reports.command import ROOT
+from reports.plan import Job, named_files, with_needs
 
 PLAIN, TEACHER, KD = "train_without_weight.py", "train_with_Teacher_weight.py", "train_with_KDweight.py"
 OWN = "train_with_own_weight.py"

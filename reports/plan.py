@@ -1,27 +1,27 @@
-"""Run many commands that depend on one another: skip finished ones, run the others in parallel."""
+"""Plans of many commands that depend on one another: what each needs, which are finished, and in which order the others run."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import subprocess
-import sys
-import threading
+import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
-from cli import warm
-from cli.files import UserError, progress, read_json, write_json
-from cli.machine import usable_cores
+from cli.files import UserError, progress, read_json
 from engine.run_folder import FREE_FLAGS, file_digest, hashed
+from reports.command import Command, CommandFailed, has_stamp, note_stamp, stamp_path
+from reports.workers import LocalWorkers, Workers
 
-ROOT = Path(__file__).resolve().parents[1]  # of the scripts
 SHOWN_LINES = 3  # of a failed command's log
+SHOWN_NAMES = 4  # of commands that run
+LATE = 60  # seconds until a file of another machine must be seen here: network file systems keep what they knew for a while
+PREPARATION = ("-", "data/", "utils/", "report.py", "benchmarks/refine_masks.py", "benchmarks/confident_filter.py",
+               "related/blindkd/split_rows.py")  # beginnings of commands that run no networks
 
 
 @dataclass(eq=False)
@@ -60,19 +60,25 @@ class Job:
         return hashed(content)
 
     @property
-    def stamp_path(self) -> Path:
-        return self.result.with_suffix(".stamp.json")
+    def networks(self) -> bool:
+        """Whether it runs networks, so that a GPU helps."""
+        return not self.command[0].startswith(PREPARATION)
 
     def finished(self) -> bool:
         """Whether the result exists and was made by this command from these inputs.
 
         A result without a stamp does not count: its command runs again and skips what it has done already.
         """
-        return self.result.exists() and self.stamp_path.exists() and read_json(self.stamp_path, "stamp")["stamp"] == self.stamp
+        return has_stamp(self.result, self.stamp)
 
     def note_stamp(self) -> None:
         """Leave the stamp beside the result."""
-        write_json(self.stamp_path, {"stamp": self.stamp, "settings": self.settings})
+        note_stamp(self.result, self.stamp, self.settings)
+
+    def as_command(self) -> Command:
+        """What a process needs to know of it."""
+        return Command(self.log.stem, list(map(str, self.command)), os.path.abspath(self.result), os.path.abspath(self.log),
+                       os.getcwd(), self.stamp, self.settings, self.networks)
 
 
 def named_files(command: Sequence[str], home: Path | str) -> dict[str, str]:
@@ -107,8 +113,8 @@ def refuse_other_settings(jobs: Iterable[Job]) -> None:
         jobs: needs first, see `with_needs`.
     """
     for job in jobs:
-        if job.result.exists() and job.stamp_path.exists() and not job.finished():
-            before = read_json(job.stamp_path, "settings")["settings"]
+        if job.result.exists() and stamp_path(job.result).exists() and not job.finished():
+            before = read_json(stamp_path(job.result), "settings")["settings"]
             changed = [flag for flag in {**before, **job.settings} if before.get(flag) != job.settings.get(flag)]
             raise UserError(f"{job.result}: {_difference(changed, before, job) if changed else 'was made from other results'}; "
                             f"pass --name for another folder, or remove {job.home} to begin anew")
@@ -145,12 +151,11 @@ def with_needs(jobs: Iterable[Job]) -> list[Job]:
     return list(ordered.values())
 
 
-def run_plan(jobs: Iterable[Job], parallel: int = 1, shown: bool = False) -> None:
+def run_plan(jobs: Iterable[Job], workers: Workers | None = None) -> None:
     """Run all jobs that are not finished, and those they need.
 
     Args:
-        parallel: commands side by side.
-        shown: let the commands print to the terminal instead of to their logs.
+        workers: who runs them; default: this machine, one after the other.
 
     A job that fails stops only those that need it.
 
@@ -160,82 +165,58 @@ def run_plan(jobs: Iterable[Job], parallel: int = 1, shown: bool = False) -> Non
     ordered = with_needs(jobs)
     refuse_other_settings(ordered)
     todo = [job for job in ordered if not job.finished()]
-    waiting, failed, done = list(todo), [], set()
-    running: dict[Future[int], Job] = {}
-    processes = Processes(max(1, usable_cores() // parallel), shown)
-    with ThreadPoolExecutor(parallel) as pool, processes, progress(None, "runs", len(todo), "run", shown=not shown) as bar:
-        while waiting or running:
-            ready = [job for job in waiting if not any(need in todo and need not in done for need in job.needs)]
-            for job in ready[:parallel - len(running)]:
-                waiting.remove(job)
-                running[pool.submit(processes.run, job)] = job
-            if not running:
-                break  # what still waits needs a job that failed
-            bar.set_postfix_str(", ".join(job.log.stem for job in running.values()))
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                job = running.pop(future)
-                if future.result() or not job.result.exists():
-                    failed.append(job)
-                else:
-                    job.note_stamp()
-                    done.add(job)
-                bar.update()
+    failed = _run(todo, workers or LocalWorkers()) if todo else {}
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} commands failed; the same call goes on from here\n"
-                        + "\n".join(f"  {shlex.join(job.command)}\n    {_end_of(job.log)}" for job in failed))
+                        + "\n".join(f"  {shlex.join(job.command)}\n    {why}" for job, why in failed.items()))
+
+
+def _run(todo: list[Job], workers: Workers) -> dict[Job, str]:
+    """Run jobs, each once its needs are done; dict of those that failed -> why.
+
+    Args:
+        todo: needs first.
+    """
+    waiting, failed, done = list(todo), {}, set()
+    running: dict[Any, Job] = {}
+    shown = isinstance(workers, LocalWorkers) and workers.shown
+    with workers, progress(None, "runs", len(todo), "run", shown=not shown) as bar:
+        while waiting or running:
+            for job in [job for job in waiting if not any(need in todo and need not in done for need in job.needs)]:
+                if len(running) < workers.slots:
+                    waiting.remove(job)
+                    running[workers.submit(job.as_command())] = job
+            if not running:
+                break  # what still waits needs a job that failed
+            names = [job.log.stem for job in running.values()]
+            more = len(names) - SHOWN_NAMES
+            bar.set_postfix_str(", ".join(names[:SHOWN_NAMES]) + f" and {more} more" * (more > 0))
+            for future in workers.wait(running):
+                job = running.pop(future)
+                why = _reason(job, future.exception())
+                if why is None:
+                    done.add(job)
+                else:
+                    failed[job] = why
+                bar.update()
+    return failed
+
+
+def _reason(job: Job, error: BaseException | None) -> str | None:
+    """Why a job failed, in a few lines; None if it has its result."""
+    if isinstance(error, CommandFailed):
+        return _end_of(job.log)
+    if error is not None:  # a worker that has no such files, or that died again and again
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return said.partition(". ")[0]
+    until = time.monotonic() + LATE
+    while not job.result.exists():
+        if time.monotonic() > until:
+            return f"{job.result}: was made by a worker, but is not here; workers need the same files under the same paths"
+        time.sleep(1)
+    return None
 
 
 def _end_of(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return "\n    ".join(lines[-SHOWN_LINES:])
-
-
-class Processes:
-    """The commands that run now; leaving the context ends them.
-
-    Args:
-        threads: of each command, unless OMP_NUM_THREADS says so: commands side by side share the cores.
-        shown: see `run_plan`.
-    """
-
-    def __init__(self, threads: int, shown: bool = False) -> None:
-        self.running: set[subprocess.Popen | ForkServerProcess] = set()
-        self.lock, self.closed, self.shown = threading.Lock(), False, shown
-        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self.lock:
-            self.closed = True
-            for process in self.running:
-                process.terminate()
-
-    def run(self, job: Job) -> int:
-        """Run a job to its end; its exit code."""
-        if self.shown:
-            print(f"\n+ python {shlex.join(job.command)}", flush=True)
-        else:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.lock:
-            if self.closed:
-                return 1
-            process = self._start(job)
-            self.running.add(process)
-        try:
-            return process.wait() if isinstance(process, subprocess.Popen) else warm.exit_code(process)
-        finally:
-            with self.lock:
-                self.running.discard(process)
-
-    def _start(self, job: Job) -> subprocess.Popen | ForkServerProcess:
-        script, *flags = job.command
-        if not script.startswith("-") and warm.available():
-            return warm.start_script(ROOT / script, flags, self.environment, None if self.shown else job.log)
-        command = [sys.executable, *([script] if script.startswith("-") else [str(ROOT / script)]), *flags]
-        if self.shown:
-            return subprocess.Popen(command, env=self.environment)
-        with open(job.log, "w", encoding="utf-8") as log:
-            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)

@@ -15,6 +15,7 @@ SMALL = {
     "bench_own.py": "--model unet --size 32 48 --batch-size 2 --steps 2",
     "bench_start.py": "--rows 50",
     "bench_first_step.py": "--rows 120",
+    "bench_sweep.py": "--portraits 20 --size 32 32 --epochs 1 --seeds 0",
     "bench_growth.py": UNET + " --sides 32 64 --classes 2 3",
 }
 

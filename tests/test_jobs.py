@@ -25,12 +25,12 @@ def project(tmp_path):
     """A copy of the project, by links, whose `bash run.sh` uses this interpreter."""
     folder = tmp_path / "project"
     folder.mkdir()
-    files = ("run.sh", "requirements.txt", "requirements-dev.txt", "pyproject.toml", *(p.name for p in ROOT.glob("*.py")))
+    installed = ("requirements-cluster.txt", "requirements-dev.txt", "requirements.txt", "pyproject.toml")
+    files = ("run.sh", *installed, *(p.name for p in ROOT.glob("*.py")))
     for item in (*ROOMS, *files):
         (folder / item).symlink_to(ROOT / item)
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    installed = ("requirements-dev.txt", "requirements.txt", "pyproject.toml")
     (folder / ".venv" / "installed.txt").write_text("".join((ROOT / name).read_text() for name in installed))
     return folder
 

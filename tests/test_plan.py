@@ -4,6 +4,7 @@ import pytest
 
 from cli.files import UserError
 from reports.plan import Job, run_plan, with_needs
+from reports.workers import LocalWorkers
 
 
 def job(folder, name, code, *needs):
@@ -42,17 +43,17 @@ def test_two_at_a_time_and_never_before_what_they_need(tmp_path):
     a = job(tmp_path, "a", wait.format(str(tmp_path / "b.began")))
     b = job(tmp_path, "b", wait.format(str(tmp_path / "a.began")))
     last = job(tmp_path, "last", f"assert open({str(tmp_path / 'b')!r}); open(OUT, 'w')", a, b)
-    run_plan([last, a, b], parallel=2)
+    run_plan([last, a, b], LocalWorkers(2))
     assert order(tmp_path)[2] == "last"
 
 
 @pytest.mark.parametrize("given, seen", [(None, "3"), ("1", "1")])
 def test_commands_side_by_side_share_the_cores(tmp_path, monkeypatch, given, seen):
-    monkeypatch.setattr("reports.plan.usable_cores", lambda: 6)
+    monkeypatch.setattr("reports.workers.usable_cores", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    run_plan([job(tmp_path, "a", "import os; open(OUT, 'w').write(os.environ['OMP_NUM_THREADS'])")], parallel=2)
+    run_plan([job(tmp_path, "a", "import os; open(OUT, 'w').write(os.environ['OMP_NUM_THREADS'])")], LocalWorkers(2))
     assert (tmp_path / "a").read_text() == seen
 
 

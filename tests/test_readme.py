@@ -150,7 +150,8 @@ def test_every_page_can_be_reached_from_the_readme():
 def test_the_tested_versions_fit_the_requirements():
     assert sys.version_info >= (3, 10)
     tested = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", page("constraints.txt"), re.M))
-    for name, least in re.findall(r"^([\w.-]+)>=([\d.]+)$", page("requirements.txt") + page("requirements-dev.txt"), re.M):
+    stated = "".join(page(f"requirements{suffix}.txt") for suffix in ("", "-cluster", "-dev"))
+    for name, least in re.findall(r"^([\w.-]+)>=([\d.]+)$", stated, re.M):
         assert [int(part) for part in tested[name].split(".")] >= [int(part) for part in least.split(".")], name
 
 

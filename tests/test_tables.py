@@ -16,8 +16,9 @@ from reports.plan import refuse_other_settings, with_needs
 from reports.report_files import packed
 from reports.rivals import seconds_spent
 from reports.rows import TEACHER
-from tests.conftest import run_script
+from tests.conftest import ROOT, run_script
 from tests.run_results import run_of
+from tests.test_reference import flags_of
 
 
 @pytest.fixture
@@ -148,6 +149,13 @@ def test_the_time_of_a_rival_counts_what_prepares_it(args):
     for fold in range(3):
         write_json(filtered.needs[0].needs[1].result.parent / f"fold{fold}" / "result.json", {"seconds": 60})
     assert seconds_spent(refined) == 105 and seconds_spent(filtered) == 285
+
+
+def test_commands_with_networks_are_those_whose_scripts_take_a_device(args, monkeypatch):
+    jobs = with_needs([job for table in tables.TABLES for job in tables.jobs_of(table, args).values()])
+    networks = {job.command[0]: job.networks for job in jobs}
+    assert networks == {script: "--accelerator" in flags_of(ROOT / script, monkeypatch) for script in networks}
+    assert len(networks) > 10 and set(networks.values()) == {True, False}
 
 
 def test_published_figures():

@@ -39,6 +39,7 @@ from related.blindkd.noisy_set import wrong_labels
 from reports.comparison import difference, spread
 from reports.comparison_files import run_and_write
 from reports.plan import Job
+from reports.workers import add_worker_flags, workers_of
 from utils.metrics import markdown_table
 from utils.ranking import auroc, precision_recall_f1
 
@@ -54,7 +55,7 @@ def parse() -> argparse.Namespace:
                         help="types: worst, rand1, aggre, symmetric for digits; else names of train_NOISE.csv in --data")
     parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), default=list(TITLES))
-    parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
+    add_worker_flags(parser, jobs=2)
     parser.add_argument("--out", default="runs/blindkd", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: digits, or the name of --data)")
     parser.add_argument("--val_ratio", "--val-ratio", type=share, default=PUBLISHED["val_ratio"],
@@ -225,7 +226,7 @@ def main() -> None:
     shared: dict[Path, Job] = {}
     jobs: Cells = {(noise, seed, row): Cell(args, noise, seed, shared).job(row)
                    for noise in args.noise for seed in args.seeds for row in args.rows}
-    run_and_write(args.home, jobs.values(), args.jobs, lambda: collect(args, jobs), text_of)
+    run_and_write(args.home, jobs.values(), workers_of(args), lambda: collect(args, jobs), text_of)
 
 
 if __name__ == "__main__":

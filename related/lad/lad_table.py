@@ -19,13 +19,14 @@ import argparse
 from pathlib import Path
 
 from cli.command_line import command_line, none_or_str, positive_int, seed_number, tool_parser
-from cli.files import UserError, atomic_path, read_json, write_json
-from engine import lock
+from cli.files import UserError, read_json
 from engine.run_folder import inside
 from models import NAMES
 from related.lad.lad_plan import OF_SCENES, TITLES, LadCell, pictures, scenes
 from related.lad.lad_text import collect, text_of
-from reports.plan import Job, run_plan
+from reports.comparison_files import run_and_write
+from reports.plan import Job
+from reports.workers import add_worker_flags, workers_of
 
 Cells = dict[int, tuple[LadCell, dict[str, Job]]]
 
@@ -38,7 +39,7 @@ def parse() -> argparse.Namespace:
                         "kd_long and cwd_long)")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
     parser.add_argument("--quick", action="store_true", help="scenes: one seed and few epochs: no result, but all of it runs")
-    parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
+    add_worker_flags(parser, jobs=2)
     parser.add_argument("--out", default="runs/lad", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: scenes, quick, or the name of --data)")
     group = parser.add_argument_group("with --data")
@@ -100,14 +101,8 @@ def main() -> None:
             raise UserError(f"{args.json}: no table of this script; name a table.json that it left") from None
         return
     cells = plan(args, {})
-    with lock.folder_lock(args.home):
-        run_plan([job for cell, students in cells.values() for job in (*students.values(), cell.teacher())], args.jobs)
-    content = collect(args, cells)
-    text = text_of(content)
-    write_json(args.home / "table.json", content)
-    with atomic_path(args.home / "table.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}\ntables: {args.home / 'table.md'}")
+    jobs = [job for cell, students in cells.values() for job in (*students.values(), cell.teacher())]
+    run_and_write(args.home, jobs, workers_of(args), lambda: collect(args, cells), text_of)
 
 
 if __name__ == "__main__":

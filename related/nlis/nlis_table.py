@@ -18,13 +18,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cli.command_line import command_line, none_or_str, positive_int, seed_number, tool_parser
+from cli.command_line import command_line, none_or_str, seed_number, tool_parser
 from cli.files import UserError, read_json
 from engine.run_folder import inside
 from related.nlis import detector_table, roi_table
 from related.nlis.detector_plan import SHAPES, photographs
 from reports.comparison_files import run_and_write
 from reports.plan import Job
+from reports.workers import add_worker_flags, workers_of
 
 PARTS = ("rois", "shapes", "coco200")
 PHOTOGRAPHS = "instances.json"  # in --photos
@@ -39,7 +40,7 @@ def parse() -> argparse.Namespace:
                         help="of MobileNetV2, for coco200 (default: none, from scratch)")
     parser.add_argument("--seeds", type=seed_number, nargs="+", help="(default: 0 1 2; with --quick: 0)")
     parser.add_argument("--quick", action="store_true", help="one seed and fewer epochs: no result, but all of it runs")
-    parser.add_argument("--jobs", type=positive_int, default=2, help="commands side by side")
+    add_worker_flags(parser, jobs=2)
     parser.add_argument("--out", default="runs/nlis", help="where the runs of all tables are kept")
     parser.add_argument("--name", help="folder in --out (default: full, or quick)")
     args = parser.parse_args()
@@ -101,7 +102,7 @@ def main() -> None:
     shared: dict[Path, Job] = {}
     jobs = {part: plan(args, part, shared) for part in args.parts}
     some = next(path for path in shared if path.name == "result.json")
-    run_and_write(args.home, [job for each in jobs.values() for job in each.values()], args.jobs,
+    run_and_write(args.home, [job for each in jobs.values() for job in each.values()], workers_of(args),
                   lambda: collect(args, jobs, some), text_of)
 
 
