@@ -27,6 +27,7 @@ from data.rows import check_batch, check_rows, read_rows
 from engine.checkpoint import load_network
 from engine.classification import CLASSIFICATION, ClassScorer, load_classifier, refuse_other_names
 from engine.devices import start_fabric
+from engine.evaluation import evaluate
 from engine.flags import add_device_flags
 from engine.instances import (
     INSTANCES,
@@ -37,7 +38,6 @@ from engine.instances import (
     refuse_other_categories,
 )
 from engine.loaders import each_row_once, worker_count
-from engine.loop import evaluate
 from engine.task import SEGMENTATION, SegmentationScorer, Task
 from utils.class_scores import CLASS_TITLES, recall_table
 from utils.instance_scores import INSTANCE_TITLES, precision_table

@@ -7,6 +7,7 @@
 #   bash run.sh rivals --data CSVDIR [flags]                what else can be done with coarse masks: refine, select, correct, filter
 #   bash run.sh blindkd [flags]      wrong class labels: BlindKD and its baselines on the digits; see related/blindkd/table.py
 #   bash run.sh nlis [flags]         wrong class labels of regions and instances: NLIS and its rivals; see related/nlis/nlis_table.py
+#   bash run.sh lad [flags]          a teacher that sees labels: LAD, plain distillation, no teacher; see related/lad/lad_table.py
 #   bash run.sh test [pytest flags]  set up, then the fast tests; test all: every one
 #   bash run.sh setup                set up only
 set -euo pipefail
@@ -48,6 +49,7 @@ case ${1:-sample} in
         exec "$python" "$home/tables.py" "$@" ;;
     blindkd) setup; shift; exec "$python" "$home/related/blindkd/table.py" "$@" ;;
     nlis) setup; shift; exec "$python" "$home/related/nlis/nlis_table.py" "$@" ;;
-    -h|--help|help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
+    lad) setup; shift; exec "$python" "$home/related/lad/lad_table.py" "$@" ;;
+    -h|--help|help) sed -n '2,13s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

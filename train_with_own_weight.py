@@ -12,8 +12,8 @@ paper, whose student scores one step alone.
 --after RUN is a further pass, a training that starts from a finished run's network and memory: a doubted mask (w < 0.5) is
 learnt as its most likely level set by that run's predictions, averaged since its weights began, and only where the two agree;
 with more than two classes as it is, where its label is the most probable one. All other masks count fully. No file of the CSV
-is changed. --fixed names masks that a person has corrected: they weigh 1. --from-scratch starts from a new network instead.
-Three passes are the recommended option (docs/results).
+is changed. Where RUN's weights ended at 1, the pass keeps RUN's network. --fixed names masks that a person has corrected: they
+weigh 1. --from-scratch starts from a new network instead. Three passes are the recommended option (docs/results).
 
 The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), with --augment 2 more a row and pixel, three
 times as much while it is saved, and is refused where that does not fit; --scores-only does without. With --augment predictions

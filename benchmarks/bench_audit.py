@@ -14,7 +14,8 @@ All methods but the linter get the same probabilities, those of --after, average
     linter               how far area, number of components and length of the outline lie from the data set's medians
 
 AUROC of a kind: masks with that fault against untouched ones; precision: share of faulty masks among the worst, as many as
-faults were planted; Spearman: correlation with the true agreement (BFmIoU with the untouched mask). Without planted faults,
+faults were planted; Spearman: correlation with the true agreement (BFmIoU with the untouched mask), with
+its 95 % interval by Fisher's z. Without planted faults,
 --truth is a CSV of the same images with better masks, and Spearman alone is shown.
 """
 
@@ -28,7 +29,7 @@ import pandas as pd
 from benchmarks.confident_filter import without_ignored
 from benchmarks.measure import keep, table
 from cli.command_line import class_or_none, command_line, tool_parser
-from cli.files import check_outputs
+from cli.files import UserError, check_outputs
 from cli.flags import add_class_flag
 from data import IGNORE_INDEX
 from data.csv_files import read_table
@@ -40,7 +41,7 @@ from engine.judges import by_own_run, trust_of_run
 from utils.agreement_cpu import agreement
 from utils.confident import wrong_labels
 from utils.get_weight import truth_masks
-from utils.ranking import auprc, auroc, spearman
+from utils.ranking import auprc, auroc, spearman, spearman_interval
 from utils.verdict import inspect, settled, tempered
 
 SURE_KINDS = {"polygon": "hasty", "markov": "hasty"}  # planted kind -> the audit's, where the names differ
@@ -112,6 +113,13 @@ def judged_inputs(rows, args):
     return without_ignored(labels.astype(np.int64), probs), probs
 
 
+def planted_truth(csv, listed):
+    """The untouched masks that plant_faults.py names in a CSV; a UserError if it names none."""
+    if "truth" not in listed:
+        raise UserError(f"{csv}: has no column `truth`; name a CSV of plant_faults.py, or pass --truth with better masks")
+    return listed["truth"]
+
+
 def true_agreement(mask, truth, num_classes):
     """BFmIoU of a mask with its better one."""
     mask, truth = (read_mask(path, num_classes) for path in (mask, truth))
@@ -133,10 +141,12 @@ def detection(scores, faults, true):
                  "precision": float((~untouched)[worst].mean()) if len(worst) else None,
                  **{f"auroc {kind}": auroc(values[untouched | (faults == kind)], ~untouched[untouched | (faults == kind)])
                     for kind in kinds}}
+        found["spearman_interval"] = interval = spearman_interval(found["spearman"], len(values))
         figures[name] = found
         lines.append([name, *(shown(found[f"auroc {kind}"]) for kind in kinds),
-                      *(shown(found[key]) for key in ("auroc", "auprc", "precision", "spearman"))])
-    return figures, [["score", *kinds, "all", "AUPRC", "precision", "Spearman"], lines]
+                      *(shown(found[key]) for key in ("auroc", "auprc", "precision", "spearman")),
+                      "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"])
+    return figures, [["score", *kinds, "all", "AUPRC", "precision", "Spearman", "its 95 % interval"], lines]
 
 
 def shown(value):
@@ -168,7 +178,7 @@ def main():
     check_outputs([args.out], True, [args.csv])
     rows, listed = read_rows(args.csv), read_table(args.csv, None)
     faults = listed["fault"].fillna("").to_numpy(str) if "fault" in listed else np.full(len(rows), "")
-    truth = truth_masks(args, rows) if args.truth else listed["truth"]
+    truth = truth_masks(args, rows) if args.truth else planted_truth(args.csv, listed)
     true = np.array([true_agreement(*pair, args.num_classes) for pair in zip(rows["mask"], truth)])
     verdicts, seconds = audited(rows, args)
     labels, probs = judged_inputs(rows, args)

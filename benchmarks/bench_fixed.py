@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import keep, python, table
-from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, tool_parser
+from benchmarks.training import SCORES, add_training_flags, trained
+from cli.command_line import command_line, nonnegative_int, positive_int, tool_parser
 from cli.files import UserError, read_json, write_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import read_rows
@@ -35,18 +36,6 @@ RECIPES = {"replaced": "all masks, corrected ones among them", "moved": "the sam
            "then alone": "first the coarse masks, then the corrected ones alone"}
 COARSE = ("-", 0, "-")  # the cell of no corrected mask, see `cell_of`
 ORDERS = ("random", "worst first")
-SCORES = ("miou", "bf")
-
-
-def trained(args, home, name, csv, seed, *flags, script="train_without_weight.py"):
-    """Train a network if it is not there yet; its mIoU and BF on the test set, last epoch."""
-    python(script, "--train_csv", csv, "--test_csv", args.test_csv, "--name", name, "--out-dir", home, "--seed", seed,
-           "--resume", "--num-classes", args.num_classes, "--size", *args.size, "--theta", args.theta, "--epochs", args.epochs,
-           "--batch-size", args.batch_size, "--model", args.model, "--encoder", args.encoder, "--encoder-weights",
-           args.encoder_weights, "--optimizer", "adamw", "--learning-rate", 0.001, "--lr-step", max(1, args.epochs // 3),
-           "--cache", *flags, *args.other)
-    scores = read_json(home / name / "result.json", "test_last")["test_last"][0]
-    return {score: scores[score] for score in SCORES}
 
 
 def orders_of(args, home, rows, seed):
@@ -136,13 +125,7 @@ def main():
     parser.add_argument("--counts", type=positive_int, nargs="+", default=[5, 10, 20], help="of corrected masks")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of the order and the trainings")
-    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 112], metavar=("H", "W"))
-    parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
-    parser.add_argument("--model", default="smp_unet")
-    parser.add_argument("--encoder", default="mobilenet_v2")
-    parser.add_argument("--encoder-weights", default="imagenet")
-    parser.add_argument("--epochs", type=positive_int, default=30)
-    parser.add_argument("--batch-size", type=positive_int, default=8)
+    add_training_flags(parser, [160, 112], 3.0, 30)
     parser.add_argument("--out", required=True, help="JSON of what was measured")
     add_class_flag(parser)
     args, args.other = parser.parse_known_args()

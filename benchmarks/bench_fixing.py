@@ -7,22 +7,22 @@
 A mask is fixed by its untouched one, the column `truth` of plant_faults.py. Labels: mean agreement of all masks with the
 untouched ones; at random it is the mean over all orders. Models: trainings without weights on --rows of the rows, drawn at
 random, the same ones for each training; tested on --test_csv at the last epoch. Flags that are not listed go to the trainings.
-A second call does only what is missing.
+A second call does only what is missing; runs of other flags or masks are refused.
 """
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from benchmarks.bench_audit import planted_truth
 from benchmarks.measure import keep, table
+from benchmarks.training import SCORES, add_training_flags, trained
 from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
-from cli.files import check_outputs, progress, read_json, write_rows
-from cli.flags import add_class_flag, add_score_flags
+from cli.files import UserError, check_outputs, progress, write_rows
+from cli.flags import add_class_flag
 from data.csv_files import read_table
 from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
-from reports.plan import Job, named_files, run_plan
 from utils.agreement_cpu import agreement
 
 
@@ -46,28 +46,32 @@ def label_curve(scores, order, shares):
     return np.array(worst), np.array(chance)
 
 
-def training(args, rows, name, fixed):
-    """The training on rows of which those at `fixed` have their untouched masks."""
-    home = Path(args.runs)
-    masks = [truth if position in fixed else mask for position, (mask, truth) in enumerate(zip(rows["mask"], rows["truth"]))]
-    csv = home / f"{name}.csv"
-    write_rows(csv, rows.assign(mask=masks))
-    command = ["train_without_weight.py", "--train_csv", str(csv), "--test_csv", args.test_csv, "--name", name, "--out-dir",
-               str(home), "--num-classes", str(args.num_classes), "--theta", str(args.theta), *args.training, "--resume"]
-    return Job(command, home / name / "result.json", [], home / "logs" / f"{name}.out", home,
-               {**named_files(command, home), str(csv): name})
-
-
 def model_curve(args, rows, order, shares):
     """dict of name of a training -> mIoU and BF on the test rows."""
-    jobs = {}
+    home, found = Path(args.runs).resolve(), {}
     for kind, chosen in (("worst", order), ("random", np.random.default_rng(args.seed).permutation(len(order)))):
         for each in shares:
             count = round(each * len(order))
             name = f"{kind}{100 * each:g}" if count else "none"
-            jobs[name] = training(args, rows, name, set(chosen[:count].tolist()))
-    run_plan(jobs.values(), parallel=1)
-    return {name: [read_json(job.result)["test_last"][0][score] for score in ("miou", "bf")] for name, job in jobs.items()}
+            fixed = np.isin(np.arange(len(rows)), chosen[:count])
+            csv = home / f"{name}.csv"
+            write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
+            scores = trained(args, home, name, csv, args.seed)
+            found[name] = [scores[score] for score in SCORES]
+    return found
+
+
+def ranked_rows(args, rows):
+    """Positions of the rows, worst first, as the ranking has them.
+
+    Raises:
+        UserError: it is no ranking of these rows.
+    """
+    place = {Path(mask).resolve(): position for position, mask in enumerate(rows["mask"])}
+    found = [place.get(Path(mask).resolve()) for mask in read_rows(args.ranking)["mask"]]
+    if None in found or len(set(found)) < len(rows):
+        raise UserError(f"--ranking {args.ranking}: ranks other masks than those of {args.csv}; audit that CSV")
+    return np.array(found)
 
 
 def percent(pair):
@@ -82,17 +86,17 @@ def main():
     parser.add_argument("--rows", type=positive_int, default=160, help="that models are trained on")
     parser.add_argument("--shares", type=share, nargs="+", default=[0, 0.05, 0.1, 0.2, 0.5], help="of the masks that are fixed")
     parser.add_argument("--runs", default="runs/fixing", help="folder of the trainings")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the drawn rows and the random order")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the drawn rows, the random order, the trainings")
     parser.add_argument("--out", required=True, help="JSON of the results")
     add_class_flag(parser)
-    add_score_flags(parser)
-    args, args.training = parser.parse_known_args()
+    add_training_flags(parser, [160, 96], 3.0, 8)
+    args, args.other = parser.parse_known_args()
     check_outputs([args.out], True, [args.csv, args.ranking])
-    rows = read_rows(args.csv).reset_index(drop=True).assign(truth=read_table(args.csv, None)["truth"].to_numpy())
-    place = {Path(mask).resolve(): position for position, mask in enumerate(rows["mask"])}
-    ranked = [place[Path(mask).resolve()] for mask in pd.read_csv(args.ranking)["mask"]]
+    rows = read_rows(args.csv).reset_index(drop=True)
+    rows["truth"] = planted_truth(args.csv, read_table(args.csv, None)).to_numpy()
+    ranked = ranked_rows(args, rows)
     scores = label_scores(rows, args)
-    worst, chance = label_curve(scores, np.array(ranked), args.shares)
+    worst, chance = label_curve(scores, ranked, args.shares)
     titles = ("masks fixed", "worst first", "at random")
     lines = [(f"{100 * each:g} %", percent(a), percent(b)) for each, a, b in zip(args.shares, worst, chance)]
     tables = {f"Labels, mIoU / BF, % ({len(rows)} masks)": table(titles, lines)}

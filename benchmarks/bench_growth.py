@@ -12,7 +12,7 @@ from benchmarks.training import batch_of, epoch_seconds, flags_of
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import read_json
 from cli.lazy import plt
-from engine import devices, loop, networks
+from engine import devices, evaluation, networks
 from engine.task import SegmentationScorer
 from reports.figures import save_figure
 
@@ -30,7 +30,7 @@ def prepare(args, side, classes):
 
     def evaluate():
         scorer = SegmentationScorer(classes, 3.0, fabric.device)
-        return seconds_of(loop.evaluate, fabric, state.networks[0], batch, scorer)
+        return seconds_of(evaluation.evaluate, fabric, state.networks[0], batch, scorer)
 
     step()
     evaluate()

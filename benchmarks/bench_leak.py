@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import keep, python, table
-from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from benchmarks.training import add_training_flags, training_words
+from cli.command_line import command_line, nonnegative_int, share, tool_parser
 from cli.files import read_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
@@ -32,10 +33,7 @@ TITLES = {"first": "first round", "plain": "second round", "nested": "second rou
 
 def teachers_of(args, home, seed, csv):
     """Train the teachers of all arms; dict of arm -> folders of pseudo-labels that hold all rows between them."""
-    training = ["--folds", 3, "--size", *args.size, "--theta", args.theta, "--num-classes", args.num_classes, "--seed", seed,
-                "--out-dir", home, "--resume", "--model", args.model, "--encoder", args.encoder,
-                "--encoder-weights", args.encoder_weights, "--epochs", args.epochs, "--batch-size", args.batch_size,
-                "--optimizer", "adamw", "--learning-rate", 0.001, "--lr-step", max(1, args.epochs // 3), "--cache", *args.other]
+    training = ["--folds", 3, *training_words(args, home, seed)]
     for name, flags in (("plain", []), ("nested", ["--nested"])):
         python("train_teacher.py", "--train_csv", csv, "--name", name, "--rounds", 2, *flags, *training)
     rows, folders = read_rows(csv), []
@@ -88,13 +86,7 @@ def main():
     parser.add_argument("--runs", required=True, help="folder of the trainings")
     parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
-    parser.add_argument("--size", type=positive_int, nargs=2, default=[96, 64], metavar=("H", "W"))
-    parser.add_argument("--theta", type=positive_float, default=1.5, help="boundary tolerance of BF, px")
-    parser.add_argument("--model", default="smp_unet")
-    parser.add_argument("--encoder", default="mobilenet_v2")
-    parser.add_argument("--encoder-weights", default="imagenet")
-    parser.add_argument("--epochs", type=positive_int, default=8)
-    parser.add_argument("--batch-size", type=positive_int, default=8)
+    add_training_flags(parser, [96, 64], 1.5, 8)
     parser.add_argument("--out", required=True, help="JSON of what was measured")
     add_class_flag(parser)
     args, args.other = parser.parse_known_args()

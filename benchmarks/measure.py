@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from cli import warm
 from cli.files import UserError, write_json
 from engine.run_folder import versions
 from utils.metrics import markdown_table
@@ -46,7 +47,7 @@ def run_command(command, **environment):
 
 def python(*command):
     """Run a script of the project from its root, and show its output only if it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, text=True, capture_output=True)
+    done = warm.run_script(str(command[0]), list(map(str, command[1:])), os.environ, ROOT)
     if done.returncode:
         raise UserError(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{done.stderr}")
 

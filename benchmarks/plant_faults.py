@@ -173,12 +173,16 @@ def main():
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_class_flag(parser)
     args = parser.parse_args()
+    if args.levels[0] > args.levels[1]:
+        raise UserError(f"--levels {args.levels[0]} {args.levels[1]}: the lower one stands first")
+    if args.rest and not (args.rest[1].isdecimal() and int(args.rest[1])):
+        raise UserError(f"--rest {' '.join(args.rest)}: a CSV and a number of rows are needed")
     rows = read_rows(args.csv) if args.csv else pair_folder(args.folder)
     drawn = np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.limit])
     rest, rows = rows.drop(rows.index[drawn]), rows.iloc[drawn]
     targets = [str(Path(args.out).with_suffix("") / name) for name in noisy_mask_names(rows)]
     check_outputs([args.out, *targets, *(args.rest or [])[:1]], args.overwrite, [args.csv, *rows["image"], *rows["mask"]])
-    if args.rest and not 0 < int(args.rest[1]) <= len(rest):
+    if args.rest and int(args.rest[1]) > len(rest):
         raise UserError(f"--rest {' '.join(args.rest)}: {len(rest)} rows are left; see --limit")
     with together() as written_at:
         table = planted_rows(args, rows, written_at, targets)

@@ -1,17 +1,55 @@
-"""Parts of a training, as the train scripts run it, that benchmarks can time."""
+"""Trainings of benchmarks: their common flags, whole runs of them, and parts that can be timed."""
 
 import functools
 
 import train_with_KDweight
 import train_with_Teacher_weight
 import train_without_weight
-from benchmarks.measure import seconds_of
+from benchmarks.measure import python, seconds_of
+from cli.command_line import positive_float, positive_int
+from cli.files import read_json
 from cli.lazy import torch
 from engine import loop
 from engine.flags import train_parser
 from engine.objective import WeightedLoss
 from engine.stopping import LossWatch, StopRequest
 from engine.task import SEGMENTATION
+
+SCORES = ("miou", "bf")
+
+
+def add_training_flags(parser, size, theta, epochs):
+    """The flags of a benchmark's trainings, with its own defaults: --size (H, W) px, --theta px, --epochs."""
+    parser.add_argument("--size", type=positive_int, nargs=2, default=size, metavar=("H", "W"))
+    parser.add_argument("--theta", type=positive_float, default=theta, help="boundary tolerance of BF, px")
+    parser.add_argument("--model", default="smp_unet")
+    parser.add_argument("--encoder", default="mobilenet_v2")
+    parser.add_argument("--encoder-weights", default="imagenet")
+    parser.add_argument("--epochs", type=positive_int, default=epochs)
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+
+
+def training_words(args, home, seed):
+    """The words of these flags for a train script, and of those that all of the benchmark's trainings share.
+
+    Args:
+        args: of `add_training_flags` and --num-classes; `other`: words that go to every training.
+        home: folder of the runs.
+    """
+    return ["--out-dir", home, "--seed", seed, "--resume", "--num-classes", args.num_classes, "--size", *args.size, "--theta",
+            args.theta, "--epochs", args.epochs, "--batch-size", args.batch_size, "--model", args.model, "--encoder",
+            args.encoder, "--encoder-weights", args.encoder_weights, "--optimizer", "adamw", "--learning-rate", 0.001,
+            "--lr-step", max(1, args.epochs // 3), "--cache", *args.other]
+
+
+def trained(args, home, name, csv, seed, *flags, script="train_without_weight.py"):
+    """Train a network if it is not there yet; its mIoU and BF on --test_csv, last epoch.
+
+    A run of other flags or rows is refused, an interrupted one goes on.
+    """
+    python(script, "--train_csv", csv, "--test_csv", args.test_csv, "--name", name, *training_words(args, home, seed), *flags)
+    scores = read_json(home / name / "result.json", "test_last")["test_last"][0]
+    return {score: scores[score] for score in SCORES}
 
 
 def flags_of(*words):

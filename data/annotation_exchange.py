@@ -11,7 +11,7 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, progress
+from cli.files import UserError, progress, together
 from data.annotation_task import (
     labels_of,
     make_item,
@@ -24,12 +24,26 @@ from data.annotation_tools import TOOLS, Objects
 from data.legend import Legend
 from data.pictures import read_checked_mask
 
+README = """\
+{count} masks to correct. {words}
+
+Then call
+
+    python audit.py --merge FOLDER --out NEW_FOLDER
+
+with this folder; it reads the corrected masks into a new CSV, and changes no file of the data set.
+A mask that comes back unchanged counts as looked at: its weight is 1.
+"""
+
 
 def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence[Path], settings: dict[str, Any],
                 legend: Legend, others: pd.DataFrame) -> None:
     """Write a task for an annotation tool to a folder, with a README.txt that says how to open it and how to come back.
 
+    The folder appears when all is written, or not at all.
+
     Args:
+        folder: new.
         tool: a key of TOOLS.
         rows: `image`, `mask` of the masks to correct.
         proposals: paths of the judge's label maps of these rows, with different names, which the task's pictures get.
@@ -39,18 +53,17 @@ def export_task(folder: Path, tool: str, rows: pd.DataFrame, proposals: Sequence
     names = names_of(legend)
     images, masks = rows["image"].tolist(), rows["mask"].tolist()
     files = [proposal.stem + Path(image).suffix.lower() for proposal, image in zip(proposals, images)]
-    items = [make_item(folder, *each, **settings) for each in
-             progress(zip(files, images, masks, proposals), "exporting", len(rows), "mask")]
-    TOOLS[tool].write(folder, items, names)
     settings = {**settings, "names": legend.names,
                 "weights": [[os.path.abspath(image), os.path.abspath(mask), weight] for image, mask, weight in
                             zip(others["image"].tolist(), others["mask"].tolist(), others["weight"].astype(float).tolist())]}
-    write_record(folder, tool, files, images, masks, settings)
-    (folder / "README.txt").write_text(
-        f"{len(rows)} masks to correct. {TOOLS[tool].words}\n\nThen call\n\n    python audit.py --merge FOLDER --out "
-        "NEW_FOLDER\n\nwith this folder; it reads the corrected masks into a new CSV, and changes no file of the data set.\n"
-        "A mask that comes back unchanged counts as looked at: its weight is 1.\n",
-        encoding="utf-8")
+    with together() as written_at:
+        part = written_at(folder)
+        classes = {name: settings[name] for name in ("num_classes", "background")}
+        items = [make_item(part, *each, **classes) for each in
+                 progress(zip(files, images, masks, proposals), "exporting", len(rows), "mask")]
+        TOOLS[tool].write(part, items, names)
+        write_record(part, tool, files, images, masks, settings)
+        (part / "README.txt").write_text(README.format(count=len(rows), words=TOOLS[tool].words), encoding="utf-8")
 
 
 def read_task(folder: Path) -> tuple[dict[str, Any], Objects]:
@@ -67,7 +80,7 @@ def read_task(folder: Path) -> tuple[dict[str, Any], Objects]:
         return record, TOOLS[record["tool"]].read(folder, values)
     except FileNotFoundError as error:
         raise UserError(f"--merge {folder}: has no {Path(error.filename).name}; its README.txt says what goes there") from None
-    except (ValueError, KeyError, TypeError, IndexError, ParseError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, ParseError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"--merge {folder}: not what {record['tool']} was given or saves: {reason}") from None
 
@@ -91,8 +104,11 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
         if row["name"] not in objects:
             continue
         before = read_checked_mask(row["mask"], record["num_classes"])
+        size, regions = objects[row["name"]]
         try:
-            after = labels_of(objects[row["name"]], before.shape, record["background"])
+            if size and tuple(size) != before.shape:
+                raise ValueError(f"came back with {size[0]} x {size[1]} px, its mask has {before.shape[0]} x {before.shape[1]}")
+            after = labels_of(regions, before.shape, record["background"])
         except (ValueError, IndexError) as error:
             raise UserError(f"--merge {folder}: {row['name']}: {error}; was it corrected on another picture?") from None
         mask = row["mask"]

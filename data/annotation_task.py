@@ -25,6 +25,7 @@ from data.pictures import image_size, read_checked_mask, read_image, resize_imag
 
 RECORD = "audit_task.json"
 IGNORED_NAME = "ignored (255)"
+PROPOSAL = "proposal: "  # before the name of a class, where a tool keeps proposals as objects of other labels
 PICTURES = "images"  # folder of the pictures in a task
 
 
@@ -84,10 +85,18 @@ def labels_of(objects: Iterable[MaskObject], size: Sequence[int], background: in
 
 
 def names_of(legend: Legend) -> dict[int, str]:
-    """The name of each value; a UserError if two classes share theirs."""
+    """The name of each value.
+
+    Raises:
+        UserError: two classes share theirs, or one is named as a proposal.
+    """
     names = {**dict(enumerate(legend.names)), IGNORE_INDEX: IGNORED_NAME}
-    if len(set(names.values())) < len(names):
-        raise UserError("two classes have the same name, so that no annotation tool could tell them apart; see --classes")
+    for name in legend.names:
+        if list(names.values()).count(name) > 1:
+            raise UserError(f"two classes have the same name, {name!r}, so that no annotation tool could tell them apart; see "
+                            "--classes")
+        if name.startswith(PROPOSAL):
+            raise UserError(f"the class {name!r} is named as the proposals are that go to annotation tools; see --classes")
     return names
 
 
@@ -104,7 +113,8 @@ def make_item(folder: Path, name: str, image: str, mask: str, proposal: Path, nu
         shutil.copyfile(image, target)
     else:
         write_image(target, resize_image(read_image(image), labels.shape))
-    return Item(name, (labels.shape[0], labels.shape[1]), objects_of(labels, background), objects_of(proposed, background))
+    proposals = [each for each in objects_of(proposed, background) if each.label != IGNORE_INDEX]  # nothing is proposed there
+    return Item(name, (labels.shape[0], labels.shape[1]), objects_of(labels, background), proposals)
 
 
 def write_record(folder: Path, tool: str, names: Sequence[str], images: Sequence[str], masks: Sequence[str],

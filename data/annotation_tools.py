@@ -1,7 +1,7 @@
 """Tasks in the formats of annotation tools, written and read: CVAT, labelme, COCO, Datumaro, Label Studio.
 
 `write(folder, items, names)` leaves what the tool opens, `read(folder, values)` gives what it saved: file name of a picture ->
-its objects, lowest first. Proposals are a second layer: in CVAT and labelme objects of labels that begin with PROPOSAL, in
+`Returned`. Proposals are a second layer: in CVAT and labelme objects of labels that begin with PROPOSAL, in
 Datumaro objects with an attribute, in COCO a file of their own, in Label Studio predictions. Reading passes over them.
 
 Legend: names is value -> name of a class, values is name -> value. Reading raises ValueError or KeyError at what it cannot
@@ -21,11 +21,18 @@ import numpy as np
 
 from cli.files import write_json
 from data import mask_codes
-from data.annotation_task import PICTURES, Item, MaskObject
+from data.annotation_task import PICTURES, PROPOSAL, Item, MaskObject
 from data.mask_codes import to_coco
 
-PROPOSAL = "proposal: "  # before the name of a class
-Objects = dict[str, list[MaskObject]]  # file name -> objects
+
+class Returned(NamedTuple):
+    """What a tool saved of a picture: its size (H, W), None where the format does not say; its objects, lowest first."""
+
+    size: tuple[int, int] | None
+    objects: list[MaskObject]
+
+
+Objects = dict[str, Returned]  # by file name
 
 
 class Tool(NamedTuple):
@@ -36,8 +43,14 @@ class Tool(NamedTuple):
     words: str
 
 
-def cut_out(label: int, whole: np.ndarray) -> MaskObject:
-    """The object of a region in a whole picture, bool (H, W); of an empty one a single pixel that is outside."""
+def cut_out(label: int, whole: np.ndarray, size: tuple[int, int] | None) -> MaskObject:
+    """The object of a region in a whole picture, bool (H, W); of an empty one a single pixel that is outside.
+
+    Args:
+        size: (H, W) of the picture, or None; a ValueError if the region has another one.
+    """
+    if size and whole.shape != tuple(size):
+        raise ValueError(f"a mask has {whole.shape[0]} x {whole.shape[1]} px, its picture {size[0]} x {size[1]}")
     rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
     if not len(rows):
         return MaskObject(label, 0, 0, np.zeros((1, 1), bool))
@@ -97,7 +110,8 @@ def read_cvat(folder: Path, values: dict[str, int]) -> Objects:
         if other:
             raise ValueError(f"{image.get('name')} holds a {other[0]}; only masks are read, draw it with the brush")
         masks = sorted(image.iter("mask"), key=lambda mask: int(mask.get("z_order", 0)))
-        objects = found.setdefault(Path(image.get("name", "")).name, [])
+        size = int(image.attrib["height"]), int(image.attrib["width"])
+        objects = found.setdefault(Path(image.get("name", "")).name, Returned(size, [])).objects
         for mask in masks:
             value = value_of(mask.get("label", ""), values)
             if value is not None:
@@ -129,7 +143,8 @@ def read_labelme(folder: Path, values: dict[str, int]) -> Objects:
     found: Objects = {}
     for path in sorted((folder / PICTURES).glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        objects = found.setdefault(Path(content["imagePath"].replace("\\", "/")).name, [])
+        size = content["imageHeight"], content["imageWidth"]
+        objects = found.setdefault(Path(content["imagePath"].replace("\\", "/")).name, Returned(size, [])).objects
         for shape in content["shapes"]:
             if shape["shape_type"] != "mask":
                 raise ValueError(f"{path.name} holds a {shape['shape_type']}; only masks are read")
@@ -170,13 +185,14 @@ def read_coco(folder: Path, values: dict[str, int]) -> Objects:
     content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
     labels = {each["id"]: value_of(each["name"], values) for each in content["categories"]}
     name_of = {each["id"]: Path(each["file_name"]).name for each in content["images"]}
-    found: Objects = {name: [] for name in name_of.values()}
+    found: Objects = {name_of[each["id"]]: Returned((each["height"], each["width"]), []) for each in content["images"]}
     for each in content["annotations"]:
         value = labels[each["category_id"]]
         if not isinstance(each["segmentation"], dict):
             raise ValueError(f"annotation {each['id']} is a polygon; only masks (run lengths) are read")
         if value is not None:
-            found[name_of[each["image_id"]]].append(cut_out(value, mask_codes.from_coco(each["segmentation"])))
+            picture = found[name_of[each["image_id"]]]
+            picture.objects.append(cut_out(value, mask_codes.from_coco(each["segmentation"]), picture.size))
     return found
 
 
@@ -206,13 +222,14 @@ def read_datumaro(folder: Path, values: dict[str, int]) -> Objects:
         content = json.loads(path.read_text(encoding="utf-8"))
         labels = [value_of(each["name"], values) for each in content["categories"]["label"]["labels"]]
         for entry in content["items"]:
-            objects = found.setdefault(Path(entry["image"]["path"]).name, [])
+            size = tuple(entry["image"]["size"]) if entry["image"].get("size") else None
+            objects = found.setdefault(Path(entry["image"]["path"]).name, Returned(size, [])).objects
             for each in sorted(entry["annotations"], key=lambda each: each.get("z_order", 0)):
                 if each["type"] != "mask":
                     raise ValueError(f"{entry['id']} holds a {each['type']}; only masks are read")
                 value = labels[each["label_id"]]
                 if value is not None and not each.get("attributes", {}).get("proposal"):
-                    objects.append(cut_out(value, mask_codes.from_coco(each["rle"])))
+                    objects.append(cut_out(value, mask_codes.from_coco(each["rle"]), size))
     return found
 
 
@@ -248,14 +265,18 @@ def read_label_studio(folder: Path, values: dict[str, int]) -> Objects:
         submitted = [each for each in task["annotations"] if not each.get("was_cancelled")]
         if not submitted:  # skipped, or nobody looked at it yet: it did not come back
             continue
-        objects = found.setdefault(unquote(str(task["data"]["image"])).rsplit("/", 1)[-1], [])
-        for each in submitted[-1]["result"]:
+        address, results = task["data"]["image"], submitted[-1]["result"]
+        if not isinstance(address, str):
+            raise ValueError(f"the image of a task is no text but {address!r}")
+        size = (results[0]["original_height"], results[0]["original_width"]) if results else None
+        objects = found.setdefault(unquote(address).rsplit("/", 1)[-1], Returned(size, [])).objects
+        for each in results:
             if each["type"] != "brushlabels":
-                raise ValueError(f"{task['data']['image']} holds a {each['type']}; only brush labels are read")
-            size = each["original_height"], each["original_width"]
+                raise ValueError(f"{address} holds a {each['type']}; only brush labels are read")
+            own = each["original_height"], each["original_width"]
             value = value_of(each["value"]["brushlabels"][0], values)
             if value is not None:
-                objects.append(cut_out(value, mask_codes.from_label_studio(each["value"]["rle"], *size)))
+                objects.append(cut_out(value, mask_codes.from_label_studio(each["value"]["rle"], *own), size))
     return found
 
 

@@ -64,7 +64,8 @@ def to_png(region: np.ndarray) -> str:
 
 def from_png(text: str) -> np.ndarray:
     """The region of `to_png`, or of a PNG of 1 bit; ValueError if it is no picture."""
-    values = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
+    content = np.frombuffer(base64.b64decode(text), np.uint8)
+    values = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
     if values is None:
         raise ValueError("its mask is not a PNG")
     return values > 0

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cli.files import progress
 from data.pictures import read_checked_mask, resize_labels, write_mask
-from engine.judges import label_map, resized
+from engine.judges import certain, label_map, resized
 from utils.faults import Box, Finding, Scene, scene_of
 from utils.mend import mended
 from utils.verdict import Verdict, inspect
@@ -41,30 +41,46 @@ def scene_at(labels: np.ndarray, chances: np.ndarray, background: int | None, to
 
 
 def audit_rows(rows: pd.DataFrame, judge: Iterable[np.ndarray], num_classes: int, background: int | None,
-               tolerance: float | None, proposal_at: Callable[[int], Path],
-               mend_at: Callable[[int], Path] | None = None) -> tuple[list[Verdict], list[str]]:
-    """The verdicts on all rows, and what was mended in each (a text; empty: nothing). Writes the judge's label maps.
+               tolerance: float | None, proposal_at: Callable[[int], Path]) -> list[Verdict]:
+    """The verdicts on all rows. Writes the judge's label maps.
 
     Args:
         judge: of `engine.judges`.
         tolerance: px, None = by the size of each mask.
         proposal_at: position of a row -> path of its proposal, the judge's label map at the mask's size.
-        mend_at: position -> path of the mended mask; None = mend nothing. A mask with nothing to mend gets no file.
     """
-    verdicts, notes = [], []
+    verdicts = []
     for position, (path, chances) in enumerate(zip(progress(rows["mask"], "auditing", len(rows), "mask"), judge)):
         labels = read_checked_mask(path, num_classes)
-        scene, scale = scene_at(labels, chances, background, tolerance)
-        verdict = inspect(scene)
-        proposal = label_map(resized(chances, labels.shape[:2]))
-        write_mask(proposal_at(position), proposal, num_classes)
-        notes.append("")
-        if mend_at:
-            better, notes[-1] = mended(scene, verdict, labels, proposal, scale)
-            if better is not None:
-                write_mask(mend_at(position), better, num_classes)
-        verdicts.append(in_own_pixels(verdict, scale))
-    return verdicts, notes
+        size = (labels.shape[0], labels.shape[1])
+        large = resized(chances, size)
+        scene, scale = scene_at(labels, large if working_size(size) == size else chances, background, tolerance)
+        write_mask(proposal_at(position), label_map(large), num_classes)
+        verdicts.append(in_own_pixels(inspect(scene), scale))
+    return verdicts
+
+
+def mend_rows(rows: pd.DataFrame, verdicts: Sequence[Verdict], num_classes: int, background: int | None,
+              tolerance: float | None, proposals: Sequence[Path], mend_at: Callable[[int], Path]) -> list[str]:
+    """What was mended in each row, a text; empty: nothing. Writes the mended masks; a mask with nothing to mend gets no file.
+
+    Args:
+        verdicts: what they call loose or tight is moved, so they are to be `utils.verdict.settled`.
+        tolerance: see `audit_rows`.
+        proposals: the judge's label maps.
+        mend_at: position of a row -> path of its mended mask.
+    """
+    notes = [""] * len(rows)
+    for position, (path, verdict) in enumerate(zip(progress(rows["mask"], "mending", len(rows), "mask"), verdicts)):
+        if not any(found.kind in ("loose", "tight") for found in verdict.findings):
+            continue
+        labels, proposal = (read_checked_mask(each, num_classes) for each in (path, proposals[position]))
+        seen = certain(resize_labels(proposal, working_size(labels.shape)), num_classes)
+        scene, scale = scene_at(labels, seen, background, tolerance)
+        better, notes[position] = mended(scene, verdict, labels, proposal, scale)
+        if better is not None:
+            write_mask(mend_at(position), better, num_classes)
+    return notes
 
 
 def in_own_pixels(verdict: Verdict, scale: float) -> Verdict:
@@ -80,5 +96,5 @@ def in_own_pixels(verdict: Verdict, scale: float) -> Verdict:
         offset = found.offset if math.isnan(found.offset) else found.offset * scale
         return dataclasses.replace(found, offset=offset, length=round(found.length * scale), box=larger(found.box))
 
-    return dataclasses.replace(verdict, finding=verdict.finding and change(verdict.finding),
+    return dataclasses.replace(verdict, finding=verdict.finding and change(verdict.finding), diagonal=verdict.diagonal * scale,
                                places=list(map(larger, verdict.places)), findings=list(map(change, verdict.findings)))

@@ -18,6 +18,7 @@ from models import build_model
 
 FORMAT = "nlkd-1"
 CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # of a segmentation network, see `model_config`
+IMAGE_CHANNELS = 3  # of a network whose config has no `channels`
 
 
 def save(path: Path | str, content: dict[str, Any]) -> None:
@@ -76,7 +77,12 @@ def build_from(config: dict[str, Any], encoder_weights: str | None = None) -> to
         UserError: `build_model` refuses the config.
     """
     try:
-        return build_model(config["name"], config["encoder"], encoder_weights, config["num_classes"], config["width"])
+        network = build_model(config["name"], config["encoder"], encoder_weights, config["num_classes"], config["width"])
+        if config.get("channels", IMAGE_CHANNELS) > IMAGE_CHANNELS:
+            from models.label_channel import widen  # imported here, since it loads PyTorch
+
+            widen(network, config["channels"])
+        return network
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -88,9 +94,13 @@ def load_network(path: Path | str, index: int = 0) -> tuple[torch.nn.Module, dic
         index: which network of the run (methods with two networks have 0 and 1).
 
     Raises:
-        UserError: see `load`; or the network belongs to another task.
+        UserError: see `load`; or the network belongs to another task, or needs more than the image.
     """
-    return load_as(path, index, CONFIG, build_from, "a segmentation network")
+    network, config = load_as(path, index, CONFIG, build_from, "a segmentation network")
+    if config.get("channels", IMAGE_CHANNELS) > IMAGE_CHANNELS:
+        raise UserError(f"{path}: holds a label-assisted teacher, which needs each image's label; use the student that it "
+                        "teaches, or related/lad/predict_lad_teacher.py")
+    return network, config
 
 
 def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind: str) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -121,14 +131,17 @@ def network_of(path: Path | str, index: int) -> dict[str, Any]:
 
 
 def start_from(network: torch.nn.Module, path: Path | str, index: int = 0) -> None:
-    """Copy the weights of a checkpoint into `network` (--load).
+    """Copy the weights of a checkpoint into `network` (--load). One that takes more than an image keeps its own weights of
+    what a network of images lacks.
 
     Raises:
         UserError: the checkpoint's weights do not fit `network`.
     """
+    from models.label_channel import widened  # imported here, since it loads PyTorch
+
     saved = network_of(path, index)
     try:
-        network.load_state_dict(saved["state"])
+        network.load_state_dict(widened(saved["state"], network))
     except RuntimeError as error:
         config = saved["config"]
         classes = f" with {config['num_classes']} classes" if "num_classes" in config else ""

@@ -140,6 +140,8 @@ def resized(chances: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     A pixel is NaN where most of what it is made of is; else the NaN do not count.
     """
+    if chances.shape[-2:] == tuple(size):
+        return chances
     if chances.ndim > 2:
         return np.stack([resized(each, size) for each in chances])
     unknown = np.isnan(chances)

@@ -1,4 +1,4 @@
-"""The only loop: run -> fit -> train_one_epoch, evaluate. The problem is an `engine.task.Task`, by default segmentation.
+"""The only loop: run -> fit -> train_one_epoch, evaluate_all. The problem is an `engine.task.Task`, by default segmentation.
 
 Every method is `loss_k = mean_i w_k[i] * l(net_k(x_i), y_i)` for each network k; a script passes the function that makes
 the weights:
@@ -22,7 +22,7 @@ changes anything, since it runs again after a stop.
 A memory is an object with `state_dict`, of tensors and plain values, and `load_state_dict`. It is saved with the run and
 restored on --resume, within an epoch as well. Only the first process saves its own, so a memory that differs between processes
 must be gathered (`utils.metrics.over_processes`). What its `facts(training rows) -> dict`, if it has one, gives at the end goes
-into result.json.
+into result.json. If its `learns` is False, the run trains no epoch and keeps the network that it starts from.
 
 A run leaves in OUT_DIR/NAME: args.json, log.jsonl (a line per epoch), last.ckpt, best.ckpt, result.json, and TensorBoard
 curves.
@@ -44,6 +44,7 @@ from cli.files import progress, read_json, write_json
 from cli.lazy import lightning_fabric, torch
 from engine import checkpoint, run_folder
 from engine.devices import start_fabric
+from engine.evaluation import evaluate_all
 from engine.loaders import build_loaders, on_device, seed_epoch
 from engine.networks import build_state
 from engine.objective import WeightedLoss
@@ -109,7 +110,10 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
     if args.resume and (folder / "last.ckpt").exists():
         state.restore(checkpoint.load(folder / "last.ckpt"))
     with StopRequest(fabric.world_size == 1) as stop:  # several processes would hang, waiting for one another
-        fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
+        if getattr(memory, "learns", True):
+            fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
+        else:
+            keep(args, fabric, state, loaders, task, folder, stop)
         facts = {**run_folder.row_facts(splits), **(memory.facts(splits["train"]) if hasattr(memory, "facts") else {})}
         return finish(args, fabric, state, loaders, task, folder, facts, stop)
 
@@ -144,6 +148,17 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
             entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
                      "images_per_second": images / seconds, **more}
             end_epoch(args, fabric, state, entry, task, folder, log)
+
+
+def keep(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any], task: Task,
+         folder: Path, stop: StopRequest) -> None:
+    """Leave the files of a run whose networks stay as they are: no epoch, and a log without lines."""
+    valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
+    with run_folder.opened_log(folder, 0, fabric.is_global_zero):
+        if fabric.is_global_zero:
+            checkpoint.save(folder / "best.ckpt", {"networks": state.weights(), "epoch": -1, "valid": valid})
+            checkpoint.save(folder / "last.ckpt", state.content())
+    fabric.barrier()
 
 
 def end_epoch(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, entry: dict[str, Any],
@@ -230,36 +245,6 @@ def train_step(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoi
         for scheduler in state.schedulers:
             scheduler.step()
     return [loss.detach() for loss in losses]
-
-
-def evaluate_all(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState,
-                 loader: Collection[dict] | None, task: Task, stop: StopRequest) -> list[dict[str, Any]] | None:
-    """Scores of each network on a split; None without a loader."""
-    if loader is None:
-        return None
-    return [evaluate(fabric, network, loader, task.scorer(args, fabric.device), task, stop=stop) for network in state.networks]
-
-
-def evaluate(fabric: lightning_fabric.Fabric, network: torch.nn.Module, loader: Collection[dict], scorer: Any,
-             task: Task = SEGMENTATION, title: str = "validating", stop: StopRequest | None = None) -> dict[str, Any]:
-    """Scores of one network over a whole split, every sample counted once: what `scorer.compute` gives.
-
-    Args:
-        scorer: of `Task.scorer`, new.
-        stop: checked after each batch.
-    """
-    network.eval()
-    # processes may have unequal numbers of batches, so DDP's collective calls must not run here
-    forward = network.module if fabric.world_size > 1 else network
-    for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
-        batch = on_device(fabric, batch, task)
-        with torch.no_grad(), fabric.autocast():
-            output = task.forward(forward, batch)
-        scorer.update(output, batch)
-        if stop:
-            stop.check()
-    scorer.reduce(fabric)
-    return scorer.compute()
 
 
 # --- after the loop ---------------------------------------------------------------------------------------------

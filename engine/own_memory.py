@@ -271,3 +271,8 @@ class OwnMemory:
         """Take over what `state_dict` says of the scores alone, of this run or of the one before it."""
         self.scores.load_state_dict(state["scores"])
         self.larger.load_state_dict(state["larger"])
+
+    def keep_predictions(self, state: dict) -> None:
+        """Take over the averaged predictions of a `state_dict` of another run, if any are kept."""
+        if self.predictions:
+            self.predictions.load_state_dict(state["predictions"])

@@ -81,8 +81,8 @@ class OwnRun:
     Args:
         args: the flags, see `complete`.
 
-    It is a memory of the loop; `task` is segmentation whose losses are those of the corrected masks. `memory` and, in a further
-    pass, `corrected` are there once the rows are checked.
+    It is a memory of the loop; `task` is segmentation whose losses are those of the corrected masks. Once the rows are checked
+    there are `memory`, in a further pass `corrected`, and `learns`: whether there is anything to learn, see `engine.loop`.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -90,6 +90,7 @@ class OwnRun:
         self.task = dataclasses.replace(SEGMENTATION, check=self.open, losses=self.losses, dataset=dataset)
         self.corrected: CorrectedMasks | None = None
         self.memory: Any = None  # an OwnMemory
+        self.learns = True
 
     def open(self, args: Namespace, splits: dict[str, pd.DataFrame]) -> None:
         """Check the files and --after, and make the memory; `Task.check`."""
@@ -106,6 +107,11 @@ class OwnRun:
         if before is not None:
             self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
+            self.learns = not self.memory.reason or bool(args.fixed) or args.load != str(Path(args.after, "last.ckpt"))
+            if not self.learns:
+                self.memory.keep_predictions(before)
+                say(f"--after {args.after}: its scores give no reason to learn more, so this run keeps its network")
+                return
             say(f"--after {args.after}: {len(self.corrected.learnt)} of {len(rows)} masks are doubted"
                 + (" and moved to where its predictions make them most likely" if args.num_classes == 2 else ""))
 
@@ -128,10 +134,11 @@ class OwnRun:
 
     def facts(self, rows: pd.DataFrame) -> dict:
         """What result.json says of the last weights of the training rows: as `found_by`, why all are 1 (`fallback`) where they
-        are, and of a further pass how many masks were `doubted`."""
+        are, and of a further pass how many masks were `doubted`, and whether it has `kept_network`."""
         facts = run_folder.found_by(rows.assign(weight=self.memory.judged()))
         fallback = {"fallback": f"since {self.memory.reason}"} if self.memory.reason else {}
-        return {"weights": {**facts, **fallback, **({"doubted": len(self.corrected.learnt)} if self.corrected else {})}}
+        kept = {} if self.learns else {"kept_network": True}
+        return {**kept, "weights": {**facts, **fallback, **({"doubted": len(self.corrected.learnt)} if self.corrected else {})}}
 
     def write_weights(self) -> None:
         """Leave the last weights of a finished run as weights.csv in its folder, unless they are there."""

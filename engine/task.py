@@ -122,11 +122,12 @@ def check_files(args: Namespace, splits: dict) -> None:
         check_rows(getattr(args, f"{split}_csv"), rows, args.num_classes)
 
 
-def check_smallest_batch(args: Namespace, networks: list, samples: int) -> None:
+def check_smallest_batch(args: Namespace, networks: list, samples: int, channels: int = 3) -> None:
     """Try the networks on the smallest batch of the training.
 
     Args:
         samples: number in the smallest batch of a process.
+        channels: of the networks' input.
 
     Raises:
         UserError: batch normalisation gets a single value, or the picture is too small for the network.
@@ -136,7 +137,7 @@ def check_smallest_batch(args: Namespace, networks: list, samples: int) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         for network in networks:
             try:
-                copy.deepcopy(network).train()(torch.zeros(samples, 3, *args.size))
+                copy.deepcopy(network).train()(torch.zeros(samples, channels, *args.size))
             except (ValueError, RuntimeError) as error:
                 raise UserError(f"--batch-size {args.batch_size} --size {args.size[0]} {args.size[1]}: too little for the "
                                 f"network ({str(error).splitlines()[0]}); pass a larger one") from None

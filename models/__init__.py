@@ -1,6 +1,7 @@
 """Networks: `build_model` gives a module that maps images (B, 3, H, W) to logits (B, C, H, W) at any H, W.
 
-While training, PointRend and OCRNet give a dict: these logits and what else they learn from (see utils/losses.py).
+While training, PointRend, OCRNet, DeepLabv3 and PSPNet give a dict: these logits and what else they learn from (see
+utils/losses.py).
 
 Binary tasks (`num_classes` 2) have one logit per pixel, C = 1; others have C = num_classes.
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet")
+NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet", "deeplabv3", "pspnet")
 CLASSIFIERS = ("small_cnn", "roi_cnn", "preact_resnet18", "timm")
 DETECTORS = ("maskrcnn",)
 
@@ -26,8 +27,8 @@ def build_model(name: str, encoder: str = "resnet34", encoder_weights: str | Non
     """Build a network by name.
 
     Args:
-        name: `unet`, the classic U-Net, no encoder; `smp_unet`, `deeplabv3plus`, `pointrend` or `ocrnet`, any encoder of
-            segmentation-models-pytorch.
+        name: `unet`, the classic U-Net, no encoder; `smp_unet`, `deeplabv3plus`, `pointrend`, `ocrnet`, `deeplabv3` or
+            `pspnet`, any encoder of segmentation-models-pytorch.
         encoder: name of the encoder (e.g. `resnet34`, `mobilenet_v2`, `tu-<timm name>`; the paper's OCRNet has an HRNet,
             e.g. `tu-hrnet_w48`).
         encoder_weights: None, `imagenet` (fetched from the hub), or a .safetensors/.pth file of the encoder.

@@ -1,4 +1,7 @@
-"""U-Net and DeepLabv3+ of segmentation-models-pytorch, any encoder, any input size, encoder weights from a file."""
+"""Networks of segmentation-models-pytorch: any encoder, any input size, encoder weights from a file.
+
+U-Net and DeepLabv3+; DeepLabv3 and PSPNet at output stride 8, with an auxiliary head on the encoder's third stage.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-DECODERS = {"smp_unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
+DECODERS = {"smp_unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus, "deeplabv3": smp.DeepLabV3, "pspnet": smp.PSPNet}
+FLAGS: dict[str, dict[str, Any]] = {  # of networks with an auxiliary head; dropout as Qiu et al. 2024 have it
+    "deeplabv3": {"decoder_aspp_dropout": 0.01}, "pspnet": {"encoder_depth": 5, "output_stride": 8, "psp_dropout": 0.1}}
 STRIDE = 32  # the deepest feature map of an encoder
 
 
@@ -31,12 +36,41 @@ class AnySize(nn.Module):
         return self.network(pad_to_stride(x))[..., :x.shape[-2], :x.shape[-1]]
 
 
+class WithAuxiliary(nn.Module):
+    """Pads as `AnySize`; while training, a dict of `logits` and `auxiliary`, those of a small head on the encoder's features
+    before the last (Zhao et al. 2017, PSPNet, section 3.3).
+
+    Args:
+        network: smp's, with encoder, decoder and segmentation_head.
+        classes: logits per pixel.
+    """
+
+    def __init__(self, network: Any, classes: int) -> None:
+        super().__init__()
+        self.network = network
+        inputs = network.encoder.out_channels[-2]
+        width = max(1, inputs // 4)
+        self.auxiliary = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+                                       nn.ReLU(inplace=True), nn.Dropout(0.1), nn.Conv2d(width, classes, 1))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        height, width = x.shape[-2:]
+        padded = pad_to_stride(x)
+        maps = self.network.encoder(padded)
+        logits = self.network.segmentation_head(self.network.decoder(maps))[..., :height, :width]
+        if not self.training:
+            return logits
+        auxiliary = F.interpolate(self.auxiliary(maps[-2]), padded.shape[-2:], mode="bilinear", align_corners=False)
+        return {"logits": logits, "auxiliary": auxiliary[..., :height, :width]}
+
+
 def build_smp(name: str, encoder: str, encoder_weights: str | None, channels: int) -> nn.Module:
     """See `models.build_model`."""
     def make(weights: str | None) -> nn.Module:
-        return DECODERS[name](encoder, encoder_weights=weights, classes=channels)
+        return DECODERS[name](encoder, encoder_weights=weights, classes=channels, **FLAGS.get(name, {}))
 
-    return AnySize(build_with_encoder(make, encoder, encoder_weights))
+    network = build_with_encoder(make, encoder, encoder_weights)
+    return WithAuxiliary(network, channels) if name in FLAGS else AnySize(network)
 
 
 def build_with_encoder(make: Callable[[str | None], Any], encoder: str, encoder_weights: str | None) -> nn.Module:

@@ -15,6 +15,8 @@ function element(tag, attributes, ...children) {
   return made;
 }
 
+const keyOf = (row) => row.image + "\n" + row.mask;  // two annotators may share a mask's name, or a picture
+
 // --- pictures -----------------------------------------------------------------------------------------------------
 
 const chunks = new Map();  // the chunks read last
@@ -95,7 +97,7 @@ function rowOf(index) {
 }
 
 function show(article, index) {
-  const state = ticks[ROWS[index].mask] || "";
+  const state = ticks[keyOf(ROWS[index])] || "";
   article.classList.toggle("fix", state === "fix");
   article.classList.toggle("fine", state === "fine");
   article.querySelector(".f").setAttribute("aria-pressed", state === "fix");
@@ -103,7 +105,7 @@ function show(article, index) {
 }
 
 function tick(index, state) {
-  const name = ROWS[index].mask;
+  const name = keyOf(ROWS[index]);
   if (ticks[name] === state) delete ticks[name]; else ticks[name] = state;
   try { localStorage.setItem(KEY, JSON.stringify(ticks)); } catch (error) { kept = false; }
   const article = $("row" + index);
@@ -122,7 +124,7 @@ const ORDERS = {
 };
 
 function fits(row) {
-  const state = ticks[row.mask] || "open", tickOf = $("tick").value;
+  const state = ticks[keyOf(row)] || "open", tickOf = $("tick").value;
   return (!kinds.size || kinds.has(row.kind)) && (!$("class").value || row.class === $("class").value)
     && (!$("annotator").value || row.annotator === $("annotator").value) && (!tickOf || state === tickOf)
     && row.score <= Number($("most").value) + 1e-9 && row.image.toLowerCase().includes($("search").value.trim().toLowerCase());
@@ -188,7 +190,7 @@ function go(position) {
 function enlarge(index) {
   if (!pictureOf(index)) return;
   $("big").replaceChildren(drawing(index));
-  const row = ROWS[index], state = ticks[row.mask];
+  const row = ROWS[index], state = ticks[keyOf(row)];
   $("caption").textContent = row.image + ": " + row.verdict + (state ? " · ticked: " + state : "");
   if (!$("large").open) $("large").showModal();
 }
@@ -215,13 +217,15 @@ document.addEventListener("keydown", (event) => {
 // --- download -----------------------------------------------------------------------------------------------------
 
 function field(value) {
-  const text = value === null || value === undefined ? "" : String(value);
+  let text = value === null || value === undefined ? "" : String(value);
+  // a spreadsheet would run such a text as a formula; an apostrophe shows it as it is (ranking.csv holds the exact names)
+  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = "'" + text;
   return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
 }
 
 function table() {
   const names = ["image", "mask", "score", "kind", "offset", "class", "doubt", "annotator"];
-  const lines = ROWS.map((row) => [...names.map((name) => field(row[name])), ticks[row.mask] || ""].join(","));
+  const lines = ROWS.map((row) => [...names.map((name) => field(row[name])), ticks[keyOf(row)] || ""].join(","));
   return [[...names, "tick"].join(","), ...lines].join("\n") + "\n";
 }
 

@@ -106,8 +106,11 @@ def lead_of(table: pd.DataFrame, unseen: Sequence[str] = ()) -> str:
     counts = Counter(table["kind"])
     wrong = len(table) - counts["fine"]
     doubt = table["doubt"].median()
-    weak = (f" But the judge is weak: it doubts {100 * doubt:.0f} % of the outlines of a mask in the middle. Train it longer "
-            "(--epochs), or name a better one (--pred-dir, --checkpoint).") if doubt > WEAK else ""
+    remedy = "Train it longer (--epochs), or name a better one (--pred-dir, --checkpoint)."
+    if unseen and set(table["class"]) - {""} <= set(unseen):
+        return f"No mask is judged: the judge does not see {', '.join(unseen)}. {remedy}"
+    weak = (f" But the judge is weak: of half of the masks it doubts {100 * doubt:.0f} % of the outlines or more. {remedy}"
+            if doubt > WEAK else "")
     if unseen:
         weak += f" It does not see {', '.join(unseen)}: masks of these classes are not judged."
     if not wrong:
@@ -116,10 +119,10 @@ def lead_of(table: pd.DataFrame, unseen: Sequence[str] = ()) -> str:
     for kind, words in COUNTED.items():
         if counts[kind]:
             offset = table.loc[table["kind"] == kind, "offset"].abs().median()
-            by = f" (by {offset:.1f} px in the middle)" if kind in ("loose", "tight") else ""
+            by = f" (by {offset:.1f} px, the median)" if kind in ("loose", "tight") else ""
             parts.append(f"{counts[kind]} {words}{by}")
-    return (f"{wrong} of {len(table)} masks look wrong: {', '.join(parts)}. The other {counts['fine']} agree with the judge."
-            f"{weak}")
+    agree = {0: "None agrees", 1: "1 agrees"}.get(counts["fine"], f"{counts['fine']} agree")
+    return f"{wrong} of {len(table)} masks look wrong: {', '.join(parts)}. {agree} with the judge.{weak}"
 
 
 def group_tables(table: pd.DataFrame) -> list[dict]:

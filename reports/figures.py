@@ -47,7 +47,8 @@ def plot_learning_curves(groups: list[dict], titles: dict[str, str], path: Path,
     for group in groups:
         label = group["label"] + (_percent_noisy(group["noise_share"]) if shares else "")
         lines = [(Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in group["runs"].values()]
-        logs[label] = [[json.loads(line) for line in each] for each in lines]
+        if any(lines):  # a run that kept its network has no epoch
+            logs[label] = [[json.loads(line) for line in each] for each in lines if each]
     curves = _curves([entry for log in logs.values() for seed in log for entry in seed], titles)
     axes = _axes(len(curves))
     for axis, (title, value) in zip(axes, curves.items()):

@@ -16,7 +16,7 @@ from reports.scores import Results
 
 SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", *FREE_FLAGS}  # the seeds of a method may differ
 NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
-PATH_FLAGS = {"load", "pixels", "pred_dir", "after"}  # each seed may have a file of its own: only its presence counts
+PATH_FLAGS = {"load", "pixels", "pred_dir", "after", "teacher"}  # each seed may have its own file: only its presence counts
 
 
 def group_runs(results: Results) -> list[dict]:

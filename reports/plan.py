@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
+from cli import warm
 from cli.files import UserError, progress, read_json, write_json
 from cli.machine import usable_cores
 from engine.run_folder import FREE_FLAGS, file_digest, hashed
@@ -199,7 +200,7 @@ class Processes:
     """
 
     def __init__(self, threads: int, shown: bool = False) -> None:
-        self.running: set[subprocess.Popen] = set()
+        self.running: set[subprocess.Popen | ForkServerProcess] = set()
         self.lock, self.closed, self.shown = threading.Lock(), False, shown
         self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
@@ -214,23 +215,27 @@ class Processes:
 
     def run(self, job: Job) -> int:
         """Run a job to its end; its exit code."""
-        script, *flags = job.command
-        command = [sys.executable, *([script] if script.startswith("-") else [str(ROOT / script)]), *flags]
         if self.shown:
             print(f"\n+ python {shlex.join(job.command)}", flush=True)
-            return self._run(command)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "w", encoding="utf-8") as log:
-            return self._run(command, stdout=log, stderr=subprocess.STDOUT)
-
-    def _run(self, command: list[str], **streams: Any) -> int:
+        else:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
         with self.lock:
             if self.closed:
                 return 1
-            process = subprocess.Popen(command, env=self.environment, **streams)
+            process = self._start(job)
             self.running.add(process)
         try:
-            return process.wait()
+            return process.wait() if isinstance(process, subprocess.Popen) else warm.exit_code(process)
         finally:
             with self.lock:
                 self.running.discard(process)
+
+    def _start(self, job: Job) -> subprocess.Popen | ForkServerProcess:
+        script, *flags = job.command
+        if not script.startswith("-") and warm.available():
+            return warm.start_script(ROOT / script, flags, self.environment, None if self.shown else job.log)
+        command = [sys.executable, *([script] if script.startswith("-") else [str(ROOT / script)]), *flags]
+        if self.shown:
+            return subprocess.Popen(command, env=self.environment)
+        with open(job.log, "w", encoding="utf-8") as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)

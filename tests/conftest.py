@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli import warm
 from cli.files import write_rows
 from data.make_sample import draw_portrait
 from data.pictures import write_image, write_mask
@@ -41,8 +42,15 @@ def environment():
 
 
 def run_script(*arguments, check=True, cwd=ROOT):
-    """Run `python ARGUMENTS` as a user would; returns the CompletedProcess with text output."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(), text=True, capture_output=True)
+    """Run `python ARGUMENTS` as a user would; returns the CompletedProcess with text output.
+
+    A script runs in a process forked from one that has its libraries already, so that tests do not wait for imports.
+    """
+    command = list(map(str, arguments))
+    if command[0].startswith("-"):
+        done = subprocess.run([sys.executable, *command], cwd=cwd, env=environment(), text=True, capture_output=True)
+    else:
+        done = warm.run_script(command[0], command[1:], environment(), cwd)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

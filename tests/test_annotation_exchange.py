@@ -181,8 +181,8 @@ def test_random_regions_come_back(code):
 
 
 def test_the_libraries_of_the_tools_read_the_same():
-    """Where they are installed: label-studio-converter's decoder gives our masks, and we read its encoder's."""
-    brush = pytest.importorskip("label_studio_converter.brush")
+    """Where it is installed: the decoder of Label Studio's SDK gives our masks, and we read its encoder's."""
+    brush = pytest.importorskip("label_studio_sdk.converter.brush")
     region = np.random.default_rng(2).random((31, 45)) < 0.4
     assert np.array_equal(brush.decode_rle(mask_codes.to_label_studio(region)).reshape(31, 45, 4)[:, :, 3] > 0, region)
     assert np.array_equal(mask_codes.from_label_studio(brush.mask2rle(region.astype(np.uint8) * 255), 31, 45), region)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import audit
-from cli.files import UserError, write_rows
+from cli.files import UserError, write_json, write_rows
 from data.make_sample import draw_set
 from data.pictures import read_mask, write_mask
 from data.splits import pair_folder
@@ -58,7 +58,7 @@ def test_the_worst_masks_stand_first_with_their_faults(folder, audited):
     assert [found[name].kind for name in MOVED] == ["loose", "tight"]
     assert [found[name].offset for name in MOVED] == pytest.approx(list(MOVED.values()), abs=1)
     assert (table["kind"][3:] == "fine").all() and table["boxes"][3:].isna().all() and (table["weight"].between(0, 1)).all()
-    assert re.match(r"3 of 9 masks look wrong: 1 too loose \(by [34]\.\d px in the middle\), 1 too tight", said)
+    assert re.match(r"3 of 9 masks look wrong: 1 too loose \(by [34]\.\d px, the median\), 1 too tight", said)
     assert said.splitlines()[-1] == f"open this in a browser: {out / 'report.html'}"
     parts = pd.read_csv(out / "components.csv")
     assert set(parts["mask"]) == set(table["mask"]) and parts["box"].str.fullmatch(r"\d+ \d+ \d+ \d+").all()
@@ -111,11 +111,23 @@ def test_a_task_comes_back_as_a_csv_with_weights(folder, audited, tmp_path):
     (["{folder}", "--export", "paint", "3"], "--export paint 3: a tool (cvat"),
     (["{folder}", "--export", "cvat", "0"], "--export cvat 0"), (["--merge", "{folder}"], "--merge goes with --out"),
     (["--merge", "{folder}", "--out", "{tmp}/x"], "has no audit_task.json"),
+    (["--merge", "{folder}", "--out", "{tmp}/x", "--mend"], "--mend: without use here: --merge takes --out"),
+    (["--merge", "{folder}", "--out", "{tmp}/x", "--num-classes", "2"], "--num-classes: without use here"),
+    (["--merge", "{folder}", "--out", "{tmp}/x", "--epochs", "3"], "--epochs: no flag of this script"),
+    (["{folder}", "--merge", "{folder}"], "the folder: without use here"),
+    (["--pred-dir", "{folder}/true", "{folder}"], "the folder stands first, before all flags"),
+    (["{folder}", "--pred-dir", "{folder}/true", "--theta", "3"], "--theta: without use here: --pred-dir needs no network"),
+    (["{folder}", "--pred-dir", "{folder}/true", "--flip"], "--flip: without use here"),
+    (["{folder}", "--after", "x", "--precision", "bf16-mixed"], "--precision: without use here: --after takes that run"),
+    (["{folder}", "--checkpoint", "x", "--encoder", "y"], "--encoder: without use here"),
+    (["{folder}", "--pred-name", "x"], "--pred-name: without use here: a judge that is trained"),
+    (["{folder}", "--pred-dir", "x", "--export", "coco", "2", "--classes", "{folder}/true/two.json"], "'proposal: x'"),
     (["{folder}", "--pred-dir", "{folder}/images"], "pseudo-labels are missing"),
     (["{folder}", "--after", "{folder}"], "not the folder of a finished run"),
     (["{folder}", "--checkpoint", "{folder}/none.ckpt"], "no such checkpoint"),
     (["{folder}/images", "--pred-dir", "x"], "no such folder")])
 def test_faults_are_told_in_one_line(folder, tmp_path, monkeypatch, words, message):
+    write_json(folder / "true" / "two.json", {"names": ["x", "proposal: x"]})
     out = [] if "--merge" in words else ["--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["audit.py", *[word.format(folder=folder, tmp=tmp_path) for word in words], *out])
     with pytest.raises(UserError, match=re.escape(message)) as fault:

@@ -37,15 +37,19 @@ def page_file(tmp_path_factory):
     image, labels = draw_portrait(np.random.default_rng(0), (96, 64))
     seen = np.roll(labels, 5, 1)
     kinds = list(KINDS)
-    rows = [{"image": f"photos/{k % 7}/Ж {k:02d}.jpg", "mask": f"masks/{k:02d}.png", "score": k / 100, "kind": kinds[k % 7],
-             "offset": [None, 3.5, -8.0][k % 3], "class": ["car", "road"][k % 2], "doubt": (k * 37 % 100) / 100,
-             "annotator": ["Ana", 'B "b", c'][k % 2], "verdict": f"verdict {k}", "parts": [f"part {k}"], "shape": [64, 96]}
+    rows = [{"image": f"photos/{k % 7}/Ж {k:02d}.jpg", "mask": f"{'=' * (k == 3)}masks/{k:02d}.png", "score": k / 100,
+             "kind": kinds[k % 7], "offset": [None, 3.5, -8.0][k % 3], "class": ["car", "road"][k % 2],
+             "doubt": (k * 37 % 100) / 100, "annotator": ["Ana", 'B "b", c'][k % 2], "verdict": f"verdict {k}",
+             "parts": [f"part {k}"], "shape": [64, 96]}
             for k in range(COUNT)]
-    picture = picture_of(image, labels, seen, labels != seen, [1], 120)
     path = tmp_path_factory.mktemp("page") / "report.html"
+    write_page(path, rows, picture_of(image, labels, seen, labels != seen, [1], 120))
+    return path
+
+
+def write_page(path, rows, picture):
     tables = [{"title": "By class", "heading": ["class", "masks"], "lines": [["car", "30"], ["road", "30"]]}]
     path.write_text("".join(audit_page(rows, (picture for _ in rows), "Audit of x", "lead", "2 px", tables)), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(params=WIDTHS)
@@ -131,7 +135,30 @@ def test_keys_tick_and_ticks_survive_a_reload_and_are_downloaded(page):
     lines = ticks_of(page)
     assert len(lines) == COUNT and [line["tick"] for line in lines[:4]] == ["", "fine", "fix", ""]
     assert lines[1]["annotator"] == 'B "b", c' and lines[2]["offset"] == "-8" and lines[0]["offset"] == ""
-    assert lines[10]["image"] == "photos/3/Ж 10.jpg"
+    assert lines[10]["image"] == "photos/3/Ж 10.jpg" and lines[3]["mask"] == "'=masks/03.png"  # no formula
+
+
+def test_ticks_stay_when_the_same_masks_are_judged_anew(browser, tmp_path):
+    """Two rows share a mask's name; then all scores and the order change, and at last a mask is gone."""
+    image, labels = draw_portrait(np.random.default_rng(0), (96, 64))
+    picture = picture_of(image, labels, labels, labels != labels, [1], 120)
+    rows = [{"image": name, "mask": "m.png", "score": score, "kind": "fine", "offset": None, "class": "car", "doubt": 0.1,
+             "annotator": None, "verdict": f"verdict {name}", "parts": [], "shape": [64, 96]}
+            for name, score in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
+    opened = browser.new_context().new_page()
+
+    def seen(rows):
+        write_page(tmp_path / "report.html", rows, picture)
+        opened.goto((tmp_path / "report.html").as_uri())
+        opened.wait_for_selector(".row svg")
+        return [opened.locator(f".row.{state} .verdict").all_inner_texts() for state in ("fix", "fine")]
+
+    assert seen(rows) == [[], []]
+    for key in "jfjo":
+        opened.keyboard.press(key)
+    judged_anew = [{**row, "score": 0.9 - row["score"]} for row in reversed(rows)]
+    assert seen(judged_anew) == [["verdict a"], ["verdict b"]]
+    assert seen(rows[:2]) == [[], []]  # another data set
 
 
 def test_a_picture_is_enlarged_and_its_layers_are_switched(page):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from engine.annotation_audit import in_own_pixels
 from utils.faults import Scene, class_findings, scene_of
 from utils.mend import mended
 from utils.outlines import edge_distance, moved, outline, outline_errors
@@ -59,7 +60,7 @@ def test_no_outline_at_the_frame_or_beside_ignored_pixels():
 @pytest.mark.parametrize("error", [-5, -2, 0, 1, 4])
 def test_errors_of_an_outline_are_how_far_it_lies_outside(error):
     own, other = disc(25 + error) < 0, disc(25) < 0
-    errors = outline_errors(outline(own, np.ones(SIZE, bool)), edge_distance(other))
+    errors = outline_errors(outline(own, np.ones(SIZE, bool)), other)
     assert abs(np.median(errors) - error) <= 0.5 and np.abs(errors - error).max() <= 1.1
 
 
@@ -206,6 +207,24 @@ def test_classes_that_the_judge_does_not_see_are_not_judged():
     assert settled(verdicts[2:])[0].finding.kind == "extra"
 
 
+def test_a_judge_that_sees_nothing_judges_nothing():
+    """All objects are too many for it; it is the judge that is at fault."""
+    person, empty = disc(30) < 0, np.zeros(SIZE, bool)
+    blind = [inspect(scene_of(labels(person), sure(empty))) for _ in range(3)]
+    assert blind[0].finding.kind == "extra" and unseen_classes(blind) == {1}
+    assert [(each.score, each.finding.kind) for each in settled(blind)] == [(1.0, "fine")] * 3
+
+
+def test_offsets_of_pictures_of_mixed_sizes_stand_out_by_their_shares():
+    """A judge is off by 2 % of each picture, so that its offsets spread in px as the pictures' sizes do: none stands out."""
+    one = inspect(scene_of(labels(disc(29) < 0), sure(disc(25) < 0), tolerance=1.5))
+    verdicts = []
+    for diagonal, share in ((100, 0.02), (100, -0.02), (100, 0.021), (1000, -0.02), (1000, 0.02), (100, 0.08)):
+        each = dataclasses.replace(one.finding, offset=share * diagonal, kind="loose" if share > 0 else "tight", doubt=0.2)
+        verdicts.append(dataclasses.replace(one, finding=each, findings=[each], diagonal=diagonal))
+    assert [each.finding.kind for each in settled(verdicts)] == ["fine"] * 5 + ["loose"]  # 20 px of 1000 is not; 8 of 100 is
+
+
 def test_offsets_stand_out_from_their_spread_and_not_from_their_mean():
     one = inspect(scene_of(labels(disc(29) < 0), sure(disc(25) < 0), tolerance=1.5))
 
@@ -259,7 +278,7 @@ def test_a_mask_that_would_not_fit_after_the_move_is_left_alone():
 def test_a_larger_mask_is_mended_at_its_own_size():
     given, seen = disc(60, 140, 120, (240, 320)) < 0, disc(52, 140, 120, (240, 320)) < 0
     scene = scene_of(labels(given[::2, ::2]), sure(seen[::2, ::2]), tolerance=1.5)
-    better, _ = mended(scene, inspect(scene), labels(given), labels(seen), 2.0)
+    better, _ = mended(scene, in_own_pixels(inspect(scene), 2.0), labels(given), labels(seen), 2.0)
     assert abs(np.sqrt((better == 1).sum() / np.pi) - 52) < 1
 
 

@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from related.blindkd.table import text_of as blindkd_text
+from related.lad.lad_text import text_of as lad_text
 from related.nlis.nlis_table import text_of as nlis_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
@@ -14,6 +15,7 @@ from tables import table_text
 from tests.conftest import ROOT, run_script
 from tests.pages import LOG, PAGES, README, commands_of
 from utils.add_noise import level_table
+from utils.ranking import spearman_interval
 
 pytestmark = pytest.mark.prose
 
@@ -24,6 +26,8 @@ def tables_in(content):
     """All tables that a committed JSON stands for, as text."""
     if "noise" in content:  # of class labels
         return [blindkd_text(content)]
+    if "lad" in content:
+        return [lad_text(content)]
     if "rois" in content:
         return [nlis_text(content)]
     if "tables" in content:  # of a benchmark
@@ -35,14 +39,21 @@ def tables_in(content):
 def test_the_pages_show_the_committed_results(path):
     """people_table2.json stands in people.md, and so on."""
     content = json.loads(path.read_text())
-    page = path.with_name(re.sub("_(table.|alternatives|own|share30)$", "", path.stem) + ".md")
-    if {"tables", "noise"} & set(content):
-        page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
+    page = path.with_name(re.sub("_.*", "", path.stem) + ".md")  # detectors_people2.json: detectors.md
     for table in tables_in(content):
         assert table.strip() in page.read_text()
     assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
     for result in content.get("runs", {}).values():  # no path of the machine that measured
         assert not any(str(value).startswith(("/", "~")) for value in {**content.get("args", {}), **result["args"]}.values())
+
+
+def test_the_intervals_of_the_faces_come_from_their_figures():
+    content = json.loads((ROOT / "docs" / "results" / "audit_faces.json").read_text())
+    page = " ".join((ROOT / "docs" / "results" / "audit.md").read_text().split())
+    for name in ("own weights", "audit", "cleanlab num_pixel_issues"):
+        found = content["scores"][name]["spearman"]
+        low, high = spearman_interval(found, content["rows"])
+        assert f"{found:.2f} ({low:.2f} to {high:.2f})" in page
 
 
 def test_figures_in_the_readme_come_from_the_pages():
@@ -83,16 +94,17 @@ def test_the_commands_of_the_log_know_their_flags(tmp_path):
     trainings = run_script("train_teacher.py", "--help").stdout
     for command in commands_of(LOG, ""):
         program, script, *words = shlex.split(command)
-        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py"}
+        neighbours = {"blindkd": "related/blindkd/table.py", "nlis": "related/nlis/nlis_table.py",
+                      "lad": "related/lad/lad_table.py"}
         if words[:1] and words[0] in neighbours:
-            known = run_script(ROOT / neighbours[words[0]], "--help").stdout
+            known = run_script(ROOT / neighbours[words[0]], "--help").stdout + trainings * ("--data" in words)
             assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         elif program == "bash":
             done = run_script(ROOT / "tables.py", *words, check=False, cwd=tmp_path)
             assert done.returncode == 2 and "neither a folder with train.csv" in done.stderr, done.stderr
         elif script.startswith("benchmarks/"):
             flags = {word for word in words if word.startswith("--")}
-            known = run_script(ROOT / script, "--help").stdout + trainings  # bench_leak.py hands some on
+            known = run_script(ROOT / script, "--help").stdout + trainings  # some hand theirs on
             assert flags <= set(re.findall(r"--[a-z0-9_-]+", known)), command
         else:
             done = run_script(ROOT / script, *words, check=False, cwd=tmp_path)

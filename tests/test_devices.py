@@ -52,6 +52,7 @@ def test_dataparallel_is_the_default_on_several_gpus(csvs, tmp_path, monkeypatch
         assert asked["devices"] == 4 and asked["num_nodes"] == 2
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is a GPU, PyTorch's DataParallel refuses a CPU")
 def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
     """Lightning's DataParallel strategy itself, wrapped around a CPU: same losses, same scores."""
     one = loop.run(arguments(csvs, tmp_path / "one"), lambda lo, b, e: [b["weight"]])

@@ -13,7 +13,7 @@ from cli.files import UserError, write_rows
 from data.dataset import SegmentationDataset
 from data.rows import read_rows
 from data.transforms import normalised
-from engine import loaders, loop, networks
+from engine import evaluation, loaders, loop, networks
 from engine.checkpoint import load, load_network
 from engine.flags import metric_of
 from engine.optimizers import build_ranger, centralise_gradients
@@ -157,7 +157,7 @@ def test_every_test_sample_counts_once_whatever_the_batch(csvs, tmp_path, batch_
     args = arguments(csvs, tmp_path, "--batch-size", str(batch_size))
     fabric = loop.start_fabric(args)
     loader = loaders.build_loaders(args, {"test": read_rows(csvs / "test.csv")}, fabric)["test"]
-    scores = loop.evaluate(fabric, fabric.setup_module(network), loader, SegmentationScorer(2, 3.0))
+    scores = evaluation.evaluate(fabric, fabric.setup_module(network), loader, SegmentationScorer(2, 3.0))
     assert scores["images"] == 4 and scores["miou"] == pytest.approx(np.mean(ious))
     assert scores["bf"] == pytest.approx(np.mean([slow_scores(p, t, 2, 3.0)[0] for p, t in zip(*both)]))
     assert scores["bf"] == pytest.approx(result["test"][0]["bf"])

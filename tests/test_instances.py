@@ -1,4 +1,4 @@
-"""Instances as a task: what is read and refused, batches at the training size, losses, draws, and average precision by hand."""
+"""Instances as a task: what is read and refused, batches at the training size, losses, draws."""
 
 import json
 
@@ -12,7 +12,6 @@ from data.coco_files import annotation_of, categories, image_of, run_lengths, wr
 from data.instances import InstanceDataset, check_instance_files, decoded, mirrored, read_categories, read_instances
 from data.pictures import write_image
 from engine.instances import build_from_config, detect, instance_losses
-from utils.instance_scores import InstanceScores, precision_table
 
 CONFIG = {"name": "maskrcnn", "encoder": "resnet18", "norm": "group", "rois": 16, "width": 16, "num_classes": 4,
           "size": [64, 64]}
@@ -232,56 +231,6 @@ def test_frozen_norms_and_stages(encoder, norm):
     assert not any("bn" in name or "downsample.1" in name for name in body) or norm == "group"  # frozen ones are no parameters
     kinds = {type(module).__name__ for module in network.modules()}
     assert ("GroupNorm" in kinds) == (norm == "group") and "BatchNorm2d" not in kinds
-
-
-# --- scores -----------------------------------------------------------------------------------------------------
-
-
-def found(mask, label, score):
-    return {"masks": torch.tensor(mask)[None, None].float(), "labels": torch.tensor([label]), "scores": torch.tensor([score])}
-
-
-def true(*instances):
-    masks, labels, crowds = zip(*instances)
-    return {"masks": torch.tensor(np.array(masks)), "labels": torch.tensor(labels), "crowd": torch.tensor(crowds)}
-
-
-def test_average_precision_by_hand():
-    """Class 1: two pictures, IoU 1 and 13/16: right at .5 to .8, 7 of 10 thresholds, where AP is 1; above it the surer one
-    is right and recall .5: 51 of 101 recall levels. Class 2: found as class 1. Class 3 does not occur."""
-    scores = InstanceScores(3)
-    whole, part = rectangle(0, 0, 10, 16), rectangle(0, 0, 10, 13)
-    scores.update([found(whole, 1, .9)], [true((whole, 1, 0))])
-    scores.update([found(part, 1, .8)], [true((whole, 1, 0))])
-    scores.update([found(whole, 1, .1)], [true((whole, 2, 0))])
-    told = scores.compute()
-    assert told["ap50_per_class"] == [pytest.approx(1), 0, None] and told["ap75_per_class"][0] == pytest.approx(1)
-    assert told["ap_per_class"][0] == pytest.approx((7 + 3 * 51 / 101) / 10, abs=1e-6)
-    assert told["ap"] == pytest.approx(told["ap_per_class"][0] / 2) and told["ap50"] == pytest.approx(0.5)
-    assert told["images"] == 3
-    assert precision_table(told, NAMES).splitlines()[-1] == "| cow | - | - | - |"
-
-
-def test_scores_of_masks_without_a_pixel_are_nothing():
-    empty = rectangle(0, 0, 0, 0)
-    for detections in (found(empty, 1, .9), found(rectangle(0, 0, 5, 5), 1, .9)):
-        scores = InstanceScores(2)
-        scores.update([detections], [true((empty, 1, 0))])
-        told = scores.compute()
-        assert told == {**dict.fromkeys(("ap", "ap50", "ap75"), 0.0), "images": 1,
-                        **dict.fromkeys(("ap_per_class", "ap50_per_class", "ap75_per_class"), [None, None])}
-
-
-def test_crowds_do_not_count():
-    scores = InstanceScores(1)
-    whole, crowd = rectangle(0, 0, 10, 20), rectangle(20, 0, 40, 60)
-    both = {name: torch.cat([found(whole, 1, .5)[name], found(rectangle(22, 3, 30, 20), 1, .9)[name]])
-            for name in ("masks", "labels", "scores")}
-    scores.update([both], [true((whole, 1, 0), (crowd, 1, 1))])
-    assert scores.compute()["ap"] == pytest.approx(1)  # the surer one lies in the crowd and is no error
-    scores = InstanceScores(1)
-    scores.update([both], [true((whole, 1, 0))])
-    assert scores.compute()["ap"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("change, words", [

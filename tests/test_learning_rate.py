@@ -9,7 +9,7 @@ from cli.files import UserError
 from data.dataset import as_it_is
 from engine import loaders, loop
 from engine.flags import add_optimizer_flags
-from engine.optimizers import build_optimizer
+from engine.optimizers import build_optimizer, rate_factor
 from tests import number_task
 from tests.number_task import NUMBERS, uniform
 from tests.small_runs import epochs_of
@@ -37,6 +37,12 @@ def rates(steps, *flags, epochs=4):
 def test_poly_by_hand():
     assert rates(2, "--schedule", "poly") == pytest.approx([(1 - step / 8)**0.9 for step in range(8)])
     assert rates(1, "--schedule", "poly") == pytest.approx([1, 0.7719, 0.5359, 0.2872], abs=5e-5)
+
+
+def test_the_published_rates_of_label_assisted_distillation():
+    """.001 (1 - (it - 1) / 40,000)^.9, it counted from 1 (Qiu et al. 2024)."""
+    factor = rate_factor(argparse.Namespace(epochs=50, warmup_steps=0, schedule="poly"), 800)
+    assert [.001 * factor(it - 1) for it in (1, 20_001, 32_100)] == pytest.approx([.001, .000536, .000232], abs=5e-7)
 
 
 def test_warm_up_by_hand():

@@ -1,5 +1,7 @@
 """Which component is mended, and that nothing is judged where the judge is silent; on drawn shapes."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,11 +10,11 @@ import torch
 from cli.files import UserError
 from data.pictures import read_mask, write_image, write_mask
 from engine import checkpoint
-from engine.annotation_audit import audit_rows
+from engine.annotation_audit import audit_rows, in_own_pixels, mend_rows
 from engine.judges import by_masks, label_map, resized, trust_of_run
 from utils.faults import scene_of
 from utils.mend import component_of, mended
-from utils.verdict import inspect
+from utils.verdict import inspect, settled
 
 
 def sure(inside):
@@ -52,7 +54,7 @@ def test_a_loose_ring_is_moved_and_not_the_disc_inside_its_box(scale):
     given, seen = (far < 60) | (far > 82) & (far < 94), (far < 60) | (far > 85) & (far < 91)
     labels, proposal = given.astype(np.uint8), seen.astype(np.uint8)
     scene = scene_of(labels[::scale, ::scale], sure(seen[::scale, ::scale]), tolerance=1.5)
-    better, note = mended(scene, inspect(scene), labels, proposal, float(scale))
+    better, note = mended(scene, in_own_pixels(inspect(scene), float(scale)), labels, proposal, float(scale))
     assert note.count("moved in") == 1
     assert np.array_equal(better[far < 70], labels[far < 70])
     assert (better != proposal).sum() < 0.2 * (labels != proposal).sum()
@@ -70,6 +72,29 @@ def test_two_parts_of_a_component_are_moved_each_by_its_own_offset():
     assert "moved in by 4.0 px" in note and "moved out by 4.0 px" in note
     assert np.array_equal(better[:, 110:130], given[:, 110:130])  # nothing is known there
     assert (better != seen)[:, 20:105].sum() <= 40 and (better != seen)[:, 135:220].sum() <= 40
+
+
+@pytest.mark.parametrize("scale", [1, 3])  # 3: larger than the size in which masks are looked at
+def test_only_the_component_that_stands_out_is_moved(tmp_path, scale):
+    """Two discs a mask; judged alone all are loose, but of eight only one stands out from the offsets of all."""
+    size = (120 * scale, 300 * scale)
+    given = [(np.minimum(radii(size, 70 * scale, 60 * scale) - (30 + a) * scale, radii(size, 220 * scale, 60 * scale)
+                         - (30 + b) * scale) < 0).astype(np.uint8) for a, b in ((2, 9), (-2, 2), (2.5, -2.5), (-3, 3))]
+    seen = (np.minimum(radii(size, 70 * scale, 60 * scale), radii(size, 220 * scale, 60 * scale)) < 30 * scale).astype(np.uint8)
+    for number, labels in enumerate(given):
+        write_mask(tmp_path / f"{number}.png", labels)
+        write_mask(tmp_path / "judge" / f"{number}.png", seen)
+    rows = pd.DataFrame({kind: [str(tmp_path / f"{number}.png") for number in range(4)] for kind in ("image", "mask")})
+    proposals = [tmp_path / "out" / f"{number}.png" for number in range(4)]
+    found = audit_rows(rows, by_masks(rows, tmp_path / "judge", "{stem}.png", 2), 2, 0, None, proposals.__getitem__)
+    assert all(each.kind != "fine" for verdict in found for each in verdict.findings)
+    notes = mend_rows(rows, settled(found), 2, 0, None, proposals, lambda number: tmp_path / f"mended{number}.png")
+    assert [path.name for path in tmp_path.glob("mended*")] == ["mended0.png"] and notes[1:] == [""] * 3
+    assert [float(each) for each in re.findall(r"moved in by ([\d.]+) px", notes[0])] == [pytest.approx(9 * scale, abs=0.6)]
+    better = read_mask(tmp_path / "mended0.png")
+    middle = 145 * scale
+    assert np.array_equal(better[:, :middle], given[0][:, :middle])
+    assert (better != seen)[:, middle:].sum() < 0.15 * (given[0] != seen)[:, middle:].sum()
 
 
 # --- where the judge is silent ------------------------------------------------------------------------------------
@@ -93,8 +118,8 @@ def rows(tmp_path):
 
 def test_what_a_judge_ignores_is_neither_doubted_nor_at_fault(tmp_path, rows):
     proposals = [tmp_path / "out" / f"{name}.png" for name in "ab"]
-    verdicts, notes = audit_rows(rows, by_masks(rows, tmp_path / "judge", "{stem}.png", 2), 2, 0, None, proposals.__getitem__,
-                                 lambda position: tmp_path / "mended.png")
+    verdicts = audit_rows(rows, by_masks(rows, tmp_path / "judge", "{stem}.png", 2), 2, 0, None, proposals.__getitem__)
+    notes = mend_rows(rows, verdicts, 2, 0, None, proposals, lambda position: tmp_path / "mended.png")
     assert [[each.kind for each in verdict.findings] for verdict in verdicts] == [["fine"], []]
     assert all(verdict.doubt == 0 and verdict.places == [] and verdict.score == 1 for verdict in verdicts)
     assert notes == ["", ""] and not (tmp_path / "mended.png").exists()

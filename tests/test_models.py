@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 from utils.losses import main_logits, training_losses
 
 KINDS = [("unet", 2), ("unet", 5), ("smp_unet", 2), ("smp_unet", 5), ("deeplabv3plus", 2), ("deeplabv3plus", 5),
-         ("pointrend", 2), ("pointrend", 5), ("ocrnet", 2), ("ocrnet", 5)]
+         ("pointrend", 2), ("pointrend", 5), ("ocrnet", 2), ("ocrnet", 5), ("deeplabv3", 2),
+         ("deeplabv3", 5), ("pspnet", 2), ("pspnet", 5)]
 
 
 @pytest.mark.parametrize("name, num_classes", KINDS)

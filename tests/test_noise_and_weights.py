@@ -16,7 +16,7 @@ from tests.test_agreement import slow_scores
 from utils.add_noise import add_noise, scaled_level
 from utils.generate_noisy_label import draw_levels
 from utils.get_weight import mixed_rows
-from utils.ranking import auprc, auroc, spearman
+from utils.ranking import auprc, auroc, spearman, spearman_interval
 from utils.scoring import map_ahead, score_rows
 
 
@@ -81,6 +81,19 @@ def test_auprc_by_hand():
     # lowest first: noisy .1 (precision 1), clean .2, then noisy and clean .3 together (precision 2/4): 1 * 1/2 + 2/4 * 1/2
     assert auprc(np.array([0.3, 0.1, 0.2, 0.3]), np.array([True, True, False, False])) == 0.75
     assert auprc(np.array([0.3, 0.1]), np.array([True, True])) is None
+
+
+def test_the_interval_of_a_spearman_correlation():
+    """r = 0.5 of 28: z = 0.5493 -+ 1.96 sqrt(1.125 / 25); and 95 % of drawn samples hold the true correlation, 0.6 of normal
+    values, whose ranks correlate by 6 / pi asin(0.3)."""
+    assert spearman_interval(0.5, 28) == pytest.approx((0.1327, 0.7465), abs=1e-4)
+    assert spearman_interval(None, 9) is None and spearman_interval(0.2, 3) is None and spearman_interval(1.0, 9) == (1, 1)
+    dice, right, hits = np.random.default_rng(0), 6 / np.pi * np.arcsin(0.3), 0
+    for _ in range(400):
+        x, y = dice.normal(size=(2, 42))
+        low, high = spearman_interval(spearman(x, 0.6 * x + 0.8 * y), 42)
+        hits += low <= right <= high
+    assert 0.92 <= hits / 400 <= 0.98
 
 
 def test_spearman_by_hand():

@@ -140,6 +140,29 @@ def test_a_further_pass_starts_from_the_network_before_it(two_passes, call, flag
     assert all(kept) != bool(flags) and len(kept) > 5
 
 
+@pytest.mark.parametrize("flags, learns", [([], False), (["--from-scratch"], True), (["--fixed", "ALL"], True)])
+def test_a_further_pass_without_a_reason_to_learn_keeps_the_network(two_passes, call, monkeypatch, capsys, flags, learns):
+    """Its scores form one group. Longer training on the same masks is no remedy: where all are coarse it does harm.
+
+    A pass after that one keeps the network, too."""
+    monkeypatch.setattr(own_memory, "own_weights", lambda means: (np.ones(len(means)), "the scores form one group"))
+    first, second = two_passes
+    flags = [str(first / "weights.csv") if flag == "ALL" else flag for flag in flags]
+    run = call("train_with_own_weight", *second, *flags)
+    begun, ended = (checkpoint.load(each / "last.ckpt") for each in (first, run))
+    same = [torch.equal(value, ended["networks"][0]["state"][name]) for name, value in begun["networks"][0]["state"].items()]
+    assert all(same) != learns
+    result, before = (json.loads((each / "result.json").read_text()) for each in (run, first))
+    assert result.get("kept_network", False) != learns and result["weights"]["fallback"] == "since the scores form one group"
+    assert bool((run / "log.jsonl").read_text()) == learns and ("keeps its network" in capsys.readouterr().out) != learns
+    if not learns:
+        assert result["test"] == before["test_last"]
+        again = [*second[:second.index("--name") + 1], "third", *second[second.index("--name") + 2:]]
+        again[again.index("--after") + 1] = run
+        third = checkpoint.load(call("train_with_own_weight", *again) / "last.ckpt")
+        assert torch.equal(third["memory"]["predictions"]["sums"], begun["memory"]["predictions"]["sums"])
+
+
 @AUGMENT
 def test_doubted_masks_are_learnt_corrected_and_scored_as_given(two_passes, call, monkeypatch):
     """Every step of the second pass: the loss by hand, and the scores and predictions that are noted."""

@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.bench_fixing import label_curve
 from benchmarks.plant_faults import FAULTS, components_of, plant
+from cli.files import write_rows
 from data.make_sample import draw_set
+from data.splits import pair_folder
 from tests.conftest import run_script
 
 SIZE = (60, 80)
@@ -75,11 +77,50 @@ def test_the_curve_of_fixed_labels_by_hand():
     assert chance == pytest.approx(np.array([[0.85, 0.7], [0.8875, 0.775], [0.925, 0.85]]))
 
 
+@pytest.mark.parametrize("script, words, message", [
+    ("plant_faults.py", ["--levels", 8, 3], "--levels 8 3: the lower one stands first"),
+    ("plant_faults.py", ["--rest", "rest.csv", "many"], "--rest rest.csv many: a CSV and a number of rows are needed"),
+    ("plant_faults.py", ["--rest", "rest.csv", 1], "0 rows are left; see --limit"),
+    ("bench_audit.py", ["--after", "x"], "has no column `truth`; name a CSV of plant_faults.py"),
+    ("bench_fixing.py", ["--ranking", "rows.csv"], "has no column `truth`; name a CSV of plant_faults.py")])
+def test_faults_of_the_benchmarks_are_told_in_one_line(tmp_path, script, words, message):
+    draw_set(tmp_path / "drawn", 3, (64, 64))
+    write_rows(tmp_path / "rows.csv", pair_folder(tmp_path / "drawn"))
+    words = [tmp_path / word if str(word).endswith(".csv") else word for word in words]
+    done = run_script(f"benchmarks/{script}", "--csv", tmp_path / "rows.csv", "--out", tmp_path / "out.json", *words,
+                      check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert message in done.stderr.replace(f"{tmp_path}/", "") and not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_speed_runs(tmp_path):
+    pytest.importorskip("cleanlab", reason="cleanlab is not installed: the benchmark of the audit's speed is NOT TESTED")
+    draw_set(tmp_path / "drawn", 6, (64, 64))
+    write_rows(tmp_path / "rows.csv", pair_folder(tmp_path / "drawn"))
+    run_script("benchmarks/bench_audit_speed.py", "--csv", tmp_path / "rows.csv", "--size", 32, 32, "--full", 64, 64,
+               "--rounds", 1, "--out", tmp_path / "speed.json")
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["masks"] == 6 and all(len(each) == 3 for each in found["seconds"].values()) and len(found["tables"]) == 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_memory_runs(tmp_path):
+    draw_set(tmp_path / "drawn", 6, (64, 64))
+    words = ["benchmarks/bench_audit_memory.py", "--folder", tmp_path / "drawn", "--out", tmp_path / "memory.json"]
+    run_script(*words, "--size", 32, 32, "--counts", 4, 6)
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert all(peaks["trained"] > peaks["masks"] > 20 for peaks in found["peak"].values()) and set(found["peak"]) == {"4", "6"}
+    done = run_script(*words, "--counts", 6, 4, check=False)
+    assert done.returncode == 2 and "two numbers that rise, up to 6, are needed" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_benchmarks_of_the_audit_run(tmp_path):
     draw_set(tmp_path / "drawn", 24, (64, 64))
     faults, run = tmp_path / "faults.csv", tmp_path / "runs" / "judge"
-    tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--accelerator", "cpu"]
+    tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--encoder-weights", "none", "--accelerator",
+            "cpu"]
     run_script("benchmarks/plant_faults.py", "--folder", tmp_path / "drawn", "--share", 0.5, "--limit", 20, "--out", faults,
                "--rest", tmp_path / "rest.csv", 4, "--levels", 20, 30)
     table = pd.read_csv(faults)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torchvision
-from PIL import Image
 
 from cli.files import UserError
 from data.legend import read_legend
@@ -184,23 +183,6 @@ def test_cityscapes(tmp_path):
 def test_cityscapes_train_ids_are_the_official_ones():
     assert len(CLASSES) == 19 and [label for label in range(256) if TRAIN_ID[label] != 255] == [
         7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-
-
-def test_voc(tmp_path):
-    home = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
-    for split, stems in (("train", ["2007_1", "2007_2", "2007_3"]), ("val", ["2008_1"])):
-        (home / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
-        (home / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(stems) + "\n")
-        for stem in stems:
-            image(home / "JPEGImages" / f"{stem}.jpg")
-            picture = Image.fromarray(np.where(PICTURE[:, :, 0] > 200, 255, 15).astype(np.uint8), "P")
-            picture.putpalette(sum(([i, 255 - i, i // 2] for i in range(256)), []))
-            (home / "SegmentationClass").mkdir(exist_ok=True)
-            picture.save(home / "SegmentationClass" / f"{stem}.png")
-    rows = prepare("prepare_voc", tmp_path / "voc", tmp_path / "out", num_classes=21)
-    assert [len(part) for part in rows.values()] == [2, 1, 1]
-    assert np.array_equal(read_mask(rows["test"]["mask"].iloc[0], 21), np.where(PICTURE[:, :, 0] > 200, 255, 15))
-    assert read_legend(tmp_path / "out" / "classes.json", 21).names[15] == "person"
 
 
 def test_oxford_pet(tmp_path):

@@ -83,7 +83,7 @@ def test_the_papers_commands_know_their_flags():
 
 def test_the_prepare_commands_know_their_flags(tmp_path):
     commands = re.findall(r"\| `(python data/prepare_.*?)` \|", REFERENCE)
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         script, _, *flags = shlex.split(command)[1:]  # the second word is the data set's folder
         flags = [flag for flag in flags if flag != "--download"]

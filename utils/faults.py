@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from data import IGNORE_INDEX
-from utils.outlines import edge_distance, outline, outline_errors
+from utils.outlines import outline, outline_errors
 
 OBJECTS = ("missing", "extra", "swapped")
 TOLERANCE = 0.0045  # of the diagonal, and 1 px at least: what an outline may be off; 2 px at 321 x 321, see `own_tolerance`
@@ -97,8 +97,9 @@ class Scene:
     @property
     def classes(self) -> list[int]:
         """Classes with outlines, that either of the two holds."""
-        found = np.union1d(np.unique(self.labels), np.unique(self.predicted)).tolist()
-        return [c for c in found if c not in (self.background, IGNORE_INDEX)]
+        counts = sum(cv2.calcHist([each], [0], None, [IGNORE_INDEX + 1], [0, IGNORE_INDEX + 1]).ravel()
+                     for each in (self.labels, self.predicted))
+        return [c for c in np.flatnonzero(counts).tolist() if c not in (self.background, IGNORE_INDEX)]
 
     @property
     def diagonal(self) -> float:
@@ -146,11 +147,12 @@ def components(region: np.ndarray, area: int) -> Iterator[tuple[int, np.ndarray,
     Args:
         area: of the whole picture, px.
     """
-    count, numbers, facts, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
-    for number in range(1, count):
-        x, y, w, h, size = facts[number].tolist()
-        if size >= max(4, SMALLEST * area):
-            yield number, numbers == number, (x, y, w, h)
+    count, numbers = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
+    areas = np.bincount(numbers.ravel()) if count > 2 else np.array([0, np.count_nonzero(region)])
+    for number in np.flatnonzero(areas[1:] >= max(4, SMALLEST * area)).tolist():
+        part = numbers == number + 1 if count > 2 else region
+        x, y, w, h = cv2.boundingRect(part.astype(np.uint8))  # far quicker than connectedComponentsWithStats
+        yield number + 1, part, (x, y, w, h)
 
 
 # --- one class ---------------------------------------------------------------------------------------------------
@@ -162,20 +164,16 @@ class Layer:
 
     region, seen: bool (H, W), of the annotation and of the judge; `seen` without `missing`.
     missing: objects that the annotation lacks: list of (bool (H, W), box).
-    distance: of `edge_distance`, of `region`; far: of `seen`.
-    own, others: outline pixels of `region` and `seen`, bool (H, W).
-    nearest: number of the nearest component of `region` at each pixel, int (H, W).
+    own, beyond: of the outline pixels of `region`, and of those of `seen`: (number of the component of `region` that they are
+        part of, or nearest to, int (N,); `outline_errors` to the other region, float (N,)).
     """
 
     label: int
     region: np.ndarray
     seen: np.ndarray
     missing: list[tuple[np.ndarray, Box]]
-    distance: np.ndarray
-    far: np.ndarray
-    own: np.ndarray
-    others: np.ndarray
-    nearest: np.ndarray
+    own: tuple[np.ndarray, np.ndarray]
+    beyond: tuple[np.ndarray, np.ndarray]
 
 
 def layer_of(scene: Scene, label: int) -> Layer:
@@ -183,11 +181,13 @@ def layer_of(scene: Scene, label: int) -> Layer:
     region, seen = scene.labels == label, scene.predicted == label
     missing = []
     for _, part, box in components(seen, math.prod(scene.size)):
-        if (part & region).sum() < SEEN * part.sum():
+        if np.count_nonzero(part & region) < SEEN * np.count_nonzero(part):
             missing.append((part, box))
-            seen &= ~part
-    return Layer(label, region, seen, missing, edge_distance(region), edge_distance(seen), outline(region, scene.valid),
-                 outline(seen, scene.valid), nearest_component(region))
+    for part, _ in missing:
+        seen = seen & ~part
+    nearest, own, others = nearest_component(region), outline(region, scene.valid), outline(seen, scene.valid)
+    return Layer(label, region, seen, missing, (nearest[own], outline_errors(own, seen)),
+                 (nearest[others], outline_errors(others, region)))
 
 
 def nearest_component(region: np.ndarray) -> np.ndarray:
@@ -228,15 +228,13 @@ def _object(kind: str, scene: Scene, label: int, other: int | None, length: int,
 
 def _component(scene: Scene, layer: Layer, number: int, part: np.ndarray, box: Box) -> Finding:
     """What is wrong with a component."""
-    own = layer.own & part
-    if (part & layer.seen).sum() < SEEN * part.sum():
+    errors = layer.own[1][layer.own[0] == number]
+    if np.count_nonzero(part & layer.seen) < SEEN * np.count_nonzero(part):
         other = _commonest(scene.predicted[part & scene.valid], layer.label)
         kind = "extra" if _twin(scene, "predicted", part) is None else "swapped"
         sure = 1 - scene.chance(layer.label, part)
-        return _object(kind, scene, layer.label, other, int(own.sum()), box, number, sure)
-    errors = outline_errors(own, layer.far)
-    beyond = outline_errors(layer.others & (layer.nearest == number), layer.distance)
-    both = np.abs(np.concatenate([errors, beyond]))
+        return _object(kind, scene, layer.label, other, len(errors), box, number, sure)
+    both = np.abs(np.concatenate([errors, layer.beyond[1][layer.beyond[0] == number]]))
     doubt = float((both > scene.tolerance).mean()) if len(both) else 0.0
     error = float(np.minimum(both / (CAP * scene.tolerance), 1).mean()) if len(both) else 0.0
     offset = float(np.median(errors)) if len(errors) else 0.0

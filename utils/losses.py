@@ -3,7 +3,7 @@
 While training, a network returns its logits (B, C, H, W), or a dict with more outputs that have a loss:
 
     logits        (B, C, H, W)
-    auxiliary     (B, C, H, W), logits of a side branch (OCRNet's soft regions)
+    auxiliary     (B, C, H, W), logits of a side branch (OCRNet's soft regions, the auxiliary head of DeepLabv3)
     point_logits  (B, C, N), logits at N points (PointRend), and
     points        (B, N, 2), where these lie: x, y in pixels of the picture, 0..W, 0..H
 """
@@ -24,20 +24,22 @@ def main_logits(output: Output) -> torch.Tensor:
     return output["logits"] if isinstance(output, dict) else output
 
 
-def training_losses(output: Output, mask: torch.Tensor, pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
+def training_losses(output: Output, mask: torch.Tensor, pixel_weights: torch.Tensor | None = None,
+                    auxiliary_share: float = AUXILIARY_SHARE) -> torch.Tensor:
     """The whole training loss per sample: l(logits) + 0.4 l(auxiliary) + l(points).
 
     Args:
         output: see the head of this module.
         mask: int64 (B, H, W).
         pixel_weights: see `per_sample_loss`.
+        auxiliary_share: how much l(auxiliary) counts.
 
     Returns:
         float32 (B,).
     """
     losses = per_sample_loss(main_logits(output), mask, pixel_weights)
     if isinstance(output, dict) and "auxiliary" in output:
-        losses = losses + AUXILIARY_SHARE * per_sample_loss(output["auxiliary"], mask, pixel_weights)
+        losses = losses + auxiliary_share * per_sample_loss(output["auxiliary"], mask, pixel_weights)
     if isinstance(output, dict) and "points" in output:
         labels = values_at(mask, output["points"])[..., None]  # (B, N, 1)
         weights = None if pixel_weights is None else values_at(pixel_weights, output["points"])[..., None]

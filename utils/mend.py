@@ -13,8 +13,8 @@ import numpy as np
 
 from data import IGNORE_INDEX
 from data.pictures import resize_labels
-from utils.faults import Finding, Scene, components, nearest_component
-from utils.outlines import edge_distance, moved, outline, outline_errors
+from utils.faults import Box, Finding, Scene, components, nearest_component, placed
+from utils.outlines import moved, outline, outline_errors
 from utils.verdict import Verdict
 
 LEFT = 0.5  # largest share of a component's doubt that may be left after it was moved, or the judge is not sure
@@ -25,7 +25,8 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
     """(the mended mask, uint8 (H, W), or None where nothing is mended; what was done, or why not, in words; may be empty).
 
     Args:
-        scene, verdict: at the working size; a verdict of `inspect` on this scene, as its findings are numbered there.
+        scene: at the working size.
+        verdict: on this scene; only components that it calls loose or tight are moved. In px of the annotation's own size.
         labels, proposal: the annotation and the judge's label map at the annotation's own size.
         scale: own px of a px of the scene.
     """
@@ -33,44 +34,54 @@ def mended(scene: Scene, verdict: Verdict, labels: np.ndarray, proposal: np.ndar
     for found in verdict.findings:
         if found.kind not in ("loose", "tight"):
             continue
-        words = f"class {found.label} at {round(found.box[0] * scale)}, {round(found.box[1] * scale)}"
-        part = component_of(scene, found)
-        left = doubt_after(scene, found, part)
+        words = f"class {found.label} at {found.box[0]}, {found.box[1]}"
+        part = component_of(scene, found, scale)
+        left = doubt_after(scene, found.label, found.offset / scale, part)
         if left > LEFT * found.doubt:
             notes.append(f"{words}: not moved, since {100 * left:.0f} % of its outline would stay in doubt")
             continue
         own = own_component(labels == found.label, part)
         here = nearest_to(scene.labels == found.label, part, own) & (proposal != IGNORE_INDEX)
-        result = move_component(result, labels, proposal, own, here, found.offset * scale, scene.background)
+        result = move_component(result, labels, proposal, own, here, found.offset, scene.background)
         way = "in" if found.offset > 0 else "out"
-        notes.append(f"{words}: moved {way} by {abs(found.offset) * scale:.1f} px; {100 * found.doubt:.0f} % of its outline in "
+        notes.append(f"{words}: moved {way} by {abs(found.offset):.1f} px; {100 * found.doubt:.0f} % of its outline in "
                      f"doubt before, {100 * left:.0f} % now")
     changed = not np.array_equal(result, labels)
     return (result if changed else None), "; ".join(notes)
 
 
-def component_of(scene: Scene, found: Finding) -> np.ndarray:
-    """The component of a finding, bool (H, W).
+def component_of(scene: Scene, found: Finding, scale: float = 1.0) -> np.ndarray:
+    """The component of a finding, bool (H, W): the one whose box is nearest; empty where the scene has none of its class.
 
-    It is counted in the same part of the scene as by `class_findings`: OpenCV's order changes where a picture is cut.
+    Of two in the same box it is the one with the finding's number. It is counted in the same part of the scene as by
+    `class_findings`: OpenCV's order changes where a picture is cut.
+
+    Args:
+        scale: px of the finding in a px of the scene.
     """
     cut = scene.around(found.label)
-    parts = components(cut.labels == found.label, math.prod(scene.size))
-    part = next(part for number, part, _ in parts if number == found.number)
-    (x, y), (h, w) = cut.corner, part.shape
+
+    def away(each: tuple[int, np.ndarray, Box]) -> tuple[float, bool]:
+        return sum(abs(scale * a - b) for a, b in zip(placed(each[2], cut), found.box)), each[0] != found.number
+
     whole = np.zeros(scene.labels.shape, bool)
-    whole[y:y + h, x:x + w] = part
+    nearest = min(components(cut.labels == found.label, math.prod(scene.size)), key=away, default=None)
+    if nearest:
+        (x, y), (h, w) = cut.corner, nearest[1].shape
+        whole[y:y + h, x:x + w] = nearest[1]
     return whole
 
 
-def doubt_after(scene: Scene, found: Finding, part: np.ndarray) -> float:
+def doubt_after(scene: Scene, label: int, offset: float, part: np.ndarray) -> float:
     """The share of a component's outline, 0..1, that would be in doubt if it were moved by its offset.
 
     Args:
+        label: class of the component.
+        offset: px of the scene.
         part: the component, bool (H, W).
     """
-    edge = outline(moved(part, found.offset), scene.valid)
-    errors = outline_errors(edge, edge_distance(scene.predicted == found.label))
+    edge = outline(moved(part, offset), scene.valid)
+    errors = outline_errors(edge, scene.predicted == label)
     return float((np.abs(errors) > scene.tolerance).mean()) if len(errors) else 1.0
 
 

@@ -6,11 +6,33 @@ a pixel away from it. *loose* means that a region reaches too far out, *tight* t
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 STEP = 0.5  # px between two levels
+NEAR = 5.0  # px
+
+
+def _chamfer_table() -> tuple[np.ndarray, np.ndarray]:
+    """(chamfer distances of OpenCV's 5 x 5 mask, the Euclidean ones of the same pixels), both rising, up to NEAR px.
+
+    Its steps are 1 to the side, 1.4 across, and 2.1969 as a knight moves in chess. Up to NEAR px both distances put pixels in
+    the same order, so that each chamfer distance belongs to one Euclidean one; beyond, it stays as it is.
+    """
+    pairs = {}
+    for x in range(int(NEAR) + 1):
+        for y in range(x + 1):
+            if math.hypot(x, y) <= NEAR:
+                steps = y * 2.1969 + (x - 2 * y) if x >= 2 * y else (x - y) * 2.1969 + (2 * y - x) * 1.4
+                pairs[steps] = math.hypot(x, y)
+    pairs[1e6] = 1e6
+    return np.array(sorted(pairs)), np.array([pairs[steps] for steps in sorted(pairs)])
+
+
+CHAMFER = _chamfer_table()
 
 
 def edge_distance(region: np.ndarray) -> np.ndarray:
@@ -46,8 +68,20 @@ def outline_errors(own: np.ndarray, other: np.ndarray) -> np.ndarray:
     """How far a region's outline lies outside another region's, px, for each of its outline pixels, float (N,): positive = too
     loose there.
 
+    Distances are exact up to NEAR px and within 2 % beyond: the quick 5 x 5 chamfer distance (G. Borgefors, Distance
+    transformations in digital images, 1986), corrected.
+
     Args:
         own: bool (H, W), outline pixels of the region, see `outline`.
-        other: `edge_distance` of the other region.
+        other: bool (H, W), the other region.
     """
-    return 0.5 - other[own]
+    inside, at = other.astype(np.uint8), np.flatnonzero(own)
+    if inside.all() or not inside.any():
+        return 0.5 - edge_distance(other)[own]
+    within = other.ravel()[at]
+    distance = np.empty(len(at))
+    for here, away in ((within, inside), (~within, 1 - inside)):
+        if here.any():
+            distance[here] = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_5).ravel()[at[here]]
+    distance = np.interp(distance, *CHAMFER)
+    return np.where(within, 1 - distance, distance)

@@ -18,7 +18,7 @@ from utils.judge import weakness
 from utils.weighting import sharpened
 
 TOLERANCE = 2 / 3  # of theta, in the scores: a smaller one finds coarse masks better (docs/results)
-ONE_SIDED = 0.7  # share of the doubted masks that err the same way; see `one_sided`
+ONE_SIDED = 0.65  # share of the doubted masks that err the same way; see `one_sided`
 DOUBTED = 0.5  # a mask of a lower weight is doubted
 SURE = 0.98  # probabilities count as SURE at most and 1 - SURE at least, so that few pixels cannot outvote many
 REACH = 0.045  # how far a doubted outline may move either way, as a share of the picture's diagonal
@@ -54,7 +54,7 @@ def one_sided(weights: np.ndarray, larger: np.ndarray) -> str | None:
     If all masks are drawn coarsely, some too loose and some too tight, a network may side with one kind. Its scores then
     look as if the other kind were coarse and this one good, and its weights would teach the error. Coarse masks among good ones
     err both ways, or are the fewer ones. In trials at 60 % noise 51 to 57 % of the doubted masks erred to the commoner side
-    (people and portraits), and 78 and 92 % where every mask was noisy.
+    (people and portraits), and 74 to 92 % where every mask was noisy: ONE_SIDED is half-way.
 
     Args:
         weights: float (N,), of `own_weights`.

@@ -1,5 +1,6 @@
 """How well weights find coarse annotations. Legend: N annotations; a low weight means "likely coarse"."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,27 @@ def spearman(weights: Sequence[float] | np.ndarray, true: Sequence[float] | np.n
     """Correlation of two rankings, float (N,) each, -1..1; None if either is the same for all."""
     alike = min(np.ptp(values) for values in (weights, true)) == 0  # all values equal: no order to compare
     return None if alike else float(scipy_stats.spearmanr(weights, true).statistic)
+
+
+def spearman_interval(correlation: float | None, count: int, level: float = 0.95) -> tuple[float, float] | None:
+    """The confidence interval of `spearman`, by Fisher's z with the standard error sqrt((1 + r^2 / 2) / (N - 3)).
+
+    Source: D. Bonett, T. Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations, 2000.
+
+    Args:
+        correlation: -1..1.
+        count: N.
+
+    Returns:
+        (low, high); None where there is no correlation, or N is below 4.
+    """
+    if correlation is None or count < 4:
+        return None
+    if abs(correlation) == 1:
+        return correlation, correlation
+    reach = scipy_stats.norm.ppf((1 + level) / 2) * math.sqrt((1 + correlation**2 / 2) / (count - 3))
+    centre = math.atanh(correlation)
+    return math.tanh(centre - reach), math.tanh(centre + reach)
 
 
 def summarise(rows: pd.DataFrame) -> tuple[dict, str]:

@@ -29,6 +29,7 @@ class Verdict:
     doubt: share of all outlines in doubt, 0..1.
     places: boxes of the doubtful places, the largest first.
     findings: all of them, in no order.
+    diagonal: of the picture, in the px of the offsets.
     """
 
     score: float
@@ -36,6 +37,7 @@ class Verdict:
     doubt: float
     places: list[Box]
     findings: list[Finding]
+    diagonal: float
 
 
 def inspect(scene: Scene) -> Verdict:
@@ -44,7 +46,8 @@ def inspect(scene: Scene) -> Verdict:
     length = sum(each.length for each in findings)
     doubt = sum(each.doubt * each.length for each in findings) / length if length else 0.0
     worst = max(findings, key=lambda each: each.importance, default=None)
-    return Verdict(score_of(findings), worst, doubt, doubtful_places(scene.labels, scene.predicted, scene.tolerance), findings)
+    places = doubtful_places(scene.labels, scene.predicted, scene.tolerance)
+    return Verdict(score_of(findings), worst, doubt, places, findings, scene.diagonal)
 
 
 def settled(verdicts: list[Verdict]) -> list[Verdict]:
@@ -52,26 +55,26 @@ def settled(verdicts: list[Verdict]) -> list[Verdict]:
 
     A judge that works at a small size, or hair and leaves, leave some doubt at every outline, and offsets that spread. A doubt
     stands out from the median plus STANDS_OUT deviations on, an offset from STANDS_OUT deviations on either way, so that an
-    offset that all masks share does stand out. Deviations are estimated from the median absolute deviation. What the judge says
-    of `unseen_classes` does not count at all.
+    offset that all masks share does stand out. Deviations are estimated from the median absolute deviation, those of offsets in
+    shares of the pictures' diagonals, so that pictures of any sizes may be mixed. What the judge says of `unseen_classes` does
+    not count at all.
     """
-    seen = [each for verdict in verdicts for each in verdict.findings if each.kind not in OBJECTS]
-    if not seen:
-        return verdicts
-    doubts, offsets = (np.array([getattr(each, name) for each in seen]) for name in ("doubt", "offset"))
-    doubtful = np.median(doubts) + STANDS_OUT * deviation(doubts)
-    far = STANDS_OUT * deviation(offsets)
+    seen = [(each.doubt, each.offset / verdict.diagonal) for verdict in verdicts for each in verdict.findings
+            if each.kind not in OBJECTS]
+    doubts, shares = np.array(seen).reshape(-1, 2).T  # (components,) each; none where the judge sees nothing
+    doubtful = np.median(doubts) + STANDS_OUT * deviation(doubts) if seen else HASTY
+    far = STANDS_OUT * deviation(shares) if seen else 0.0
     unseen = unseen_classes(verdicts)
 
-    def settle(finding: Finding) -> Finding:
+    def settle(finding: Finding, diagonal: float) -> Finding:
         if finding.label in unseen:
             return replace(finding, kind="fine", severity=0.0)
-        if finding.kind in OBJECTS or finding.kind in ("loose", "tight") and abs(finding.offset) >= far:
+        if finding.kind in OBJECTS or finding.kind in ("loose", "tight") and abs(finding.offset) >= far * diagonal:
             return finding
         wanders = finding.kind != "fine" and finding.doubt >= max(HASTY, doubtful)
         return replace(finding, kind="hasty" if wanders else "fine")
 
-    return [judged(list(map(settle, each.findings)), unseen, each) for each in verdicts]
+    return [judged([settle(found, each.diagonal) for found in each.findings], unseen, each) for each in verdicts]
 
 
 def judged(findings: list[Finding], unseen: set[int], verdict: Verdict) -> Verdict:
@@ -129,9 +132,11 @@ def score_of(findings: list[Finding]) -> float:
 def doubtful_places(labels: np.ndarray, predicted: np.ndarray, tolerance: float) -> list[Box]:
     """Boxes, px, of where an annotation and its judge differ by more than the tolerance, the PLACES largest, largest first."""
     wrong = doubtful_pixels(labels, predicted, tolerance).astype(np.uint8)
-    count, _, facts, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
-    order = sorted(range(1, count), key=lambda number: -facts[number, cv2.CC_STAT_AREA])[:PLACES]
-    return [(int(x), int(y), int(w), int(h)) for x, y, w, h in facts[order, :4]]
+    _, numbers = cv2.connectedComponents(wrong, connectivity=8)
+    areas = np.bincount(numbers[wrong > 0])
+    order = np.argsort(-areas, kind="stable")[:PLACES]
+    boxes = (cv2.boundingRect((numbers == number).astype(np.uint8)) for number in order.tolist() if areas[number])
+    return [(x, y, w, h) for x, y, w, h in boxes]
 
 
 def doubtful_pixels(labels: np.ndarray, predicted: np.ndarray, tolerance: float) -> np.ndarray:

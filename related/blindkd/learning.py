@@ -19,8 +19,8 @@ from data.dataset import as_it_is
 from engine import checkpoint
 from engine.classification import CLASSIFICATION, ClassScorer, load_classifier
 from engine.devices import start_fabric
+from engine.evaluation import evaluate
 from engine.loaders import each_row_once, worker_count
-from engine.loop import evaluate
 from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
 from related.blindkd.noisy_set import refuse_changed
 from related.blindkd.outputs import finished

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.lazy import torch
-from engine.loop import evaluate
+from engine.evaluation import evaluate
 from engine.task import Task
 from related.blindkd.blind_loss import agreement, pair_loss
 from related.blindkd.otsu import group, split

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from related.nlis.job_folder import FOLDER, JobFolder
+from related.job_folder import JobFolder
+from related.nlis.roi_plan import FOLDER
 from reports.plan import Job
 
 FORKED_AT = 50  # percent, of the forked rows
@@ -23,7 +24,7 @@ class DataSet(NamedTuple):
         name: of its folder.
         make: command that makes train.json and test.json in the folder that `--out` names.
         flags: of every training.
-        epochs: of each stage of the forked rows.
+        epochs: of stage 1, and of each loss that goes on from it.
         fold_epochs: of the detectors that judge.
         rates: percent of wrong labels, symmetric, in which wrong ones are sought; if FORKED_AT is among them, there is a row of
             weights too.
@@ -32,7 +33,7 @@ class DataSet(NamedTuple):
     name: str
     make: tuple
     flags: tuple
-    epochs: int
+    epochs: tuple[int, int]
     fold_epochs: int
     rates: tuple
 
@@ -41,7 +42,7 @@ SMALL = ("--width", 64, "--anchor", 16, "--rois", 32, "--batch-size", 4, "--mirr
          0.0001)
 SHAPES = DataSet("shapes", ("data/make_shapes.py", "--train", 150, "--test", 100),
                  ("--size", 96, 96, "--encoder", "resnet18", "--optimizer", "adamw", "--learning-rate", 0.002, "--warmup-steps",
-                  20, *SMALL), 10, 10, (20, 40, 50, 60))
+                  20, *SMALL), (10, 7), 10, (20, 40, 50, 60))
 
 
 def photographs(json: Path, weights: Path | None) -> DataSet:
@@ -49,7 +50,7 @@ def photographs(json: Path, weights: Path | None) -> DataSet:
     start = ("--encoder-weights", weights) if weights else ()
     return DataSet("coco200", ("data/prepare_coco.py", json, "--test", 0.5, "--groups"),
                    ("--size", 128, 160, "--encoder", "mobilenet_v2", *start, "--learning-rate", 0.01, "--warmup-steps", 10,
-                    *SMALL), 6, 8, (20, 40, 60))
+                    *SMALL), (6, 6), 8, (20, 40, 60))
 
 
 class DetectorJobs(JobFolder):
@@ -91,10 +92,11 @@ class DetectorJobs(JobFolder):
     def forked(self, row: str, rate: int, seed: int) -> Job:
         """A row: `ce`, `nlis`, or `weighted`, nlis with the trust of `trust` as weights."""
         folder, csv = self.home / f"SN{rate}" / f"seed{seed}", self.csv(rate, seed)
-        needs = [self._training(folder, "stage1", csv, seed, [self.labels(rate, seed)], self.data.epochs, "--loss", "ce")]
+        needs = [self._training(folder, "stage1", csv, seed, [self.labels(rate, seed)], self.data.epochs[0], "--loss",
+                                "ce")]
         flags: list[object] = ["--loss", row if row in LOSSES else "nlis"]
         if row == "weighted":
             needs.append(self.trust(rate, seed))
             csv, flags = needs[-1].result.with_name("weights.json"), [*flags, "--weighted"]
-        return self._training(folder, row, csv, seed, needs, self.data.epochs, *flags, "--load",
+        return self._training(folder, row, csv, seed, needs, self.data.epochs[1], *flags, "--load",
                               folder / "stage1" / "last.ckpt", "--stage1-epochs", 0)

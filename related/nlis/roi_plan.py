@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from related.nlis.job_folder import FOLDER, JobFolder
+from related.job_folder import JobFolder
 from reports.plan import Job
 
+FOLDER = "related/nlis"
 BACKGROUND = ["--keep", "background"]
 NOISE: dict[str, list] = {  # kind -> flags of utils/class_noise.py; `random`: every digit's label is drawn from all ten alike
     "SN50": ["--noise", "symmetric", "--rate", 0.5, *BACKGROUND], "AN40": ["--noise", "asymmetric", "--rate", 0.4],

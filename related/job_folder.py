@@ -7,8 +7,6 @@ from pathlib import Path
 
 from reports.plan import Job, named_files
 
-FOLDER = "related/nlis"
-
 
 @dataclass
 class JobFolder:

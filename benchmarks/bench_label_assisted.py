@@ -1,0 +1,133 @@
+"""Do teachers judge or mend coarse masks better if they see them? Out-of-fold teachers with and without a label channel.
+
+    python benchmarks/bench_label_assisted.py --csv data/csv/people/train.csv --runs runs/label_assisted --size 160 96 \\
+        --encoder-weights imagenet --out docs/results/lad_assisted_people.json
+
+In each of --seeds, noise is drawn, and the rows are split into folds; a teacher of each fold trains on the others' noisy masks:
+
+- image: it sees images alone (train_teacher.py);
+- assisted: it goes on from there with the noisy mask as label channel (related/lad/train_lad_teacher.py), and judges a mask
+  that it sees; the mask is also what it must predict, so it may learn to repeat it;
+- blind: the same teacher, with zeros in the place of the mask;
+- mending: as assisted, but in training the channel shows each mask made coarser once more, so that it learns to undo that.
+
+AUROC: how well BF between prediction and mask finds the noisy masks. Spearman: of that BF with the masks' true agreement
+(BFmIoU with the untouched ones). BF, mIoU: of the predictions with the untouched masks. Finished trainings in --runs are kept.
+Flags that are not listed go to every training.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import keep, python, table
+from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from cli.files import read_json, write_rows
+from cli.flags import add_class_flag
+from data.rows import pseudo_label_names, read_rows
+from utils.ranking import auroc, spearman
+from utils.scoring import score_pairs
+
+ARMS = {"image": "image alone", "assisted": "image and mask", "blind": "the same, without the mask",
+        "mending": "image and mask, trained on coarser ones"}
+FIGURES = {"auroc": "AUROC", "spearman": "Spearman", "bf": "BF, true", "miou": "mIoU, true"}
+
+
+def noisy_csvs(args, home, seed):
+    """(CSV of the noisy masks, folder of masks that are coarser still)."""
+    noisy, coarser = home / "csv" / "noisy.csv", home / "csv" / "coarser.csv"
+    for source, out, ratio in ((args.csv, noisy, args.ratio), (noisy, coarser, 1)):
+        if not out.exists():
+            python("utils/generate_noisy_label.py", "--csv", source, "--out", out, "--ratio", ratio, "--seed", seed,
+                   "--num-classes", args.num_classes)
+    return noisy, coarser.with_suffix("")
+
+
+def image_teachers(args, home, csv, training):
+    """Train the teachers of images alone; a dict per fold: `checkpoint`, `trained_on` (CSV), `judges` (names)."""
+    python("train_teacher.py", "--train_csv", csv, "--name", "image", "--folds", args.folds, *training)
+    return read_json(home / "image" / "teacher.json", "folds")["folds"]
+
+
+def assisted_predictions(home, rows, folds, training, arm, more):
+    """Train the label-assisted teachers of an arm, and predict each fold's rows with and without their masks."""
+    names = np.array(pseudo_label_names(rows))
+    for number, fold in enumerate(folds):
+        name = f"{arm}{number}"
+        python("related/lad/train_lad_teacher.py", "--train_csv", fold["trained_on"], "--load", fold["checkpoint"], "--name",
+               name, *more, *training)
+        judged = home / "csv" / f"judged{number}.csv"
+        write_rows(judged, rows[np.isin(names, fold["judges"])])
+        for codes, folder in (("own", arm), ("zero", f"{arm}_blind")):
+            python("related/lad/predict_lad_teacher.py", "--checkpoint", home / name / "last.ckpt", "--csv", judged,
+                   "--eval-codes", codes, "--out-dir", home / folder / "pseudo", "--overwrite")
+
+
+def figures_of(args, rows, truth, folder):
+    """The figures of the predictions in a folder, see FIGURES."""
+    files = [str(folder / name) for name in pseudo_label_names(rows)]
+
+    def scores(masks, others, metric):
+        return score_pairs(masks.tolist(), others, args.num_classes, metric, args.theta, args.size)
+
+    trust, true = scores(rows["mask"], files, "bf"), scores(truth["mask"], rows["mask"].tolist(), "bm")
+    noisy = (rows["iterations"] > 0).to_numpy()
+    return {"auroc": auroc(trust, noisy), "spearman": spearman(trust, true),
+            **{metric: float(np.nanmean(scores(truth["mask"], files, metric))) for metric in ("bf", "miou")}}
+
+
+def measure_seed(args, seed):
+    """The figures of all arms at a seed: a list of dict."""
+    home = Path(args.runs).resolve() / f"seed{seed}"
+    csv, coarser = noisy_csvs(args, home, seed)
+    training = ["--size", *args.size, "--theta", args.theta, "--num-classes", args.num_classes, "--seed", seed, "--out-dir",
+                home, "--resume", "--model", args.model, "--encoder", args.encoder, "--encoder-weights", args.encoder_weights,
+                "--epochs", args.epochs, "--batch-size", args.batch_size, "--optimizer", "adamw", "--learning-rate", 0.001,
+                "--schedule", "poly", "--cache", *args.other]
+    rows, truth = read_rows(csv), read_rows(args.csv)
+    folds = image_teachers(args, home, csv, training)
+    assisted_predictions(home, rows, folds, training, "assisted", [])
+    assisted_predictions(home, rows, folds, training, "mending", ["--channel-dir", coarser])
+    folders = {"image": "image", "assisted": "assisted", "blind": "assisted_blind", "mending": "mending"}
+    return [{"seed": seed, "arm": arm, **figures_of(args, rows, truth, home / folder / "pseudo")}
+            for arm, folder in folders.items()]
+
+
+def lines_of(found):
+    """Lines of the table: the mean of each figure over the seeds, and its range."""
+    lines = []
+    for arm, title in ARMS.items():
+        cells = []
+        for key in FIGURES:
+            values = [each[key] for each in found if each["arm"] == arm]
+            cells.append("-" if None in values else f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+        lines.append((title, *cells))
+    return table(("the teacher sees", *FIGURES.values()), lines)
+
+
+def main():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--csv", required=True, help="untouched training masks")
+    parser.add_argument("--runs", required=True, help="folder of the trainings")
+    parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")
+    parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
+    parser.add_argument("--folds", type=positive_int, default=3)
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 96], metavar=("H", "W"))
+    parser.add_argument("--theta", type=positive_float, default=3, help="boundary tolerance of BF, px")
+    parser.add_argument("--model", default="smp_unet")
+    parser.add_argument("--encoder", default="mobilenet_v2")
+    parser.add_argument("--encoder-weights", default="imagenet")
+    parser.add_argument("--epochs", type=positive_int, default=10)
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--out", required=True, help="JSON of what was measured")
+    add_class_flag(parser)
+    args, args.other = parser.parse_known_args()
+    found = []
+    for seed in args.seeds:
+        found += measure_seed(args, seed)
+        print(f"seed {seed}: " + ", ".join(f"{each['arm']} {each['bf']:.3f}" for each in found[-len(ARMS):]), flush=True)
+    keep(args.out, {"assisted": found}, {f"{len(read_rows(args.csv))} masks, {len(args.seeds)} seeds": lines_of(found)})
+
+
+if __name__ == "__main__":
+    command_line(main)

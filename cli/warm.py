@@ -1,0 +1,115 @@
+"""Scripts in processes that have their libraries already: each is forked from one process that imported them.
+
+A training's imports take seconds, as long as the training of a small table. multiprocessing's fork server imports them
+once for all scripts that this process starts; a script then begins in a tenth of a second, with a memory, signals and an exit
+code of its own, as if it had been called by `python SCRIPT FLAGS`. There is no fork server on Windows.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PRELOADED = [  # what trainings and their tools import; none of it asks for a GPU, which would tie all scripts to its state
+    "pandas", "scipy.stats", "scipy.ndimage", "cv2", "torch", "torchvision.transforms.v2", "segmentation_models_pytorch",
+    "lightning_fabric", "torch_optimizer", "sklearn.metrics", "sklearn.mixture", "torch.utils.tensorboard", "engine.loop",
+    "engine.own_run", "engine.folds", "models.smp", "utils.get_weight", "cli.warm"]
+_one_at_a_time = threading.Lock()  # starting a process looks whether others have ended, and an exit code can be read once
+
+
+def available() -> bool:
+    """Whether this system can fork a process that has been prepared."""
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def start_script(script: str | Path, flags: Sequence[str], environment: Mapping[str, str], output: str | Path | None = None,
+                 errors: str | Path | None = None, folder: str | Path | None = None) -> ForkServerProcess:
+    """Start a script in a process of its own; returns the process; see `exit_code`.
+
+    Args:
+        script: path.
+        flags: its arguments.
+        environment: all variables that it sees. OMP_NUM_THREADS among them counts, others that libraries read while they
+            are imported do not.
+        output, errors: files for what it prints; default: where this process prints. One file for both is given as `output`.
+        folder: where it runs; default: here.
+    """
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_run, args=(str(script), list(flags), dict(environment), _absolute(output),
+                                                 _absolute(errors), str(folder or os.getcwd())))
+    with _one_at_a_time:
+        _start_server(context, environment)
+        process.start()
+    return process
+
+
+def exit_code(process: ForkServerProcess) -> int:
+    """Wait for the end of a script; its exit code, or minus the signal that ended it."""
+    wait([process.sentinel])
+    with _one_at_a_time:
+        process.join()
+    assert process.exitcode is not None, "it has ended"
+    return process.exitcode
+
+
+def run_script(script: str | Path, flags: Sequence[str], environment: Mapping[str, str],
+               folder: str | Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, as `subprocess.run(..., capture_output=True, text=True)` does; see `start_script`."""
+    command = [str(script), *flags]
+    if not available():
+        return subprocess.run([sys.executable, *command], cwd=folder, env=environment, text=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as place:
+        output, errors = Path(place, "output"), Path(place, "errors")
+        code = exit_code(start_script(script, flags, environment, output, errors, folder))
+        printed = [file.read_text(errors="replace") for file in (output, errors)]
+        return subprocess.CompletedProcess(command, code, *printed)
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
+
+def _start_server(context: ForkServerContext, environment: Mapping[str, str]) -> None:
+    """Start the process that imports; it does nothing where it runs already."""
+    before = dict(os.environ)
+    context.set_forkserver_preload(PRELOADED)
+    try:
+        os.environ.update(environment)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _run(script: str, flags: list[str], environment: dict[str, str], output: str | None, errors: str | None,
+         folder: str) -> None:
+    """Be `python SCRIPT FLAGS`: called in the new process."""
+    for path, streams in ((output, (1, 2)), (errors, (2,))):
+        if path:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            for stream in streams:
+                os.dup2(file, stream)
+            os.close(file)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    if threads := environment.get("OMP_NUM_THREADS", ""):
+        sys.modules["torch"].set_num_threads(int(threads))
+    with suppress(OSError):  # the name that `top` shows; Linux alone has it
+        Path("/proc/self/comm").write_text(Path(script).stem[:15])
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # the system's: it was this one's
+    sys.argv = [script, *flags]
+    runpy.run_path(script, run_name="__main__")

@@ -1,0 +1,159 @@
+"""Images with their labels as a further input channel: the dataset, the tasks of teacher and student, the teacher's scores.
+
+What is drawn for a sample depends on (seed, epoch, row) alone, so a resumed run draws the same, and so do several processes.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cli.files import UserError
+from cli.lazy import torch
+from data.dataset import SegmentationDataset, sample_seed
+from engine import checkpoint
+from engine.task import SEGMENTATION, SegmentationScorer, Task, check_smallest_batch
+from related.lad.label_codes import label_channel
+from utils.metrics import TITLES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHANNELS = 4  # of a teacher's input: red, green, blue, label
+EVAL_CODES = ("own", "zero", "shuffled")
+
+
+class LabelledImages(SegmentationDataset):
+    """Samples with what their label channel needs: `seeds`, for each draw a list of B ints; `random_share`, of their codes;
+    where `shuffled` asks for it, `other`, uint8 (B, H, W), the mask of another row. See `SegmentationDataset`.
+
+    Args:
+        draws: label channels of each sample.
+        random_share: function epoch -> share in 0..1, see `label_channel`.
+    """
+
+    def __init__(self, rows: Any, args: Namespace, training: bool, draws: int = 1, random_share: Any = lambda epoch: 1.0,
+                 shuffled: bool = False) -> None:
+        super().__init__(rows, args.size, args.num_classes, args.augment and training, args.cache, args.seed)
+        self.draws, self.random_share, self.shuffled = draws, random_share, shuffled
+
+    def __getitems__(self, indices: list[int]) -> dict:
+        batch = super().__getitems__(indices)
+        batch["seeds"] = [[sample_seed(self.seed, self.epoch, index, 1 + draw) for index in indices]
+                          for draw in range(self.draws)]
+        batch["random_share"] = self.random_share(self.epoch)
+        if self.shuffled:  # far away, since rows beside one another may be frames of one film
+            count = len(self)
+            batch["other"] = super().__getitems__([(index + max(1, count // 2)) % count for index in indices])["mask"]
+        return batch
+
+
+class RandomShare:
+    """Share of random codes in an epoch: it grows linearly from 0 over the first `ramp` of all epochs, then it is 1. A class,
+    so that it can be pickled for loader processes."""
+
+    def __init__(self, ramp: float, epochs: int) -> None:
+        self.ramp, self.epochs = ramp, epochs
+
+    def __call__(self, epoch: int) -> float:
+        return min(1.0, epoch / (self.ramp * self.epochs)) if self.ramp else 1.0
+
+
+def labelled(batch: dict, num_classes: int, codes: str, seeds: Sequence[int], mask: Tensor | None = None) -> Tensor:
+    """Images with the channel of `mask`, or else of the labels that the batch has for it, float32 (B, 4, H, W)."""
+    if mask is None:
+        mask = batch.get("pseudo", batch["mask"])
+    channel = label_channel(mask, num_classes, codes, seeds=seeds, random_share=batch["random_share"])
+    return torch.cat([batch["image"], channel], 1).contiguous(memory_format=torch.channels_last)
+
+
+# --- the teacher ------------------------------------------------------------------------------------------------
+
+
+def teacher_task(args: Namespace) -> Task:
+    """Segmentation by images with labels. In training two draws of each image are one batch of 2B, whose statistics batch
+    normalisation pools; in evaluation an output is a dict of --eval-codes -> logits.
+
+    Args:
+        args: besides the flags of segmentation `codes`, `codes_ramp`, `eval_codes`.
+    """
+    share = RandomShare(args.codes_ramp, args.epochs)
+
+    def dataset(rows: Any, args: Namespace, training: bool) -> LabelledImages:
+        if training:
+            return LabelledImages(rows, args, True, 2, share)
+        return LabelledImages(rows, args, False, shuffled="shuffled" in args.eval_codes)
+
+    def forward(network: Any, batch: dict) -> Any:
+        if network.training:
+            return network(torch.cat([labelled(batch, args.num_classes, args.codes, seeds) for seeds in batch["seeds"]]))
+        return {which: network(assisted(batch, args.num_classes, args.codes, which)) for which in args.eval_codes}
+
+    more = {f"{name}_{which}": f"{TITLES[name]}, {which} label" for which in args.eval_codes[1:] for name in ("miou", "bf")}
+    return replace(
+        SEGMENTATION, dataset=dataset, forward=forward, titles={**TITLES, **more},
+        config=lambda args, suffix: {**checkpoint.model_config(args, suffix), "channels": CHANNELS},
+        scorer=lambda args, device: CodesScorer(args, device),
+        check_networks=lambda args, networks, samples: check_smallest_batch(args, networks, 2 * samples, CHANNELS))
+
+
+def assisted(batch: dict, num_classes: int, codes: str, which: str) -> Tensor:
+    """What a teacher sees in evaluation, float32 (B, 4, H, W): its own label, zeros, or another image's label."""
+    if which == "zero":
+        return labelled(batch, num_classes, "zero", batch["seeds"][0])
+    return labelled(batch, num_classes, codes, batch["seeds"][0], batch["other"] if which == "shuffled" else None)
+
+
+class CodesScorer:
+    """Scores of a teacher by each of --eval-codes: those of the first under their usual names, `miou_zero` and so on of others.
+    """
+
+    def __init__(self, args: Namespace, device: Any) -> None:
+        self.of = {which: SegmentationScorer(args.num_classes, args.theta, device) for which in args.eval_codes}
+
+    def update(self, output: dict, batch: dict) -> None:
+        """Add a batch."""
+        for which, scorer in self.of.items():
+            scorer.update(output[which], batch)
+
+    def reduce(self, fabric: Any) -> None:
+        """Sum over processes."""
+        for scorer in self.of.values():
+            scorer.reduce(fabric)
+
+    def compute(self) -> dict:
+        """All scores, in 0..1."""
+        first, *others = self.of.values()
+        more = {f"{name}_{which}": scorer.compute()[name] for which, scorer in zip(list(self.of)[1:], others)
+                for name in ("miou", "bf")}
+        return {**first.compute(), **more}
+
+
+def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher") -> torch.nn.Module:
+    """A trained teacher in eval mode.
+
+    Args:
+        kind: `lad`, label-assisted, or `plain`, an ordinary network of images.
+        flag: that names it, for messages.
+
+    Raises:
+        UserError: it is of the other kind, of other classes, or untrained; or the file cannot be read.
+    """
+    content = checkpoint.load(path)
+    if "optimizers" in content and content["epoch"] == 0:
+        raise UserError(f"{flag} {path}: its training was stopped in the first epoch; finish it with --resume")
+    network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network")
+    wide = config.get("channels", checkpoint.IMAGE_CHANNELS) == CHANNELS
+    if wide != (kind == "lad"):
+        raise UserError(f"{flag} {path}: " + (
+            "holds a label-assisted teacher; pass --teacher-kind lad" if wide else
+            "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed" +
+            (", or --teacher-kind plain" if flag == "--teacher" else "")))
+    if config["num_classes"] != num_classes:
+        raise UserError(f"{flag} {path}: has {config['num_classes']} classes, --num-classes is {num_classes}; teacher and "
+                        "student need the same")
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        raise UserError(f"{flag} {path}: its weights are not finite; train it with a smaller --learning-rate")
+    return network

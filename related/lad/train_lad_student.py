@@ -1,0 +1,76 @@
+"""Train an ordinary network of images with a frozen teacher in its objective (Qiu et al. 2024; plain distillation beside it).
+
+    L = CE(s, y) + kd_weight * KD(s, t)      s, t = logits of student and teacher; KD: channel-wise, per pixel, or DIST
+
+    python related/lad/train_lad_student.py --train_csv data/csv/scenes/train.csv --valid_csv data/csv/scenes/valid.csv \\
+        --test_csv data/csv/scenes/test.csv --num-classes 4 --name student --teacher runs/teacher/best.ckpt
+
+The teacher of train_lad_teacher.py sees each image with its label; with --teacher-kind plain it is any network of images, and
+this is ordinary knowledge distillation. The student sees images alone, so evaluate.py and predict.py take its checkpoints.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import Any
+
+from cli.command_line import command_line, nonnegative_float, positive_int
+from cli.lazy import torch
+from engine.flags import train_parser
+from engine.loop import run
+from engine.task import SEGMENTATION, Task
+from related.lad.assisted import LabelledImages, labelled, load_teacher
+from related.lad.distillation import DISTILLATIONS, pooled
+from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
+
+
+class Distilled:
+    """The objective, see engine/objective.py: outputs are of the student and of the frozen teacher."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+
+    def __call__(self, outputs: list, batch: dict, epoch: int) -> list:
+        losses = training_losses(outputs[0], batch["mask"], auxiliary_share=self.args.aux_weight)  # (B,)
+        student, teacher = (pooled(main_logits(output), self.args.kd_stride) for output in outputs)
+        return [losses.mean() + self.args.kd_weight * DISTILLATIONS[self.args.kd](student, teacher)]
+
+
+def student_task(args: Namespace, teacher: torch.nn.Module) -> Task:
+    """Segmentation in which a label-assisted `teacher`, and no other network, sees labels."""
+    if args.teacher_kind == "plain":
+        return SEGMENTATION
+
+    def forward(network: Any, batch: dict) -> Any:
+        return network(labelled(batch, args.num_classes, args.codes, batch["seeds"][0]) if network is teacher
+                       else batch["image"])
+
+    return replace(SEGMENTATION, dataset=LabelledImages, forward=forward)
+
+
+def student_parser() -> ArgumentParser:
+    """The flags of a training of segmentation, and the student's own."""
+    parser = train_parser(__doc__ or "")
+    group = parser.add_argument_group("method")
+    group.add_argument("--teacher", required=True, metavar="CKPT", help="checkpoint of the frozen teacher")
+    group.add_argument("--teacher-kind", choices=("lad", "plain"), default="lad", help="label-assisted, or of images alone")
+    group.add_argument("--codes", choices=("random", "fixed"), default="random", help="of the classes in a label-assisted "
+                       "teacher's label channel")
+    group.add_argument("--kd", choices=tuple(DISTILLATIONS), default="cwd", help="what is compared: where each class lies, the "
+                       "classes of each pixel, or their correlations")
+    group.add_argument("--kd-weight", type=nonnegative_float, default=3.0, metavar="W", help="weight of KD")
+    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="KD compares means of squares of PX px")
+    group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE "
+                       "(published: 0.02)")
+    return parser
+
+
+def main() -> None:
+    args = student_parser().parse_args()
+    teacher = load_teacher(args.teacher, args.num_classes, args.teacher_kind)
+    run(args, task=student_task(args, teacher), objective=Distilled(args), frozen=[teacher])
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,87 @@
+"""Scripts in forked processes: what they see, print and leave is that of `python SCRIPT`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cli import warm
+from tests.conftest import ROOT, environment
+
+pytestmark = pytest.mark.skipif(not warm.available(), reason="no fork server on this system")
+
+SCRIPT = """
+import json, multiprocessing, os, sys, torch
+from cli.command_line import command_line
+from cli.files import UserError
+
+def main():
+    seen = os.environ["SEEN"], torch.get_num_threads(), torch.cuda.is_available(), multiprocessing.get_start_method()
+    print(json.dumps([sys.argv[1:], __name__, os.getcwd(), *seen]))
+    print("complaint", file=sys.stderr)
+    if "fail" in sys.argv:
+        raise UserError("no such thing")
+    if "break" in sys.argv:
+        raise ZeroDivisionError
+
+command_line(main)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path / "script.py"
+
+
+@pytest.mark.parametrize("flags, code", [([], 0), (["fail", "ü"], 2), (["break"], 1)])
+def test_a_forked_script_does_what_a_called_one_does(script, tmp_path, flags, code):
+    seen = {**environment(), "SEEN": "x", "PYTHONPATH": str(ROOT)}
+    forked = warm.run_script(script, flags, seen, tmp_path)
+    called = subprocess.run([sys.executable, str(script), *flags], cwd=tmp_path, env=seen, capture_output=True, text=True)
+    assert forked.returncode == called.returncode == code
+    assert forked.stdout == called.stdout
+    if code != 1:  # a traceback names the files of the fork server, too
+        assert forked.stderr == called.stderr
+    assert ("ZeroDivisionError" in forked.stderr) == (code == 1)
+
+
+def test_threads_are_those_of_the_call(script, tmp_path):
+    for threads in ("2", "1"):  # of one server, whose own number is that of the first call
+        found = warm.run_script(script, [], {**environment(), "SEEN": "x", "OMP_NUM_THREADS": threads}, tmp_path)
+        assert f", {threads}, " in found.stdout
+
+
+def test_nothing_of_one_script_is_left_in_the_next(tmp_path):
+    (tmp_path / "first.py").write_text("import os, torch\nos.environ['LEFT'] = '1'\ntorch.manual_seed(5)\ntorch.left = 1\n")
+    (tmp_path / "second.py").write_text("import os, torch\nprint('LEFT' in os.environ, hasattr(torch, 'left'), "
+                                        "torch.initial_seed() == 5)")
+    assert warm.run_script(tmp_path / "first.py", [], environment()).returncode == 0
+    assert warm.run_script(tmp_path / "second.py", [], environment()).stdout == "False False False\n"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_signals_reach_a_forked_script(tmp_path, number, code):
+    ready = tmp_path / "ready"
+    (tmp_path / "sleeper.py").write_text("import sys, time\nfrom cli.command_line import command_line\n\ndef main():\n"
+                                         f"    open({str(ready)!r}, 'w').close()\n    time.sleep(60)\n\ncommand_line(main)\n")
+    process = warm.start_script(tmp_path / "sleeper.py", [], environment(), tmp_path / "output")
+    until = time.monotonic() + 30
+    while not ready.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    assert warm.exit_code(process) == code
+
+
+def test_many_at_once_each_have_their_own_exit_code(tmp_path):
+    """Starting one looks whether others have ended; none may lose its code by that."""
+    (tmp_path / "code.py").write_text("import sys\nsys.exit(int(sys.argv[1]))")
+    def code_of(number):
+        return warm.run_script(tmp_path / "code.py", [str(number)], environment()).returncode
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(code_of, range(48))) == list(range(48))
