@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import itertools
+import logging
 import math
 import multiprocessing
 import os
@@ -98,6 +99,7 @@ class DaskWorkers:
             import distributed
         except ImportError:
             raise UserError(f"--scheduler {self.address}: needs Dask; {INSTALL}") from None
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is told in one line here
         place = {"scheduler_file": self.address} if Path(self.address).is_file() else {"address": self.address}
         try:
             self.client = distributed.Client(**place, timeout=PATIENCE)  # type: ignore[no-untyped-call]
