@@ -113,10 +113,10 @@ def test_background_patches_are_halves_on_the_wrong_side():
 
 
 def learnt_on(labels, loss):
-    """(share of unseen digits with the right class, share told from background) of a network trained on labels (200,) of 100
-    digits and 100 patches: 6 epochs of cross-entropy, then 6 of the loss."""
+    """The share of 100 unseen digits whose likeliest digit is right, by a network trained on labels (200,) of 100 digits and
+    100 patches of background: 6 epochs of cross-entropy, then 6 of the loss."""
     torch.manual_seed(0)
-    pictures, truth = (np.concatenate([each[:100], each[1200:1300], each[2400:2500], each[2997:3097]])
+    pictures, truth = (np.concatenate([each[:100], each[1200:1300], each[2400:2500]])
                        for each in with_background(*digits(), 0))
     pictures = torch.from_numpy(pictures / 64 - 1).float()[:, None].repeat(1, 3, 1, 1)
     network, found = build_classifier("roi_cnn", num_classes=11).train(), objective(loss=loss, stage1_epochs=6)
@@ -127,19 +127,18 @@ def learnt_on(labels, loss):
             optimizer.zero_grad()
             found([network(pictures[rows])], batch, epoch)[0].backward()
             optimizer.step()
-    told, unseen = network.eval()(pictures[200:]).argmax(1), torch.from_numpy(truth[200:])
-    return (told == unseen)[:100].float().mean().item(), ((told > 0) == (unseen > 0)).float().mean().item()
+    told = network.eval()(pictures[200:])[:, 1:].argmax(1) + 1
+    return (told == torch.from_numpy(truth[200:])).float().mean().item()
 
 
 @pytest.mark.parametrize("loss", NAMES)
 def test_every_loss_is_at_chance_on_labels_drawn_at_random(loss):
-    """One in ten is right by chance; above .22 lies 1 of 3,000 draws. With true labels the same training learns most digits."""
+    """One in ten is right by chance. The pictures of a digit go right or wrong together, so its standard deviation is about
+    .095: .35 lies 2.6 of them above. With true labels the same training learns most digits."""
     _, truth = with_background(*digits(), 0)
     true = torch.from_numpy(np.concatenate([truth[:100], truth[1200:1300]]))
     drawn = torch.where(true > 0, torch.randint(1, 11, (200,), generator=torch.Generator().manual_seed(5)), 0)
-    right, told = learnt_on(drawn, loss)
-    assert right <= 0.22 and told > 0.8, (right, told)
-    assert learnt_on(true, loss)[0] > 0.6
+    assert learnt_on(drawn, loss) < 0.35 and learnt_on(true, loss) > 0.6
 
 
 # --- runs -------------------------------------------------------------------------------------------------------
