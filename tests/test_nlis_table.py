@@ -11,6 +11,7 @@ from related.nlis.detector_plan import SHAPES, photographs
 from related.nlis.roi_plan import NOISE, RoiCell
 from reports.comparison_files import run_and_write
 from reports.plan import Job, with_needs
+from reports.workers import LocalWorkers
 
 
 def words(job):
@@ -122,6 +123,7 @@ def test_the_tables_of_a_comparison_are_written_once_its_jobs_are_done(tmp_path,
     """A job that leaves a file, whose content the table tells; while it runs, the folder is locked."""
     code = f"import pathlib; h = pathlib.Path({str(tmp_path)!r}); (h / 'x.txt').write_text(str((h / '.lock').exists()))"
     job = Job(["-c", code], tmp_path / "x.txt", [], tmp_path / "x.out", tmp_path)
-    run_and_write(tmp_path, [job], 1, lambda: {"told": (tmp_path / "x.txt").read_text()}, lambda found: f"T {found['told']}")
+    run_and_write(tmp_path, [job], LocalWorkers(), lambda: {"told": (tmp_path / "x.txt").read_text()},
+                  lambda found: f"T {found['told']}")
     assert json.loads((tmp_path / "table.json").read_text()) == {"told": "True"} and not (tmp_path / ".lock").exists()
     assert (tmp_path / "table.md").read_text() == "T True\n" and "T True\ntables: " in capsys.readouterr().out
