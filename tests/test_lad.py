@@ -8,12 +8,12 @@ from argparse import Namespace
 import pytest
 import torch
 
-from cli.files import write_rows
+from cli.files import UserError, write_rows
 from data.pictures import write_mask
 from data.rows import read_rows
 from engine import checkpoint
 from models import build_model
-from related.lad.assisted import LabelledImages, RandomShare, assisted, load_teacher, teacher_task
+from related.lad.assisted import LabelledImages, RandomShare, assisted, codes_of, load_teacher, teacher_task
 from related.lad.distillation import cwd
 from related.lad.train_lad_student import Distilled, student_task
 from related.lad.train_lad_teacher import DualPath, teacher_parser
@@ -203,7 +203,7 @@ def test_loader_processes_can_be_given_the_dataset(csvs):
     ("image", [], "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed, or --teacher-kind plain"),
     ("teacher", ["--teacher-kind", "plain"], "holds a label-assisted teacher; pass --teacher-kind lad"),
     ("teacher", ["--num-classes", 3], "has 2 classes, --num-classes is 3"),
-    ("untrained", [], "its training was stopped in the first epoch"), ("infinite", [], "its weights are not finite"),
+    ("untrained", [], "its training was stopped within an epoch"), ("infinite", [], "its weights are not finite"),
     ("missing", [], "no such checkpoint")])
 def test_teachers_that_cannot_teach_are_refused(content, flags, message, csvs, trained, tmp_path, monkeypatch, capsys):
     path = trained / content / "last.ckpt"
@@ -224,6 +224,20 @@ def test_flags_of_the_teacher(csvs, tmp_path, monkeypatch, capsys):
     assert args.eval_codes == ["own"] and args.codes_ramp == .5 and args.consistency == .3
     code, error = run(monkeypatch, capsys, tmp_path, TEACHER, *flags_of(csvs, tmp_path, "x"), "--eval-codes", "own", "own")
     assert code == 2 and "--eval-codes own own: one of them is named twice" in error
+    for flags, message in ((["--epochs", 1], "no epoch has random codes"), (["--kd-stride", 48], "leaves one value")):
+        code, error = run(monkeypatch, capsys, tmp_path, TEACHER, *flags_of(csvs, tmp_path, "x"), *flags)
+        assert code == 2 and message in error
+
+
+def test_a_teacher_of_fixed_codes_is_asked_for_no_others(trained, tmp_path):
+    saved = checkpoint.load(trained / "teacher" / "last.ckpt")
+    assert codes_of(trained / "teacher" / "last.ckpt", None) == "random"
+    assert codes_of(trained / "teacher" / "last.ckpt", "fixed") == "fixed"  # as the release has it
+    saved["networks"][0]["config"]["codes"] = "fixed"
+    checkpoint.save(tmp_path / "fixed.ckpt", saved)
+    assert codes_of(tmp_path / "fixed.ckpt", None) == "fixed"
+    with pytest.raises(UserError, match="was trained with fixed codes"):
+        codes_of(tmp_path / "fixed.ckpt", "random")
 
 
 def test_a_network_that_cannot_be_widened_is_refused(csvs, tmp_path, monkeypatch, capsys):
@@ -245,7 +259,7 @@ def test_several_classes_and_ignored_pixels(tmp_path, trained, csvs):
     small = [*flags_of(csvs, tmp_path, "teacher"), "--num-classes", 3, "--epochs", 1, "--train_csv", tmp_path / "train.csv",
              "--test_csv", tmp_path / "train.csv"]
     small = [flag for number, flag in enumerate(small) if flag != "--test_csv" and small[number - 1] != "--test_csv"]
-    call(TEACHER, *small, "--model", "deeplabv3", "--encoder", "resnet18")
+    call(TEACHER, *small, "--model", "deeplabv3", "--encoder", "resnet18", "--codes-ramp", 0)
     call(STUDENT, *small, "--name", "student", "--teacher", tmp_path / "teacher" / "last.ckpt", "--kd", "dist")
     log = json.loads((tmp_path / "student" / "log.jsonl").read_text().splitlines()[0])
     assert 0 < log["loss"][0] < 20

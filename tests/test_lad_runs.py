@@ -23,7 +23,7 @@ WHICH = {"teacher": TEACHER, "student": STUDENT}
 
 def training(which, csvs, home, trained):
     """Script and flags of a teacher whose codes change from epoch to epoch, or of a student."""
-    more = {"teacher": ["--load", trained / "image" / "last.ckpt", "--codes-ramp", 1, "--consistency-from", 0],
+    more = {"teacher": ["--load", trained / "image" / "last.ckpt", "--codes-ramp", 0.5, "--consistency-from", 0],
             "student": ["--teacher", trained / "teacher" / "last.ckpt"]}
     return [WHICH[which], *flags_of(csvs, home, "run"), *more[which]]
 
@@ -122,7 +122,7 @@ def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path):
     """Teachers of two folds; the blind and the seeing predictions are of one network."""
     run_script("benchmarks/bench_label_assisted.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs",
                "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4, "--encoder-weights",
-               "none", "--epochs", 1, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
+               "none", "--epochs", 2, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
     found = json.loads((tmp_path / "r.json").read_text())["assisted"]
     assert [each["arm"] for each in found] == ["image", "assisted", "blind", "mending"]
     assert all(0 <= each[figure] <= 1 for each in found for figure in ("auroc", "bf", "miou"))

@@ -95,7 +95,7 @@ def teacher_task(args: Namespace) -> Task:
     more = {f"{name}_{which}": f"{TITLES[name]}, {which} label" for which in args.eval_codes[1:] for name in ("miou", "bf")}
     return replace(
         SEGMENTATION, dataset=dataset, forward=forward, titles={**TITLES, **more},
-        config=lambda args, suffix: {**checkpoint.model_config(args, suffix), "channels": CHANNELS},
+        config=lambda args, suffix: {**checkpoint.model_config(args, suffix), "channels": CHANNELS, "codes": args.codes},
         scorer=lambda args, device: CodesScorer(args, device),
         check_networks=lambda args, networks, samples: check_smallest_batch(args, networks, 2 * samples, CHANNELS))
 
@@ -126,10 +126,8 @@ class CodesScorer:
 
     def compute(self) -> dict:
         """All scores, in 0..1."""
-        first, *others = self.of.values()
-        more = {f"{name}_{which}": scorer.compute()[name] for which, scorer in zip(list(self.of)[1:], others)
-                for name in ("miou", "bf")}
-        return {**first.compute(), **more}
+        (_, first), *others = [(which, scorer.compute()) for which, scorer in self.of.items()]
+        return {**first, **{f"{name}_{which}": scores[name] for which, scores in others for name in ("miou", "bf")}}
 
 
 def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher") -> torch.nn.Module:
@@ -143,8 +141,8 @@ def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher"
         UserError: it is of the other kind, of other classes, or untrained; or the file cannot be read.
     """
     content = checkpoint.load(path)
-    if "optimizers" in content and content["epoch"] == 0:
-        raise UserError(f"{flag} {path}: its training was stopped in the first epoch; finish it with --resume")
+    if "optimizers" in content and (content["epoch"] == 0 or content.get("begun")):
+        raise UserError(f"{flag} {path}: its training was stopped within an epoch; finish it with --resume")
     network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network")
     wide = config.get("channels", checkpoint.IMAGE_CHANNELS) == CHANNELS
     if wide != (kind == "lad"):
@@ -158,3 +156,22 @@ def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher"
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise UserError(f"{flag} {path}: its weights are not finite; train it with a smaller --learning-rate")
     return network
+
+
+def codes_of(path: str, asked: str | None) -> str:
+    """The codes that a label-assisted teacher gets: those that are `asked` for, else those of its training.
+
+    Raises:
+        UserError: it has seen fixed codes alone, and random ones are asked for.
+    """
+    known = checkpoint.network_of(path, 0)["config"].get("codes", "random")
+    if asked == "random" and known == "fixed":
+        raise UserError(f"--codes random: {path} was trained with fixed codes and knows no others; leave the flag out")
+    return asked or known
+
+
+def check_stride(args: Namespace) -> None:
+    """Raise UserError if --kd-stride leaves one square of the picture: there, channel-wise distillation compares nothing."""
+    if args.kd_stride >= max(args.size):
+        raise UserError(f"--kd-stride {args.kd_stride}: leaves one value of a picture of {args.size[0]} x {args.size[1]} px; "
+                        "pass a smaller one")

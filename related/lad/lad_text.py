@@ -92,8 +92,10 @@ def rival_table(students: dict) -> str:
 
 
 def verdict(ours: dict, other: dict) -> str:
-    """`better` or `worse` where the 95 % interval of the difference is clear of 0, else `not clear`."""
+    """`better` or `worse` where the 95 % interval of the difference is clear of 0, else `not clear`; `one seed` has none."""
     mean, half, _ = paired_difference(ours, other)
+    if len(ours) == 1:
+        return "one seed"
     if mean is None or half is None or abs(mean) <= half:
         return "not clear"
     return "better" if mean > 0 else "worse"

@@ -25,7 +25,7 @@ from engine import checkpoint
 from engine.devices import start_fabric
 from engine.flags import add_device_flags
 from engine.loaders import on_device, worker_count
-from related.lad.assisted import EVAL_CODES, LabelledImages, assisted, load_teacher
+from related.lad.assisted import EVAL_CODES, LabelledImages, assisted, codes_of, load_teacher
 from utils.agreement import hard_labels
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="best.ckpt or last.ckpt of train_lad_teacher.py")
     parser.add_argument("--csv", required=True, help="images and the annotations that the teacher sees")
     parser.add_argument("--out-dir", required=True, help="folder of the label maps")
-    parser.add_argument("--codes", choices=("random", "fixed"), default="random", help="as in the teacher's training")
+    parser.add_argument("--codes", choices=("random", "fixed"), help="(default: those of the teacher's training)")
     parser.add_argument("--eval-codes", choices=EVAL_CODES, default="own", help="whose annotation the teacher sees")
     parser.add_argument("--draws", type=positive_int, default=4, help="draws of the label channel")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
@@ -70,6 +70,9 @@ def main() -> None:
                   [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
     config = checkpoint.network_of(args.checkpoint, 0)["config"]
     network = load_teacher(args.checkpoint, config.get("num_classes", 0), "lad", "--checkpoint")
+    args.codes = codes_of(args.checkpoint, args.codes)
+    if args.eval_codes == "shuffled" and len(rows) == 1:
+        raise UserError("--eval-codes shuffled: needs two rows or more, whose annotations change places")
     check_rows(args.csv, rows, config["num_classes"])
     predict(args, start_fabric(args), network, config, rows, names)
     print(f"{len(names)} label maps in {args.out_dir}")

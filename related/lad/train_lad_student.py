@@ -20,7 +20,7 @@ from cli.lazy import torch
 from engine.flags import train_parser
 from engine.loop import run
 from engine.task import SEGMENTATION, Task
-from related.lad.assisted import LabelledImages, labelled, load_teacher
+from related.lad.assisted import LabelledImages, check_stride, codes_of, labelled, load_teacher
 from related.lad.distillation import DISTILLATIONS, pooled
 from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
 
@@ -55,8 +55,8 @@ def student_parser() -> ArgumentParser:
     group = parser.add_argument_group("method")
     group.add_argument("--teacher", required=True, metavar="CKPT", help="checkpoint of the frozen teacher")
     group.add_argument("--teacher-kind", choices=("lad", "plain"), default="lad", help="label-assisted, or of images alone")
-    group.add_argument("--codes", choices=("random", "fixed"), default="random", help="of the classes in a label-assisted "
-                       "teacher's label channel")
+    group.add_argument("--codes", choices=("random", "fixed"), help="of the classes in a label-assisted teacher's label "
+                       "channel (default: those of its training)")
     group.add_argument("--kd", choices=tuple(DISTILLATIONS), default="cwd", help="what is compared: where each class lies, the "
                        "classes of each pixel, or their correlations")
     group.add_argument("--kd-weight", type=nonnegative_float, default=3.0, metavar="W", help="weight of KD")
@@ -68,7 +68,9 @@ def student_parser() -> ArgumentParser:
 
 def main() -> None:
     args = student_parser().parse_args()
+    check_stride(args)
     teacher = load_teacher(args.teacher, args.num_classes, args.teacher_kind)
+    args.codes = codes_of(args.teacher, args.codes)
     run(args, task=student_task(args, teacher), objective=Distilled(args), frozen=[teacher])
 
 

@@ -21,7 +21,7 @@ from cli.files import UserError
 from cli.lazy import torch
 from engine.flags import train_parser
 from engine.loop import run
-from related.lad.assisted import EVAL_CODES, teacher_task
+from related.lad.assisted import EVAL_CODES, RandomShare, check_stride, teacher_task
 from related.lad.distillation import cwd, pooled
 from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
 
@@ -63,6 +63,10 @@ def main() -> None:
     args = teacher_parser().parse_args()
     if args.consistency_from is None:
         args.consistency_from = args.epochs // 2
+    check_stride(args)
+    if args.codes == "random" and RandomShare(args.codes_ramp, args.epochs)(args.epochs - 1) < 1:
+        raise UserError(f"--codes-ramp {args.codes_ramp:g} --epochs {args.epochs}: no epoch has random codes, with which the "
+                        "teacher will be used; pass more epochs or a smaller ramp")
     if len(set(args.eval_codes)) < len(args.eval_codes):
         raise UserError(f"--eval-codes {' '.join(args.eval_codes)}: one of them is named twice")
     run(args, task=teacher_task(args), objective=DualPath(args), pseudo_dir=args.channel_dir)
