@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import keep, python, table
-from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from benchmarks.training import add_training_flags, training_words
+from cli.command_line import command_line, nonnegative_int, positive_int, share, tool_parser
 from cli.files import UserError, read_json, write_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
@@ -85,10 +86,7 @@ def measure_seed(args, seed):
     """The figures of all arms at a seed: a list of dict."""
     home = Path(args.runs).resolve() / f"seed{seed}"
     csv, coarser = noisy_csvs(args, home, seed)
-    training = ["--size", *args.size, "--theta", args.theta, "--num-classes", args.num_classes, "--seed", seed, "--out-dir",
-                home, "--resume", "--model", args.model, "--encoder", args.encoder, "--encoder-weights", args.encoder_weights,
-                "--epochs", args.epochs, "--batch-size", args.batch_size, "--optimizer", "adamw", "--learning-rate", 0.001,
-                "--schedule", "poly", "--cache", *args.other]
+    training = ["--schedule", "poly", *training_words(args, home, seed)]
     rows, truth = read_rows(csv), read_rows(args.csv)
     folds = image_teachers(args, home, csv, training)
     assisted_predictions(home, rows, folds, training, "assisted", [])
@@ -117,13 +115,7 @@ def main():
     parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")
     parser.add_argument("--folds", type=positive_int, default=3)
-    parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 96], metavar=("H", "W"))
-    parser.add_argument("--theta", type=positive_float, default=3, help="boundary tolerance of BF, px")
-    parser.add_argument("--model", default="smp_unet")
-    parser.add_argument("--encoder", default="mobilenet_v2")
-    parser.add_argument("--encoder-weights", default="imagenet")
-    parser.add_argument("--epochs", type=positive_int, default=10)
-    parser.add_argument("--batch-size", type=positive_int, default=8)
+    add_training_flags(parser, [160, 96], 3, 10)
     parser.add_argument("--out", required=True, help="JSON of what was measured")
     add_class_flag(parser)
     args, args.other = parser.parse_known_args()

@@ -14,11 +14,10 @@ from typing import Any
 
 from cli.files import UserError, atomic_path
 from cli.lazy import torch
-from models import build_model
+from models import IMAGE_CHANNELS, build_model
 
 FORMAT = "nlkd-1"
 CONFIG = {"name", "encoder", "num_classes", "width", "size", "theta"}  # of a segmentation network, see `model_config`
-IMAGE_CHANNELS = 3  # of a network whose config has no `channels`
 
 
 def save(path: Path | str, content: dict[str, Any]) -> None:

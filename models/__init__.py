@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+IMAGE_CHANNELS = 3  # of a network whose config has no `channels`
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet", "deeplabv3", "pspnet")
 CLASSIFIERS = ("small_cnn", "roi_cnn", "preact_resnet18", "timm")
 DETECTORS = ("maskrcnn",)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-IMAGE_CHANNELS = 3
+from models import IMAGE_CHANNELS
+
 DEVIATION = 0.1  # of a new plane's weights
 
 

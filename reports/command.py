@@ -13,7 +13,7 @@ from pathlib import Path
 from cli import warm
 from cli.files import read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[1]  # of the scripts
+ROOT = warm.ROOT  # of the scripts
 POLL = 0.5  # seconds between two looks whether a running command is still wanted
 Process = subprocess.Popen | ForkServerProcess
 

@@ -16,6 +16,7 @@ from data.dataset import SegmentationDataset, sample_seed
 from data.samples import Samples
 from engine import checkpoint
 from engine.task import SEGMENTATION, SegmentationScorer, Task, check_smallest_batch
+from models import IMAGE_CHANNELS
 from related.lad.label_codes import label_channel
 from utils.metrics import TITLES
 
@@ -144,7 +145,7 @@ def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher"
     if "optimizers" in content and (content["epoch"] == 0 or content.get("begun")):
         raise UserError(f"{flag} {path}: its training was stopped within an epoch; finish it with --resume")
     network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network")
-    wide = config.get("channels", checkpoint.IMAGE_CHANNELS) == CHANNELS
+    wide = config.get("channels", IMAGE_CHANNELS) == CHANNELS
     if wide != (kind == "lad"):
         raise UserError(f"{flag} {path}: " + (
             "holds a label-assisted teacher; pass --teacher-kind lad" if wide else
