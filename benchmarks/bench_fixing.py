@@ -6,7 +6,8 @@
 
 A mask is fixed by its untouched one, the column `truth` of plant_faults.py. Labels: mean agreement of all masks with the
 untouched ones; at random it is the mean over all orders. Models: trainings without weights on --rows of the rows, drawn at
-random, the same ones for each training; tested on --test_csv at the last epoch. Flags that are not listed go to the trainings.
+random in each of --seeds, the same ones for each training of the seed; tested on --test_csv at the last epoch. Differences are
+paired, seed by seed, with 95 % intervals (Student's t). Flags that are not listed go to the trainings.
 A second call does only what is missing; runs of other flags or masks are refused.
 """
 
@@ -17,12 +18,13 @@ import numpy as np
 from benchmarks.bench_audit import planted_truth
 from benchmarks.measure import keep, table
 from benchmarks.training import SCORES, add_training_flags, trained
-from cli.command_line import command_line, positive_int, seed_number, share, tool_parser
+from cli.command_line import command_line, nonnegative_int, positive_int, share, tool_parser
 from cli.files import UserError, check_outputs, progress, write_rows
 from cli.flags import add_class_flag
 from data.csv_files import read_table
 from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
+from reports.comparison import difference
 from utils.agreement_cpu import agreement
 
 
@@ -46,19 +48,42 @@ def label_curve(scores, order, shares):
     return np.array(worst), np.array(chance)
 
 
-def model_curve(args, rows, order, shares):
-    """dict of name of a training -> mIoU and BF on the test rows."""
-    home, found = Path(args.runs).resolve(), {}
-    for kind, chosen in (("worst", order), ("random", np.random.default_rng(args.seed).permutation(len(order)))):
-        for each in shares:
+def model_curve(args, rows, ranked, seed):
+    """dict of kind and share -> mIoU and BF on the test rows, of models on rows that are drawn by a seed.
+
+    Args:
+        ranked: positions of all rows, worst first.
+    """
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:args.rows])
+    inside = {row: position for position, row in enumerate(drawn)}
+    order = np.array([inside[row] for row in ranked if row in inside])
+    rows = rows.iloc[drawn].reset_index(drop=True)
+    home, found = Path(args.runs).resolve() / f"seed{seed}", {}
+    for kind, chosen in (("worst", order), ("random", np.random.default_rng(seed).permutation(len(order)))):
+        for each in args.shares:
             count = round(each * len(order))
             name = f"{kind}{100 * each:g}" if count else "none"
             fixed = np.isin(np.arange(len(rows)), chosen[:count])
             csv = home / f"{name}.csv"
             write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
-            scores = trained(args, home, name, csv, args.seed)
-            found[name] = [scores[score] for score in SCORES]
+            scores = trained(args, home, name, csv, seed)
+            found[f"{kind}{100 * each:g}"] = [scores[score] for score in SCORES]
     return found
+
+
+def model_lines(models, shares):
+    """Lines of the models' table: means over the seeds, and the paired difference of BF between the two orders.
+
+    Args:
+        models: dict of seed -> `model_curve`.
+    """
+    lines = []
+    for each in shares:
+        worst, chance = ({seed: found[f"{kind}{100 * each:g}"] for seed, found in models.items()}
+                         for kind in ("worst", "random"))
+        lines.append((f"{100 * each:g} %", *(percent(np.mean(list(found.values()), 0)) for found in (worst, chance)),
+                      difference(*({seed: pair[1] for seed, pair in found.items()} for found in (worst, chance)))))
+    return lines
 
 
 def ranked_rows(args, rows):
@@ -86,7 +111,8 @@ def main():
     parser.add_argument("--rows", type=positive_int, default=160, help="that models are trained on")
     parser.add_argument("--shares", type=share, nargs="+", default=[0, 0.05, 0.1, 0.2, 0.5], help="of the masks that are fixed")
     parser.add_argument("--runs", default="runs/fixing", help="folder of the trainings")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the drawn rows, the random order, the trainings")
+    parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2],
+                        help="of the drawn rows, the random order, the trainings")
     parser.add_argument("--out", required=True, help="JSON of the results")
     add_class_flag(parser)
     add_training_flags(parser, [160, 96], 3.0, 8)
@@ -102,14 +128,10 @@ def main():
     tables = {f"Labels, mIoU / BF, % ({len(rows)} masks)": table(titles, lines)}
     content = {"shares": args.shares, "labels": {"worst": worst.tolist(), "random": chance.tolist()}}
     if args.test_csv:
-        drawn = np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:args.rows])
-        inside = {row: position for position, row in enumerate(drawn)}
-        order = np.array([inside[row] for row in ranked if row in inside])
-        content["models"] = model_curve(args, rows.iloc[drawn].reset_index(drop=True), order, args.shares)
-        found = content["models"]
-        lines = [(f"{100 * each:g} %", *(percent(found[f"{kind}{100 * each:g}" if round(each * len(drawn)) else "none"])
-                                         for kind in ("worst", "random"))) for each in args.shares]
-        tables[f"Models, mIoU / BF, % ({len(drawn)} masks, one seed)"] = table(titles, lines)
+        content["models"] = {seed: model_curve(args, rows, ranked, seed) for seed in args.seeds}
+        counts = f"{min(args.rows, len(rows))} masks, {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}"
+        tables[f"Models, mIoU / BF, % ({counts})"] = table((*titles, "difference of BF ± 95 %"),
+                                                           model_lines(content["models"], args.shares))
     keep(args.out, content, tables)
 
 

@@ -97,27 +97,30 @@ def _absolute(path: str | Path | None) -> str | None:
 def _start_server(context: ForkServerContext, environment: Mapping[str, str]) -> None:
     """Start the process that imports; it does nothing where it runs already.
 
-    PYTHONSAFEPATH keeps the folder where the user is from its search path: there may be a folder `data` or `utils`. Ctrl-C is
-    for the scripts.
+    It sees `environment` alone: what the C library reads when a process starts counts for all scripts. PYTHONSAFEPATH keeps
+    the folder where the user is from its search path: there may be a folder `data` or `utils`. Ctrl-C is for the scripts.
     """
     if _started:
         return
     path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     wanted = {**environment, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
+    before = dict(os.environ)
     context.set_forkserver_preload(PRELOADED)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        os.environ.update(wanted)
+        _see(wanted)
         forkserver.ensure_running()
         _started.append(True)
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _see(before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _see(environment: Mapping[str, str]) -> None:
+    """Make these the variables of this process, without a moment in which those that stay are missing."""
+    os.environ.update(environment)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
 
 
 def _end_with_parent() -> None:

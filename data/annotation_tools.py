@@ -143,7 +143,7 @@ def read_labelme(folder: Path, values: dict[str, int]) -> Objects:
     found: Objects = {}
     for path in sorted((folder / PICTURES).glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        size = content["imageHeight"], content["imageWidth"]
+        size = (content["imageHeight"], content["imageWidth"]) if content["imageHeight"] else None  # null: not known
         objects = found.setdefault(Path(content["imagePath"].replace("\\", "/")).name, Returned(size, [])).objects
         for shape in content["shapes"]:
             if shape["shape_type"] != "mask":
@@ -268,11 +268,12 @@ def read_label_studio(folder: Path, values: dict[str, int]) -> Objects:
         address, results = task["data"]["image"], submitted[-1]["result"]
         if not isinstance(address, str):
             raise ValueError(f"the image of a task is no text but {address!r}")
+        other = next((each["type"] for each in results if each["type"] != "brushlabels"), None)
+        if other:
+            raise ValueError(f"{address} holds a {other}; only brush labels are read")
         size = (results[0]["original_height"], results[0]["original_width"]) if results else None
         objects = found.setdefault(unquote(address).rsplit("/", 1)[-1], Returned(size, [])).objects
         for each in results:
-            if each["type"] != "brushlabels":
-                raise ValueError(f"{address} holds a {each['type']}; only brush labels are read")
             own = each["original_height"], each["original_width"]
             value = value_of(each["value"]["brushlabels"][0], values)
             if value is not None:

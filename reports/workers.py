@@ -32,6 +32,7 @@ from reports.command import ROOT, Command, CommandFailed, run
 
 PATIENCE = 20  # seconds until a scheduler must have answered
 TERMINATED = 128 + signal.SIGTERM  # exit code of a script that SIGTERM ended; it has saved
+TRIM = "MALLOC_TRIM_THRESHOLD_"  # `dask worker` sets it for memory's sake; a training's steps then take half as long again
 INSTALL = "pip install -r requirements-cluster.txt"
 
 
@@ -185,6 +186,7 @@ def run_on_worker(command: Command, root: str, cores: int | None) -> None:
     multiprocessing.current_process().daemon = False  # as a nanny's child it were, and could have no processes of its own
     shared = os.environ.get("OMP_NUM_THREADS", str(max(1, usable_cores() // worker.state.nthreads)))
     environment = {**os.environ, "OMP_NUM_THREADS": str(cores or shared), lock.JOB: command.stamp}
+    environment.pop(TRIM, None)
     try:
         run(command, environment, unwanted)
     except CommandFailed as failure:

@@ -6,6 +6,8 @@ import sys
 from tests.conftest import ROOT, environment
 from tests.small_runs import wait_for
 
+NANNY = {"MALLOC_TRIM_THRESHOLD_": "65536"}  # what Dask's nanny sets, which not all workers here have
+
 
 class DaskCluster:
     """Leaving the context kills all that is left of them.
@@ -23,9 +25,10 @@ class DaskCluster:
 
     def start(self, kind, *flags):
         with open(self.folder / f"{kind}.log", "a") as log:
+            seen = {**environment(), "PYTHONPATH": str(ROOT), **NANNY}
             return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1",
                                      "--no-dashboard", "--scheduler-file", str(self.file), *flags], cwd=self.folder,
-                                    env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT)
+                                    env=seen, stdout=log, stderr=subprocess.STDOUT)
 
     def __enter__(self):
         self.scheduler = self.start("scheduler", "--port", "0")

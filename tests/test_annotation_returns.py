@@ -116,6 +116,8 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path, rows, tool
     ("labelme", lambda content: content["shapes"][-1].update(mask="AAAA"), "its mask is not a PNG"),
     ("labelme", lambda content: content["shapes"][-1].update(mask=None), "not what labelme was given or saves"),
     ("labelme", lambda content: content.update(imagePath=7), "not what labelme was given or saves"),
+    ("labelstudio", lambda content: content[0]["annotations"][0]["result"].insert(0, {"type": "choices", "value": {}}),
+     "holds a choices; only brush labels are read"),
     ("labelstudio", lambda content: content[0]["data"].update(image=["a.png"]), "is no text but ['a.png']"),
     ("labelstudio", lambda content: content[0].update(data=None), "not what labelstudio was given or saves"),
     ("labelstudio", lambda content: content[0].update(annotations=["x"]), "not what labelstudio was given or saves"),
@@ -126,6 +128,12 @@ def test_what_is_cut_short_is_said_in_one_line(tmp_path, rows, tool, change, wor
     folder = exported(tmp_path / tool, tool, rows)
     changed(folder, ENLARGE[tool][0], change)
     assert words in fault_of(folder)
+
+
+def test_a_size_that_labelme_left_open_is_no_fault(tmp_path, rows):
+    folder = exported(tmp_path / "labelme", "labelme", rows)
+    changed(folder, "images/a.json", lambda content: content.update(imageHeight=None, imageWidth=None))
+    assert merge_task(folder, lambda name: folder / name, lambda name: folder / name)[1:] == (1, 0)
 
 
 def test_a_task_that_fails_half_way_leaves_no_folder(tmp_path, rows, monkeypatch):

@@ -112,7 +112,8 @@ def test_killed_workers_and_schedulers_change_nothing(trainings, serial, tmp_pat
 def test_a_job_gets_what_it_asks_for_and_ends_with_its_call(tmp_path, capfd):
     """Two workers, one of which has cores; then the call is ended, by SIGTERM and by SIGKILL."""
     with DaskCluster(tmp_path / "dask", "cores=3", "gpu=1") as cluster:
-        seen = "import os; open({!r}, 'w').write(f'{{os.getppid()}} ' + os.environ['OMP_NUM_THREADS'])"
+        seen = "import os; open({!r}, 'w').write(f'{{os.getppid()}} ' + os.environ['OMP_NUM_THREADS']"
+        seen += " + ' slow' * ('MALLOC_TRIM_THRESHOLD_' in os.environ))"
         jobs = [Job(["-c", seen.format(str(tmp_path / f"job{n}"))], tmp_path / f"job{n}", [], tmp_path / f"job{n}.out")
                 for n in range(4)]
         run_plan(jobs, workers.DaskWorkers(str(cluster.file), cores=3))

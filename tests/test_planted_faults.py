@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.bench_fixing import label_curve
+from benchmarks.bench_fixing import label_curve, model_lines
 from benchmarks.plant_faults import FAULTS, components_of, plant
 from cli.files import write_rows
 from data.make_sample import draw_set
@@ -77,6 +77,12 @@ def test_the_curve_of_fixed_labels_by_hand():
     assert chance == pytest.approx(np.array([[0.85, 0.7], [0.8875, 0.775], [0.925, 0.85]]))
 
 
+def test_models_of_the_two_orders_are_compared_seed_by_seed():
+    """BF differences .1, .2, .3: mean 20, half width 4.303 x 10 / sqrt 3 = 24.8 points."""
+    models = {seed: {"worst20": [0.9, 0.6 + 0.1 * seed], "random20": [0.8, 0.5]} for seed in (0, 1, 2)}
+    assert model_lines(models, [0.2]) == [("20 %", "90.0 / 70.0", "80.0 / 50.0", "+20.0 ± 24.8")]
+
+
 @pytest.mark.parametrize("script, words, message", [
     ("plant_faults.py", ["--levels", 8, 3], "--levels 8 3: the lower one stands first"),
     ("plant_faults.py", ["--rest", "rest.csv", "many"], "--rest rest.csv many: a CSV and a number of rows are needed"),
@@ -132,8 +138,13 @@ def test_the_benchmarks_of_the_audit_run(tmp_path):
     assert found["rows"] == 20 and 0 <= found["scores"]["audit"]["auroc"] <= 1 and len(found["tables"]) == 4
     run_script("audit.py", "--csv", faults, "--after", run, "--out", tmp_path / "audit")
     run_script("benchmarks/bench_fixing.py", "--csv", faults, "--ranking", tmp_path / "audit" / "ranking.csv", "--test_csv",
-               tmp_path / "rest.csv", "--rows", 12, "--shares", 0, 0.5, "--runs", tmp_path / "fixing", "--out",
+               tmp_path / "rest.csv", "--rows", 12, "--shares", 0, 0.5, "--seeds", 0, 2, "--runs", tmp_path / "fixing", "--out",
                tmp_path / "fixing.json", *tiny)
     found = json.loads((tmp_path / "fixing.json").read_text())
-    assert set(found["models"]) == {"none", "worst50", "random50"}
+    assert set(found["models"]) == {"0", "2"}
+    for models in found["models"].values():
+        assert set(models) == {"worst0", "worst50", "random0", "random50"} and models["worst0"] == models["random0"]
+    assert {path.name for path in (tmp_path / "fixing").iterdir()} == {"seed0", "seed2"}
+    drawn = [set(pd.read_csv(tmp_path / "fixing" / f"seed{seed}" / "none.csv")["img"]) for seed in (0, 2)]
+    assert drawn[0] != drawn[1] and len(drawn[0]) == 12
     assert np.diff(np.array(found["labels"]["random"]), axis=0).min() > 0

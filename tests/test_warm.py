@@ -61,6 +61,19 @@ def test_folders_where_the_user_is_hide_no_module_of_the_project(tmp_path):
     assert done.stdout.strip() == str(ROOT / "utils" / "__init__.py"), done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="the variables of a process are read from /proc")
+def test_the_server_sees_the_variables_of_its_call_alone(tmp_path):
+    """The C library reads some when the server starts, before any script could drop them."""
+    (tmp_path / "asks.py").write_text("import os\nprint('SLOW' in open(f'/proc/{os.getppid()}/environ').read())")
+    (tmp_path / "starts.py").write_text(
+        "import os\nfrom cli import warm\n\nif __name__ == '__main__':\n    os.environ['SLOW'] = '1'\n"
+        "    seen = {name: value for name, value in os.environ.items() if name != 'SLOW'}\n"
+        "    print(warm.run_script('asks.py', [], seen).stdout, os.environ['SLOW'])")
+    done = subprocess.run([sys.executable, "starts.py"], cwd=tmp_path, capture_output=True, text=True,
+                          env={**environment(), "PYTHONPATH": str(ROOT), "SLOW": "1"})
+    assert done.stdout == "False\n 1\n", done.stderr
+
+
 def test_scripts_do_not_share_random_numbers(tmp_path):
     (tmp_path / "draws.py").write_text("import random, numpy, torch\n"
                                        "print(random.random(), numpy.random.rand(), torch.rand(()))")
