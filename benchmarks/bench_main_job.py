@@ -74,12 +74,13 @@ def measure(folder, other):
 def lines_of(stages, seconds):
     """Rows of the table; arguments as `measure` returns them."""
     whole = seconds + stages["sample"]["seconds"]
-    rest = whole - sum(stage["seconds"] for name, stage in stages.items() if name != "libraries")
+    commands = [stage for name, stage in stages.items() if name != "libraries"]
+    rest = whole - sum(stage["seconds"] for stage in commands)
     lines = [[name, stage["script"], f"{stage['seconds']:.1f}", f"{100 * stage['seconds'] / whole:.1f} %",
               f"{stage['processor']:.1f}", f"{stage['MiB']:.0f}"] for name, stage in stages.items()]
-    processor = sum(stage["processor"] for stage in stages.values())
+    processor, peak = sum(stage["processor"] for stage in commands), max(stage["MiB"] for stage in commands)
     return [*lines, ["starting the commands", "-", f"{rest:.1f}", f"{100 * rest / whole:.1f} %", "-", "-"],
-            ["all", "-", f"{whole:.1f}", "100.0 %", f"{processor:.1f}", f"{max(stage['MiB'] for stage in stages.values()):.0f}"]]
+            ["all", "-", f"{whole:.1f}", "100.0 %", f"{processor:.1f}", f"{peak:.0f}"]]
 
 
 def main():
