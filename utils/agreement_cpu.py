@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from data import IGNORE_INDEX
-from utils.agreement import METRICS, dilate_disk, pixels
+from utils.agreement import METRICS, dilate_disk, disk_rectangles, pixels
 
 Counts = tuple[tuple[list[int], list[int]], Any]  # arguments of `_miou`, of `_bf`
 SQUARE = np.ones((3, 3), np.uint8)
@@ -113,7 +113,11 @@ def _around_foreground(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _dilate(mask: np.ndarray, dy: int, dx: int) -> np.ndarray:
     """Dilate a mask by a rectangle of (2 dy + 1) x (2 dx + 1)."""
-    return cv2.dilate(mask, np.ones((2 * dy + 1, 2 * dx + 1), np.uint8))
+    return cv2.dilate(mask, _ones(dy, dx))
+
+
+def _ones(dy: int, dx: int) -> np.ndarray:
+    return np.ones((2 * dy + 1, 2 * dx + 1), np.uint8)
 
 
 # --- many classes: boundary pixels alone --------------------------------------------------------------------------
@@ -124,27 +128,24 @@ def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Coun
     differ = np.flatnonzero(a != b)
     only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
     sizes_a = _class_sizes(a)[:num_classes]
-    offsets, margin = None, 0
-    if reach < math.hypot(*a.shape):  # else every pixel of the other map is close enough
-        margin = math.ceil(reach)
-        offsets = _disk_offsets(reach, a.shape[1] + 2 * margin)
-    edge_a, edge_b = (_outlines(labels, margin).ravel() for labels in (a, b))
+    edge_a, edge_b = _outlines(a), _outlines(b)
     count_a, count_b = _class_sizes(edge_a), _class_sizes(edge_b)
-    unlike = np.flatnonzero(edge_a != edge_b)  # all other boundary pixels match at their own place
-    boundaries = [each[:num_classes].tolist() for own, other, count, count_other in (
-        (edge_a, edge_b, count_a, count_b), (edge_b, edge_a, count_b, count_a))
-        for each in (count, count - _count_lonely(own, other, unlike, count_other, offsets))]
-    regions = (sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()
-    return regions, (boundaries[0], boundaries[1], boundaries[2], boundaries[3])
+    if reach < math.hypot(*a.shape):
+        unlike = np.flatnonzero(edge_a != edge_b)  # all other boundary pixels match at their own place
+        matched_a, matched_b = count_a - _lonely(edge_a, edge_b, unlike, reach), count_b - _lonely(edge_b, edge_a, unlike, reach)
+    else:  # every pixel of the other map is close enough
+        matched_a, matched_b = np.where(count_b, count_a, 0), np.where(count_a, count_b, 0)
+    boundaries = [counts[:num_classes].tolist() for counts in (count_a, matched_a, count_b, matched_b)]
+    return ((sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()), boundaries
 
 
 def _class_sizes(labels: np.ndarray) -> np.ndarray:
     """Pixels of each label, (256,); several times faster than NumPy's bincount."""
-    return np.array(Image.fromarray(labels.reshape(1, -1) if labels.ndim == 1 else labels).histogram())
+    return np.array(Image.fromarray(labels).histogram())
 
 
-def _outlines(labels: np.ndarray, margin: int) -> np.ndarray:
-    """The map with everything but its boundary pixels ignored, in a frame of ignored pixels, `margin` wide.
+def _outlines(labels: np.ndarray) -> np.ndarray:
+    """The map with everything but its boundary pixels ignored.
 
     A boundary pixel's 3 x 3 square holds another label: its lowest one is not its highest one.
     """
@@ -153,30 +154,46 @@ def _outlines(labels: np.ndarray, margin: int) -> np.ndarray:
     if labels.max(initial=0) == IGNORE_INDEX:
         valid = np.where(labels == IGNORE_INDEX, np.uint8(0), labels)  # 0 is never the highest beside a label
     uniform = cv2.compare(lowest, cv2.dilate(valid, SQUARE), cv2.CMP_EQ)  # 255 where it holds
-    return cv2.copyMakeBorder(labels | uniform, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+    return np.bitwise_or(labels, uniform, out=uniform)
 
 
-def _count_lonely(own: np.ndarray, other: np.ndarray, unlike: np.ndarray, count_other: np.ndarray,
-                  offsets: list[int] | None) -> np.ndarray:
-    """Boundary pixels of each class in `own` that have none of their class in `other` at any offset, (256,).
+def _lonely(own: np.ndarray, other: np.ndarray, unlike: np.ndarray, reach: float) -> np.ndarray:
+    """Boundary pixels of each class in `own` with none of their class in `other` closer than `reach`, (256,).
+
+    The lowest and the highest label of the boundary pixels around decide, unless a label lies between them: such places,
+    where three classes meet, are searched pixel by pixel.
 
     Args:
-        own, other: flattened `_outlines`.
-        unlike: places where the two are unlike.
-        count_other: boundary pixels of each class in `other`.
-        offsets: nearest first, since most pixels match nearby; None = anywhere.
+        own, other: `_outlines`.
+        unlike: places where these are unlike, in the flattened pictures.
     """
-    labels = own[unlike]
-    count_other = np.where(np.arange(IGNORE_INDEX + 1) < IGNORE_INDEX, count_other, -1)[labels]  # -1: no boundary pixel
-    never = labels[count_other == 0]
-    some = np.flatnonzero(count_other > 0) if offsets else np.empty(0, int)
-    places, labels = unlike[some], labels[some]
-    for offset in offsets or ():
-        if not len(places):
-            break
-        lonely = np.flatnonzero(other.take(places + offset) != labels)
-        places, labels = places.take(lonely), labels.take(lonely)
-    return np.bincount(np.concatenate([labels, never]), minlength=IGNORE_INDEX + 1)
+    unlike = unlike[own.ravel()[unlike] != IGNORE_INDEX]
+    rectangles = disk_rectangles(reach, *own.shape)
+    lowest = functools.reduce(np.minimum, (cv2.erode(other, _ones(*each)) for each in rectangles)).ravel()[unlike]
+    after = other + np.uint8(1)  # labels from 1 on, and 0 where there is no boundary
+    highest = functools.reduce(np.maximum, (_dilate(after, *each) for each in rectangles)).ravel()[unlike]
+    labels = own.ravel()[unlike]
+    missed = (labels != lowest) & (labels + np.uint8(1) != highest)
+    open_places = np.flatnonzero(missed & (labels > lowest) & (labels + np.uint8(1) < highest))
+    missed[open_places] = _search(labels[open_places], other, unlike[open_places], reach)
+    return np.bincount(labels[missed], minlength=IGNORE_INDEX + 1)
+
+
+def _search(labels: np.ndarray, other: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
+    """Whether no pixel of `other` closer than `reach` to each place (places,) has the place's label (places,), bool."""
+    lonely = np.arange(len(places))
+    if len(places):
+        margin = math.ceil(reach)
+        rows, columns = np.divmod(places, other.shape[1])
+        other = cv2.copyMakeBorder(other, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+        places = (rows + margin) * other.shape[1] + columns + margin
+        for offset in _disk_offsets(reach, other.shape[1]):
+            lonely = lonely[other.ravel()[places[lonely] + offset] != labels[lonely]]
+            if not len(lonely):
+                break
+    found = np.zeros(len(places), bool)
+    found[lonely] = True
+    return found
 
 
 @functools.lru_cache
