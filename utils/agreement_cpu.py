@@ -39,21 +39,17 @@ def agreement(a: np.ndarray, b: np.ndarray, num_classes: int, metric: str = "bm"
         raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
     if a.shape != b.shape or a.ndim != 2 or a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError(f"uint8 label maps (H, W) of one shape are needed, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
-    a, b = _common(a, b)
+    valid, either = a.size, np.bitwise_or(a, b)
+    if either.max(initial=0) == IGNORE_INDEX:
+        ignored = cv2.inRange(np.maximum(a, b), IGNORE_INDEX, IGNORE_INDEX)  # 255 wherever either has it
+        a, b, valid = a | ignored, b | ignored, valid - cv2.countNonZero(ignored)
     reach = pixels(theta, *a.shape)
-    regions, boundaries = _count_binary(a, b, reach) if num_classes == 2 else _count(a, b, num_classes, reach)
+    regions, boundaries = (_count_binary(a, b, _box_around(either), valid, reach) if num_classes == 2
+                           else _count(a, b, num_classes, reach))
     miou, bf = _miou(*regions), _bf(*boundaries)
     if bf is None:  # no class has a boundary: two empty masks agree
         bf = float(np.array_equal(a, b))
     return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2, "all": (miou, bf, (bf + miou) / 2)}[metric]
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps with 255 wherever either has it."""
-    if a.max(initial=0) < IGNORE_INDEX and b.max(initial=0) < IGNORE_INDEX:
-        return a, b
-    ignored = cv2.inRange(np.maximum(a, b), IGNORE_INDEX, IGNORE_INDEX)  # 255 where it holds
-    return a | ignored, b | ignored
 
 
 def _miou(intersections: Sequence[int], unions: Sequence[int]) -> float:
@@ -80,10 +76,14 @@ def _bf(counts_a: Sequence[int], matched_a: Sequence[int], counts_b: Sequence[in
 # --- binary: whole pictures -------------------------------------------------------------------------------------
 
 
-def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
-    """Arguments of `_miou` and `_bf`. One picture holds both maps, one above the other, so each step is one call."""
-    valid = a.size - int(np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
-    a, b = _around_foreground(a, b)
+def _count_binary(a: np.ndarray, b: np.ndarray, box: tuple[slice, slice], valid: int, reach: float) -> Counts:
+    """Arguments of `_miou` and `_bf`. One picture holds both maps, one above the other, so each step is one call.
+
+    Args:
+        box: see `_box_around`.
+        valid: pixels that are not ignored.
+    """
+    a, b = a[box], b[box]
     height, width = a.shape
     reach = min(reach, math.hypot(height, width))
     gap = math.ceil(reach)  # no dilated pixel of one map reaches the other
@@ -104,11 +104,10 @@ def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
     return ([valid - either, foreground], [valid - foreground, either]), boundaries
 
 
-def _around_foreground(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps, cut to where either is not background, with a margin of one pixel."""
-    left, top, width, height = cv2.boundingRect(a | b)
-    box = np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
-    return a[box], b[box]
+def _box_around(either: np.ndarray) -> tuple[slice, slice]:
+    """Where a map is not background, with a margin of one pixel."""
+    left, top, width, height = cv2.boundingRect(either)
+    return np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
 
 
 def _dilate(mask: np.ndarray, dy: int, dx: int) -> np.ndarray:
