@@ -2,10 +2,10 @@
 
     python benchmarks/bench_decoders.py --photos data/generated/people
 
-Each reads a file to an array, on one thread, in turn with the others; processor seconds count, and the arrays must be equal
-(photographs: by 3 grey levels at most, on average). `inflate alone` decompresses the bytes of a mask and leaves the filters of its rows
-undone, so it is what no reader with that library falls below. A reader that is not installed is left out:
-pip install -r benchmarks/requirements.txt.
+Each reads a file to an array, on one thread, in turn with the others. Processor seconds count, and the arrays must be equal
+(photographs: within 3 grey levels, on average). `inflate alone` decompresses the bytes of a mask and leaves the filters of its
+rows undone: no reader with that library is faster. A reader that is not installed is left out:
+pip install pyspng imagecodecs simplejpeg isal zlib-ng deflate.
 """
 
 import statistics
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from functools import partial
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import cv2
@@ -28,6 +28,7 @@ from cli.files import UserError
 from data.pictures import write_mask
 from data.splits import pair_folder
 
+PACKAGES = ("pillow", "torchvision", "pyspng", "imagecodecs", "simplejpeg", "isal", "zlib-ng", "deflate")
 OPENCV = "OpenCV"
 CLOSE = 3.0  # mean difference of photographs, grey levels: decoders of JPEG round differently
 
@@ -153,7 +154,8 @@ def main():
             tables[f"Reading {kind}"] = table(("reader", "ms a file", f"/ {OPENCV}"), [
                 (way, f"{1000 * statistics.median(each) / len(files):.3f}", f"{ratio(seconds, way, OPENCV):.2f}")
                 for way, each in seconds.items()])
-    keep(args.out, content, tables)
+    there = {found.metadata["Name"].lower().replace("_", "-") for found in metadata.distributions()}
+    keep(args.out, content, tables, [package for package in PACKAGES if package in there])
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def measure(folder, other):
     python(MEASURED, usage / "sample.json", "data/make_sample.py", "--out", photos, *drawing)
     report = quick.plan(quick.parse([str(photos), "--out-dir", str(folder / "runs"), *training, *other]))
     seconds = seconds_of(run_plan, [report], MeasuringWorkers(usage))
-    scripts = {"libraries": "-", "sample": "data/make_sample.py", **{job.log.stem: job.command[0] for job in with_needs([report])}}
+    scripts = {"libraries": "-", "sample": "data/make_sample.py"}
+    scripts.update({job.log.stem: job.command[0] for job in with_needs([report])})
     return {name: {"script": script, **read_json(usage / f"{name}.json", "seconds", "processor", "MiB")}
             for name, script in scripts.items()}, seconds
 

@@ -66,8 +66,9 @@ def test_the_main_job_is_measured_command_by_command(tmp_path):
                "--folds", 2, "--accelerator", "cpu")
     content = json.loads(out.read_text())
     trainings = {name for name, stage in content["stages"].items() if stage["script"].startswith("train_")}
-    assert trainings == {"teacher_unet_teacher", *(f"{name}_result" for name in ("noisy", "kd_bm", "own", "own2", "own3", "clean"))}
+    students = {f"{name}_result" for name in ("noisy", "kd_bm", "own", "own2", "own3", "clean")}
+    assert trainings == {"teacher_unet_teacher", *students}
     floor = content["stages"]["libraries"]["MiB"]
-    assert all(stage["MiB"] > floor and 0 < stage["processor"] for name, stage in content["stages"].items() if name in trainings)
+    assert all(content["stages"][name]["MiB"] > floor and content["stages"][name]["processor"] > 0 for name in trainings)
     lines = content["tables"]["The main job, by stage"]
     assert len(lines) == 2 + len(content["stages"]) + 2

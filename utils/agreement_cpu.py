@@ -131,7 +131,8 @@ def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Coun
     count_a, count_b = _class_sizes(edge_a), _class_sizes(edge_b)
     if reach < math.hypot(*a.shape):
         unlike = np.flatnonzero(edge_a != edge_b)  # all other boundary pixels match at their own place
-        matched_a, matched_b = count_a - _lonely(edge_a, edge_b, unlike, reach), count_b - _lonely(edge_b, edge_a, unlike, reach)
+        matched_a = count_a - _lonely(edge_a, edge_b, unlike, reach)
+        matched_b = count_b - _lonely(edge_b, edge_a, unlike, reach)
     else:  # every pixel of the other map is close enough
         matched_a, matched_b = np.where(count_b, count_a, 0), np.where(count_a, count_b, 0)
     boundaries = [counts[:num_classes].tolist() for counts in (count_a, matched_a, count_b, matched_b)]
