@@ -14,6 +14,7 @@ call with other flags, or after files were added to the folder, is refused under
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
@@ -33,8 +34,8 @@ RATIO = 0.6  # share of noisy masks
 RECOMMENDED = PASSES[-1]
 
 
-def parse() -> argparse.Namespace:
-    """The flags; unknown ones go to every training."""
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags, by default of the command line; unknown ones go to every training."""
     parser = tool_parser(__doc__)
     parser.add_argument("folder", help="images/ and masks/, or train.csv, valid.csv and test.csv")
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_noise_flags(parser)
-    args, other = parser.parse_known_args()
+    args, other = parser.parse_known_args(words)
     args.training = training_flags(["--epochs", "12", "--batch-size", "16", "--optimizer", "adamw", "--learning-rate", "0.001",
                                     "--lr-step", "4", "--cache", *other])
     args.flip = False

@@ -22,7 +22,7 @@ GREY_SHARE = 0.25  # largest share of grey pixels in a binary mask
 TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
 DARKEST = 1 << 14  # a 16-bit picture with no brighter value uses fewer bits: 12 or 14
 IGNORED_COLOUR = (224, 224, 192)  # of index 255 in a palette, as PASCAL VOC has it
-BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # bits of `kinds_of`
+BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # see `kinds_of`
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
@@ -129,8 +129,11 @@ def read_checked_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
 
 def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.ndarray:
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
+    if num_classes == 2 and not decoded.are_labels and not _holds(decoded.values, 1, 254):
+        return decoded.values & 1  # as `_labels_of` has it: black and white, most masks
     labels = _labels_of(decoded, num_classes)
-    if (num_classes > 2 or decoded.are_labels) and _holds(labels, num_classes, IGNORE_INDEX - 1):
+    if labels.max(initial=0) >= num_classes and (num_classes > 2 or decoded.are_labels) and _holds(
+            labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
         raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
                         "see --num-classes")
@@ -141,9 +144,10 @@ def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.n
 
 
 def kinds_of(labels: np.ndarray, num_classes: int) -> int:
-    """What a label map holds: bits BACKGROUND (class 0), CLASSES (any other), IGNORED."""
-    return (BACKGROUND * _holds(labels, 0, 0) | CLASSES * _holds(labels, 1, num_classes - 1)
-            | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX))
+    """What a label map holds: CLASSES if there is any class but 0; else the bits BACKGROUND (class 0) and IGNORED."""
+    if _holds(labels, 1, num_classes - 1):
+        return CLASSES
+    return BACKGROUND * _holds(labels, 0, 0) | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX)
 
 
 def refuse_black_and_white(kinds: int, num_classes: int, source: object) -> None:

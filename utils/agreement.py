@@ -196,17 +196,27 @@ def dilate_disk(mask: Any, radius: float, dilate: Callable[[Any, int, int], Any]
         dilate: function (mask, dy, dx) -> mask dilated by a rectangle of (2 dy + 1) x (2 dx + 1) px; default: on tensors.
         within: (H, W) of the picture that holds both pixels; default: the mask's.
     """
-    dilate = dilate or _pool
-    near, last = None, -1
-    height, width = within or mask.shape[-2:]
+    dilate, near = dilate or _pool, None
+    for dy, dx in disk_rectangles(radius, *(within or mask.shape[-2:])):
+        rectangle = dilate(mask, dy, dx)
+        near = rectangle if near is None else near | rectangle
+    return near
+
+
+def disk_rectangles(radius: float, height: int, width: int) -> list[tuple[int, int]]:
+    """Rectangles of (2 dy + 1) x (2 dx + 1) px, (dy, dx) each, whose union is the disk of `dilate_disk`.
+
+    Args:
+        height, width: of the picture that holds all pixels.
+    """
+    found, last = [], -1
     for dy in range(min(math.ceil(radius), height) - 1, -1, -1):
         dx = math.ceil(math.sqrt(radius**2 - dy**2)) - 1  # the largest whole number with dx^2 + dy^2 < radius^2
         dx = min(dx, width - 1)
         if dx > last:  # a wider rectangle than the taller ones before
-            rectangle = dilate(mask, dy, dx)
-            near = rectangle if near is None else near | rectangle
+            found.append((dy, dx))
             last = dx
-    return near
+    return found
 
 
 def _pool(mask: torch.Tensor, dy: int, dx: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from data import IGNORE_INDEX
-from utils.agreement import METRICS, dilate_disk, pixels
+from utils.agreement import METRICS, dilate_disk, disk_rectangles, pixels
 
 Counts = tuple[tuple[list[int], list[int]], Any]  # arguments of `_miou`, of `_bf`
 SQUARE = np.ones((3, 3), np.uint8)
@@ -39,21 +39,17 @@ def agreement(a: np.ndarray, b: np.ndarray, num_classes: int, metric: str = "bm"
         raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
     if a.shape != b.shape or a.ndim != 2 or a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError(f"uint8 label maps (H, W) of one shape are needed, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
-    a, b = _common(a, b)
+    valid, either = a.size, np.bitwise_or(a, b)
+    if either.max(initial=0) == IGNORE_INDEX:
+        ignored = cv2.inRange(np.maximum(a, b), IGNORE_INDEX, IGNORE_INDEX)  # 255 wherever either has it
+        a, b, valid = a | ignored, b | ignored, valid - cv2.countNonZero(ignored)
     reach = pixels(theta, *a.shape)
-    regions, boundaries = _count_binary(a, b, reach) if num_classes == 2 else _count(a, b, num_classes, reach)
+    regions, boundaries = (_count_binary(a, b, _box_around(either), valid, reach) if num_classes == 2
+                           else _count(a, b, num_classes, reach))
     miou, bf = _miou(*regions), _bf(*boundaries)
     if bf is None:  # no class has a boundary: two empty masks agree
         bf = float(np.array_equal(a, b))
     return {"miou": miou, "bf": bf, "bm": (bf + miou) / 2, "all": (miou, bf, (bf + miou) / 2)}[metric]
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps with 255 wherever either has it."""
-    if a.max(initial=0) < IGNORE_INDEX and b.max(initial=0) < IGNORE_INDEX:
-        return a, b
-    ignored = cv2.inRange(np.maximum(a, b), IGNORE_INDEX, IGNORE_INDEX)  # 255 where it holds
-    return a | ignored, b | ignored
 
 
 def _miou(intersections: Sequence[int], unions: Sequence[int]) -> float:
@@ -80,10 +76,14 @@ def _bf(counts_a: Sequence[int], matched_a: Sequence[int], counts_b: Sequence[in
 # --- binary: whole pictures -------------------------------------------------------------------------------------
 
 
-def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
-    """Arguments of `_miou` and `_bf`. One picture holds both maps, one above the other, so each step is one call."""
-    valid = a.size - int(np.count_nonzero(a == IGNORE_INDEX) if a.max(initial=0) == IGNORE_INDEX else 0)
-    a, b = _around_foreground(a, b)
+def _count_binary(a: np.ndarray, b: np.ndarray, box: tuple[slice, slice], valid: int, reach: float) -> Counts:
+    """Arguments of `_miou` and `_bf`. One picture holds both maps, one above the other, so each step is one call.
+
+    Args:
+        box: see `_box_around`.
+        valid: pixels that are not ignored.
+    """
+    a, b = a[box], b[box]
     height, width = a.shape
     reach = min(reach, math.hypot(height, width))
     gap = math.ceil(reach)  # no dilated pixel of one map reaches the other
@@ -104,16 +104,19 @@ def _count_binary(a: np.ndarray, b: np.ndarray, reach: float) -> Counts:
     return ([valid - either, foreground], [valid - foreground, either]), boundaries
 
 
-def _around_foreground(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps, cut to where either is not background, with a margin of one pixel."""
-    left, top, width, height = cv2.boundingRect(a | b)
-    box = np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
-    return a[box], b[box]
+def _box_around(either: np.ndarray) -> tuple[slice, slice]:
+    """Where a map is not background, with a margin of one pixel."""
+    left, top, width, height = cv2.boundingRect(either)
+    return np.s_[max(top - 1, 0):top + height + 1, max(left - 1, 0):left + width + 1]
 
 
 def _dilate(mask: np.ndarray, dy: int, dx: int) -> np.ndarray:
     """Dilate a mask by a rectangle of (2 dy + 1) x (2 dx + 1)."""
-    return cv2.dilate(mask, np.ones((2 * dy + 1, 2 * dx + 1), np.uint8))
+    return cv2.dilate(mask, _ones(dy, dx))
+
+
+def _ones(dy: int, dx: int) -> np.ndarray:
+    return np.ones((2 * dy + 1, 2 * dx + 1), np.uint8)
 
 
 # --- many classes: boundary pixels alone --------------------------------------------------------------------------
@@ -123,19 +126,26 @@ def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Coun
     """Arguments of `_miou` and `_bf`."""
     differ = np.flatnonzero(a != b)
     only_a, only_b = (np.bincount(labels.ravel()[differ], minlength=num_classes) for labels in (a, b))
-    sizes_a = np.array(Image.fromarray(a).histogram()[:num_classes])  # several times faster than bincount
-    if reach >= math.hypot(*a.shape):  # every pixel of the other map is close enough
-        outlines, offsets = [_outlines(labels, 0) for labels in (a, b)], None
-    else:
-        outlines = [_outlines(labels, math.ceil(reach)) for labels in (a, b)]
-        offsets = _disk_offsets(reach, outlines[0].shape[1])
-    boundaries = [counts.tolist() for own, other in (outlines, outlines[::-1])
-                  for counts in _count_matched(own.ravel(), other.ravel(), offsets, num_classes)]
+    sizes_a = _class_sizes(a)[:num_classes]
+    edge_a, edge_b = _outlines(a), _outlines(b)
+    count_a, count_b = _class_sizes(edge_a), _class_sizes(edge_b)
+    if reach < math.hypot(*a.shape):
+        unlike = np.flatnonzero(edge_a != edge_b)  # all other boundary pixels match at their own place
+        matched_a = count_a - _lonely(edge_a, edge_b, unlike, reach)
+        matched_b = count_b - _lonely(edge_b, edge_a, unlike, reach)
+    else:  # every pixel of the other map is close enough
+        matched_a, matched_b = np.where(count_b, count_a, 0), np.where(count_a, count_b, 0)
+    boundaries = [counts[:num_classes].tolist() for counts in (count_a, matched_a, count_b, matched_b)]
     return ((sizes_a - only_a).tolist(), (sizes_a + only_b).tolist()), boundaries
 
 
-def _outlines(labels: np.ndarray, margin: int) -> np.ndarray:
-    """The map with everything but its boundary pixels ignored, in a frame of ignored pixels, `margin` wide.
+def _class_sizes(labels: np.ndarray) -> np.ndarray:
+    """Pixels of each label, (256,); several times faster than NumPy's bincount."""
+    return np.array(Image.fromarray(labels).histogram())
+
+
+def _outlines(labels: np.ndarray) -> np.ndarray:
+    """The map with everything but its boundary pixels ignored.
 
     A boundary pixel's 3 x 3 square holds another label: its lowest one is not its highest one.
     """
@@ -144,29 +154,46 @@ def _outlines(labels: np.ndarray, margin: int) -> np.ndarray:
     if labels.max(initial=0) == IGNORE_INDEX:
         valid = np.where(labels == IGNORE_INDEX, np.uint8(0), labels)  # 0 is never the highest beside a label
     uniform = cv2.compare(lowest, cv2.dilate(valid, SQUARE), cv2.CMP_EQ)  # 255 where it holds
-    return cv2.copyMakeBorder(labels | uniform, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+    return np.bitwise_or(labels, uniform, out=uniform)
 
 
-def _count_matched(own: np.ndarray, other: np.ndarray, offsets: list[int] | None,
-                   num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boundary pixels of each class in `own`, and how many of them have one of their class in `other` at some offset (None =
-    anywhere).
+def _lonely(own: np.ndarray, other: np.ndarray, unlike: np.ndarray, reach: float) -> np.ndarray:
+    """Boundary pixels of each class in `own` with none of their class in `other` closer than `reach`, (256,).
 
-    Most pixels match nearby, after the first offsets.
+    The lowest and the highest label of the boundary pixels around decide, unless a label lies between them: such places,
+    where three classes meet, are searched pixel by pixel.
+
+    Args:
+        own, other: `_outlines`.
+        unlike: places where these are unlike, in the flattened pictures.
     """
-    places = np.flatnonzero(own != IGNORE_INDEX)
-    labels = own[places]
-    count = np.bincount(labels, minlength=num_classes)
-    possible = (np.bincount(other, minlength=IGNORE_INDEX + 1) > 0)[labels]  # the others have no match: do not search for one
-    places, labels, never = places[possible], labels[possible], labels[~possible]
-    if offsets is None:
-        return count, count - np.bincount(never, minlength=num_classes)
-    for offset in offsets:
-        lonely = np.flatnonzero(other[places + offset] != labels)
-        places, labels = places[lonely], labels[lonely]
-        if not len(places):
-            break
-    return count, count - np.bincount(np.concatenate([labels, never]), minlength=num_classes)
+    unlike = unlike[own.ravel()[unlike] != IGNORE_INDEX]
+    rectangles = disk_rectangles(reach, *own.shape)
+    lowest = functools.reduce(np.minimum, (cv2.erode(other, _ones(*each)) for each in rectangles)).ravel()[unlike]
+    after = other + np.uint8(1)  # labels from 1 on, and 0 where there is no boundary
+    highest = functools.reduce(np.maximum, (_dilate(after, *each) for each in rectangles)).ravel()[unlike]
+    labels = own.ravel()[unlike]
+    missed = (labels != lowest) & (labels + np.uint8(1) != highest)
+    open_places = np.flatnonzero(missed & (labels > lowest) & (labels + np.uint8(1) < highest))
+    missed[open_places] = _search(labels[open_places], other, unlike[open_places], reach)
+    return np.bincount(labels[missed], minlength=IGNORE_INDEX + 1)
+
+
+def _search(labels: np.ndarray, other: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
+    """Whether no pixel of `other` closer than `reach` to each place (places,) has the place's label (places,), bool."""
+    lonely = np.arange(len(places))
+    if len(places):
+        margin = math.ceil(reach)
+        rows, columns = np.divmod(places, other.shape[1])
+        other = cv2.copyMakeBorder(other, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+        places = (rows + margin) * other.shape[1] + columns + margin
+        for offset in _disk_offsets(reach, other.shape[1]):
+            lonely = lonely[other.ravel()[places[lonely] + offset] != labels[lonely]]
+            if not len(lonely):
+                break
+    found = np.zeros(len(places), bool)
+    found[lonely] = True
+    return found
 
 
 @functools.lru_cache

@@ -214,7 +214,8 @@ def weight_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
                         help="score at this size, px; use the student's training size (default: each annotation's own)")
-    parser.add_argument("--workers", type=nonnegative_int, default=0, help="scoring processes; 0 = this one, which reads ahead")
+    parser.add_argument("--workers", type=nonnegative_int, default=0,
+                        help="scoring processes; 0 = this one, which reads ahead; 1 = this one, on one thread")
     parser.add_argument("--shard", type=shard, metavar="I/N", help="score every N-th row from the I-th, into a part of --out")
     parser.add_argument("--join", action="store_true", help="put the parts of --out together")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")

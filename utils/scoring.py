@@ -1,5 +1,6 @@
 """Scoring many pairs of label map files: annotations against pseudo-labels, or against better annotations."""
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
@@ -47,7 +48,7 @@ def score_pairs(masks: Sequence[str], others: Sequence[str], num_classes: int, m
     Args:
         masks, others: paths.
         size: (H, W) to score at, None = the mask's own; the other one is resized to it, nearest pixel.
-        workers: scoring processes; 0 = this process, with a thread that reads ahead.
+        workers: scoring processes; 0 = this process, with a thread that reads ahead; 1 = this process on one thread.
 
     Raises:
         UserError: one is not a label map, two of a pair differ in shape (not in size), or all masks hold 0 and 255 alone
@@ -59,11 +60,25 @@ def score_pairs(masks: Sequence[str], others: Sequence[str], num_classes: int, m
     score = functools.partial(score_decoded, num_classes=num_classes, metric=metric, theta=theta, size=size)
     if not workers:
         return _collect(map(score, map_ahead(decode, pairs)), masks, others, num_classes, metric)
+    if workers == 1:
+        with _one_thread():
+            return _collect(map(score, map(decode, pairs)), masks, others, num_classes, metric)
     fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads (OpenCV's, PyTorch's) may hang
     with fresh.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         chunk = min(128, 1 + len(masks) // (8 * workers))  # few messages, and no worker idles at the end
         scores = pool.imap(functools.partial(score_pair, decode, score), pairs, chunk)
         return _collect(scores, masks, others, num_classes, metric)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep OpenCV to one thread."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _collect(scores: Iterable, masks: Sequence[str], others: Sequence[str], num_classes: int, metric: str) -> np.ndarray:
