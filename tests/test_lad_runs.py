@@ -124,7 +124,7 @@ def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path):
                "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4, "--encoder-weights",
                "none", "--epochs", 2, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
     found = json.loads((tmp_path / "r.json").read_text())["assisted"]
-    assert [each["arm"] for each in found] == ["image", "assisted", "blind", "mending"]
+    assert [each["arm"] for each in found] == ["image", "longer", "assisted", "blind", "mending"]
     assert all(0 <= each[figure] <= 1 for each in found for figure in ("auroc", "bf", "miou"))
     names = {path.name for path in (tmp_path / "runs" / "seed0" / "mending" / "pseudo").iterdir()}
     assert len(names) == 12
