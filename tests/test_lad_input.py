@@ -21,7 +21,7 @@ PREDICT = "related/lad/predict_lad_teacher.py"
 @pytest.mark.parametrize("content, flags, message", [
     ("image", [], "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed, or --teacher-kind plain"),
     ("teacher", ["--teacher-kind", "plain"], "holds a label-assisted teacher; pass --teacher-kind lad"),
-    ("teacher", ["--num-classes", 3], "has 2 classes, --num-classes is 3"),
+    ("three", [], "has 3 classes, --num-classes is 2"),
     ("untrained", [], "its training was stopped within an epoch"), ("infinite", [], "its weights are not finite"),
     ("missing", [], "no such checkpoint")])
 def test_teachers_that_cannot_teach_are_refused(content, flags, message, csvs, trained, tmp_path, monkeypatch, capsys):
@@ -34,6 +34,9 @@ def test_teachers_that_cannot_teach_are_refused(content, flags, message, csvs, t
         path = tmp_path / "new.ckpt"
         saved["networks"][0]["state"]["head.bias"].fill_(float("nan"))
         checkpoint.save(path, saved)
+    if content == "three":
+        path, config = tmp_path / "new.ckpt", {**saved["networks"][0]["config"], "num_classes": 3}
+        checkpoint.save(path, {"networks": [{"config": config, "state": checkpoint.build_from(config).state_dict()}]})
     code, error = run(monkeypatch, capsys, tmp_path, STUDENT, *flags_of(csvs, tmp_path, "x"), "--teacher", path, *flags)
     assert code == 2 and message in error and "Traceback" not in error and not (tmp_path / "x").exists()
 
