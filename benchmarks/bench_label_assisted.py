@@ -6,16 +6,19 @@
 In each of --seeds, noise is drawn, and the rows are split into folds; a teacher of each fold trains on the others' noisy masks:
 
 - image: it sees images alone (train_teacher.py);
-- assisted: it goes on from there with the noisy mask as label channel (related/lad/train_lad_teacher.py), and judges a mask
-  that it sees; the mask is also what it must predict, so it may learn to repeat it;
+- longer: it goes on from there for as many epochs again, still with images alone (train_without_weight.py);
+- assisted: as longer, but with the noisy mask as label channel (related/lad/train_lad_teacher.py): it judges a mask that it
+  sees, which is also what it must predict, so it may learn to repeat it. An epoch has two draws of each image;
 - blind: the same teacher, with zeros in the place of the mask;
 - mending: as assisted, but in training the channel shows each mask made coarser once more, so that it learns to undo that.
 
 AUROC: how well BF between prediction and mask finds the noisy masks. Spearman: of that BF with the masks' true agreement
-(BFmIoU with the untouched ones). BF, mIoU: of the predictions with the untouched masks. Finished trainings in --runs are kept.
-Flags that are not listed go to every training.
+(BFmIoU with the untouched ones). BF, mIoU: of the predictions with the untouched masks. Differences to `image` and to `longer`
+are taken seed by seed; only those to `longer` show what the label channel brings. Finished trainings in --runs are kept.
+Flags that are not listed go to every training, and those of the machine (--accelerator, --precision ...) to predictions, too.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +29,40 @@ from cli.command_line import command_line, nonnegative_int, positive_int, share,
 from cli.files import UserError, read_json, write_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
+from engine.flags import add_device_flags
 from engine.run_folder import file_digest
+from reports.comparison import paired_difference
 from utils.ranking import auroc, spearman
 from utils.scoring import score_pairs
 
-ARMS = {"image": "image alone", "assisted": "image and mask", "blind": "the same, without the mask",
-        "mending": "image and mask, trained on coarser ones"}
+ARMS = {"image": "image alone", "longer": "image alone, trained as long as those below", "assisted": "image and mask",
+        "blind": "the same, without the mask", "mending": "image and mask, trained on coarser ones"}
+COARSER_SEED = 1000  # is added to a seed for the masks that are made coarser once more
 FIGURES = {"auroc": "AUROC", "spearman": "Spearman", "bf": "BF, true", "miou": "mIoU, true"}
 
 
 def noisy_csvs(args, home, seed):
     """(CSV of the noisy masks, folder of masks that are coarser still)."""
     noisy, coarser = home / "csv" / "noisy.csv", home / "csv" / "coarser.csv"
-    settings, kept = {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes}, home / "settings.json"
+    settings, kept = {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes,
+                      "coarser_seed": seed + COARSER_SEED}, home / "settings.json"
     if kept.exists() and read_json(kept) != settings:
-        raise UserError(f"{home}: holds runs of another --csv, --ratio or --num-classes; choose other --runs")
+        raise UserError(f"{home}: holds masks of another --csv, --ratio or --num-classes, or of an earlier version; choose "
+                        "other --runs")
     write_json(kept, settings)
-    for source, out, ratio in ((args.csv, noisy, args.ratio), (noisy, coarser, 1)):
+    for source, out, ratio, drawn in ((args.csv, noisy, args.ratio, seed), (noisy, coarser, 1, settings["coarser_seed"])):
         if not out.exists():
-            python("utils/generate_noisy_label.py", "--csv", source, "--out", out, "--ratio", ratio, "--seed", seed,
+            python("utils/generate_noisy_label.py", "--csv", source, "--out", out, "--ratio", ratio, "--seed", drawn,
                    "--num-classes", args.num_classes)
     return noisy, coarser.with_suffix("")
+
+
+def machine_words(other):
+    """Those of a training's words that a prediction knows, too: --accelerator, --precision and so on."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_device_flags(parser)
+    found, _ = parser.parse_known_args(list(map(str, other)))
+    return [word for flag, value in vars(found).items() if value is not None for word in (f"--{flag}", value)]
 
 
 def image_teachers(args, home, csv, training):
@@ -55,18 +71,33 @@ def image_teachers(args, home, csv, training):
     return read_json(home / "image" / "teacher.json", "folds")["folds"]
 
 
-def assisted_predictions(home, rows, folds, training, arm, more):
+def judged_csv(home, rows, number, fold):
+    """The CSV of the rows that a fold's teacher judges."""
+    csv = home / "csv" / f"judged{number}.csv"
+    write_rows(csv, rows[np.isin(pseudo_label_names(rows), fold["judges"])])
+    return csv
+
+
+def longer_predictions(args, home, rows, folds, training):
+    """Train each fold's teacher of images alone for as many epochs again, and predict the rows that it judges."""
+    for number, fold in enumerate(folds):
+        name = f"longer{number}"
+        python("train_without_weight.py", "--train_csv", fold["trained_on"], "--load", fold["checkpoint"], "--name", name,
+               *training)
+        python("predict.py", "--checkpoint", home / name / "last.ckpt", "--csv", judged_csv(home, rows, number, fold),
+               "--out-dir", home / "longer" / "pseudo", "--overwrite", *machine_words(args.other))
+
+
+def assisted_predictions(args, home, rows, folds, training, arm, more):
     """Train the label-assisted teachers of an arm, and predict each fold's rows with and without their masks."""
-    names = np.array(pseudo_label_names(rows))
     for number, fold in enumerate(folds):
         name = f"{arm}{number}"
         python("related/lad/train_lad_teacher.py", "--train_csv", fold["trained_on"], "--load", fold["checkpoint"], "--name",
                name, *more, *training)
-        judged = home / "csv" / f"judged{number}.csv"
-        write_rows(judged, rows[np.isin(names, fold["judges"])])
+        judged = judged_csv(home, rows, number, fold)
         for codes, folder in (("own", arm), ("zero", f"{arm}_blind")):
             python("related/lad/predict_lad_teacher.py", "--checkpoint", home / name / "last.ckpt", "--csv", judged,
-                   "--eval-codes", codes, "--out-dir", home / folder / "pseudo", "--overwrite")
+                   "--eval-codes", codes, "--out-dir", home / folder / "pseudo", "--overwrite", *machine_words(args.other))
 
 
 def figures_of(args, rows, truth, folder):
@@ -89,9 +120,10 @@ def measure_seed(args, seed):
     training = ["--schedule", "poly", *training_words(args, home, seed)]
     rows, truth = read_rows(csv), read_rows(args.csv)
     folds = image_teachers(args, home, csv, training)
-    assisted_predictions(home, rows, folds, training, "assisted", [])
-    assisted_predictions(home, rows, folds, training, "mending", ["--channel-dir", coarser])
-    folders = {"image": "image", "assisted": "assisted", "blind": "assisted_blind", "mending": "mending"}
+    longer_predictions(args, home, rows, folds, training)
+    assisted_predictions(args, home, rows, folds, training, "assisted", [])
+    assisted_predictions(args, home, rows, folds, training, "mending", ["--channel-dir", coarser])
+    folders = {"image": "image", "longer": "longer", "assisted": "assisted", "blind": "assisted_blind", "mending": "mending"}
     return [{"seed": seed, "arm": arm, **figures_of(args, rows, truth, home / folder / "pseudo")}
             for arm, folder in folders.items()]
 
@@ -106,6 +138,19 @@ def lines_of(found):
             cells.append("-" if None in values else f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         lines.append((title, *cells))
     return table(("the teacher sees", *FIGURES.values()), lines)
+
+
+def difference_lines(found, base):
+    """Lines of the table of the arms' differences to the arm `base`, seed by seed, with 95 % intervals (Student's t)."""
+    def by_seed(arm, key):
+        return {each["seed"]: each[key] for each in found if each["arm"] == arm and each[key] is not None}
+
+    def cell(arm, key):
+        mean, half, _ = paired_difference(by_seed(arm, key), by_seed(base, key))
+        return "-" if mean is None else f"{mean:+.3f}" + (f" ± {half:.3f}" if half is not None else "")
+
+    return table(("the teacher sees", *(f"{title} ± 95 %" for title in FIGURES.values())),
+                 [(title, *(cell(arm, key) for key in FIGURES)) for arm, title in ARMS.items() if arm != base])
 
 
 def main():
@@ -123,7 +168,9 @@ def main():
     for seed in args.seeds:
         found += measure_seed(args, seed)
         print(f"seed {seed}: " + ", ".join(f"{each['arm']} {each['bf']:.3f}" for each in found[-len(ARMS):]), flush=True)
-    keep(args.out, {"assisted": found}, {f"{len(read_rows(args.csv))} masks, {len(args.seeds)} seeds": lines_of(found)})
+    tables = {f"{len(read_rows(args.csv))} masks, {len(args.seeds)} seeds": lines_of(found)}
+    tables.update((f"Difference to {ARMS[base]}", difference_lines(found, base)) for base in ("longer", "image"))
+    keep(args.out, {"assisted": found}, tables)
 
 
 if __name__ == "__main__":

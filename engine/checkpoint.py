@@ -102,15 +102,17 @@ def load_network(path: Path | str, index: int = 0) -> tuple[torch.nn.Module, dic
     return network, config
 
 
-def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind: str,
+            content: dict[str, Any] | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
     """`load_network` of any task.
 
     Args:
         keys: that the network's config must have.
         build: `Task.build`.
         kind: of network, for the message.
+        content: of the checkpoint, if it has been read.
     """
-    saved = network_of(path, index)
+    saved = network_of(path, index, content)
     if not keys <= saved["config"].keys():
         raise UserError(f"{path}: not a checkpoint of {kind}")
     network = build(saved["config"])
@@ -121,9 +123,9 @@ def load_as(path: Path | str, index: int, keys: set[str], build: Callable, kind:
     return network.eval(), saved["config"]
 
 
-def network_of(path: Path | str, index: int) -> dict[str, Any]:
+def network_of(path: Path | str, index: int, content: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a checkpoint says of one network: dict of `config` and `state`; a UserError if it has no such number."""
-    networks = load(path)["networks"]
+    networks = (content or load(path))["networks"]
     if index >= len(networks):
         raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}; there is no number {index}")
     return networks[index]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 IMAGE_CHANNELS = 3  # of a network whose config has no `channels`
 NAMES = ("unet", "smp_unet", "deeplabv3plus", "pointrend", "ocrnet", "deeplabv3", "pspnet")
+WITH_AUXILIARY = ("ocrnet", "deeplabv3", "pspnet")  # networks with a further head, whose loss counts less
 CLASSIFIERS = ("small_cnn", "roi_cnn", "preact_resnet18", "timm")
 DETECTORS = ("maskrcnn",)
 

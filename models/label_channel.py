@@ -24,12 +24,15 @@ def widen(network: nn.Module, channels: int) -> None:
     Call it after the encoder's weights are loaded.
 
     Raises:
-        ValueError: see `first_convolution`.
+        ValueError: there is no such convolution, see `first_convolution`, or it takes no image.
     """
     found = first_convolution(network)
     if not found:
         raise ValueError("the network's first layer is no convolution over all input channels, so it cannot take one more")
     layer = found[1]
+    if layer.in_channels != IMAGE_CHANNELS:
+        raise ValueError(f"the network's first convolution takes {layer.in_channels} channels, not the {IMAGE_CHANNELS} of an "
+                         "image, so it cannot take one more")
     more = torch.randn(layer.weight.shape[0], channels - layer.in_channels, *layer.kernel_size) * DEVIATION
     layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), more.to(layer.weight)], 1))
     layer.in_channels = channels

@@ -14,7 +14,8 @@ from engine import flags as flag_groups
 from engine.run_folder import FREE_FLAGS
 from reports.scores import Results
 
-SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", *FREE_FLAGS}  # the seeds of a method may differ
+SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", "teacher_digest",  # the seeds of a method may
+              *FREE_FLAGS}  # differ in these
 NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
 PATH_FLAGS = {"load", "pixels", "pred_dir", "after", "teacher"}  # each seed may have its own file: only its presence counts
 

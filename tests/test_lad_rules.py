@@ -129,3 +129,5 @@ def test_weights_of_three_channels_fit_a_widened_network():
 def test_a_network_without_a_first_convolution_is_refused():
     with pytest.raises(ValueError, match="no convolution over all"):
         widen(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1, groups=3)), 4)
+    with pytest.raises(ValueError, match="takes 4 channels, not the 3 of an image"):
+        widen(torch.nn.Sequential(torch.nn.Conv2d(4, 3, 1)), 5)

@@ -6,10 +6,15 @@ import signal
 import pytest
 import torch
 
+from data.dataset import SegmentationDataset, sample_seed
 from data.pictures import image_size, read_mask, write_mask
 from data.rows import pseudo_label_names, read_rows
 from engine import checkpoint, loop
+from engine.devices import start_fabric
+from related.lad import assisted
 from related.lad.assisted import labelled, teacher_task
+from related.lad.label_codes import label_channel
+from related.lad.predict_lad_teacher import predict
 from tests.conftest import run_script
 from tests.processes import run_together
 from tests.script_calls import run
@@ -87,6 +92,45 @@ def test_a_teacher_s_predictions_follow_the_annotations_it_sees(csvs, trained, t
     assert code == 2 and "--checkpoint" in error and "a checkpoint of train_lad_teacher.py is needed" in error
 
 
+class LabelAlone(torch.nn.Module):
+    """Its logit is the label channel."""
+
+    def forward(self, x):
+        return x[:, 3:]
+
+
+def test_predictions_average_their_draws(csvs, tmp_path):
+    """Of a network that repeats its label, by hand: the mean channel of three draws, where it is above 0."""
+    rows, names = read_rows(csvs / "test.csv"), pseudo_label_names(read_rows(csvs / "test.csv"))
+    args = arguments(csvs, tmp_path)
+    vars(args).update(codes="random", eval_codes="own", draws=3, seed=6, batch_size=3, out_dir=str(tmp_path))
+    predict(args, start_fabric(args), LabelAlone(), {"size": args.size, "num_classes": 2}, rows, names)
+    masks = SegmentationDataset(rows, args.size, 2).__getitems__(list(range(len(rows))))["mask"]
+    differ = 0
+    for row, name in enumerate(names):
+        draws = [label_channel(masks[row:row + 1], 2, seeds=[sample_seed(6, 0, row, 1 + draw)]) for draw in range(3)]
+        own = [torch.nn.functional.interpolate(each, image_size(rows["image"].iloc[row]), mode="bilinear")[0, 0] > 0
+               for each in (sum(draws) / 3, draws[0])]
+        found = torch.from_numpy(read_mask(tmp_path / name, 2)) == 1
+        assert torch.equal(found, own[0])
+        differ += not torch.equal(found, own[1])
+    assert differ
+
+
+def test_codes_become_random_while_a_teacher_trains(csvs, tmp_path, monkeypatch, capsys):
+    """Four epochs of three steps of two draws, half of them the ramp: shares 0, 1/2, 1, 1; scores are of random codes."""
+    shares, own = [], assisted.label_channel
+
+    def spying(*inputs, random_share, **more):
+        shares.append(random_share)
+        return own(*inputs, random_share=random_share, **more)
+
+    monkeypatch.setattr(assisted, "label_channel", spying)
+    code, error = run(monkeypatch, capsys, ".", TEACHER, *flags_of(csvs, tmp_path, "run"), "--epochs", 4)
+    assert code == 0, error
+    assert shares == [0] * 6 + [.5] * 6 + [1] * 12 + [1]  # one batch of 4 test rows
+
+
 def test_the_channel_shows_other_masks_where_asked(csvs, tmp_path, monkeypatch, capsys):
     """--channel-dir with empty masks: the teacher trains as if its labels were all background."""
     rows = read_rows(csvs / "train_noisy_60.csv")
@@ -124,7 +168,7 @@ def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path):
                "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4, "--encoder-weights",
                "none", "--epochs", 2, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
     found = json.loads((tmp_path / "r.json").read_text())["assisted"]
-    assert [each["arm"] for each in found] == ["image", "assisted", "blind", "mending"]
+    assert [each["arm"] for each in found] == ["image", "longer", "assisted", "blind", "mending"]
     assert all(0 <= each[figure] <= 1 for each in found for figure in ("auroc", "bf", "miou"))
     names = {path.name for path in (tmp_path / "runs" / "seed0" / "mending" / "pseudo").iterdir()}
     assert len(names) == 12

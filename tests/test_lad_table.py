@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cli.files import UserError
+from benchmarks.bench_label_assisted import ARMS, difference_lines, machine_words
+from cli.files import UserError, write_json
 from data.make_scenes import NAMES, draw_scene, shape_mask
 from data.rows import read_rows
 from related.lad import lad_table, lad_text
@@ -72,12 +73,37 @@ def content_of(**students):
             "lad": {"teachers": teachers, "students": {row: rows(scores) for row, scores in students.items()}}}
 
 
+def finished(job, seconds, **scores):
+    write_json(job.result, {"test_last": [scores], "seconds": seconds, "machine": {"device": "d"}})
+
+
+def test_figures_are_collected_from_the_runs(tmp_path):
+    """Seconds are a student's and its teachers'; passes of 8, 12 and 1 epochs: 3, 24 + 4 and 24 + 72 + 4."""
+    args = Namespace(home=tmp_path, data=None, quick=False, seeds=[0, 1], rows=["ce", "kd", "lad"], other=["--x", "/a/b.csv"])
+    cells = lad_table.plan(args, {})
+    for seed, (cell, students) in cells.items():
+        finished(cell.image_net(), 100.0, miou=.5, bf=.4)
+        finished(cell.teacher(), 200.0, miou=.7, bf=.6, miou_zero=.3, bf_zero=.2, miou_shuffled=.1, bf_shuffled=.05)
+        for number, job in enumerate(students.values()):
+            finished(job, 10.0 + number, miou=.1 * number, bf=seed)
+    found = lad_text.collect(args, cells)
+    assert found["args"] == {"seeds": [0, 1], "quick": False, "rows": args.rows, "other": ["--x", "b.csv"], "data": "scenes"}
+    teachers, students = found["lad"]["teachers"], found["lad"]["students"]
+    assert {label: teachers[label]["1"] for label in teachers} == {
+        "image": {"miou": .5, "bf": .4}, "own": {"miou": .7, "bf": .6}, "zero": {"miou": .3, "bf": .2},
+        "shuffled": {"miou": .1, "bf": .05}}
+    assert students["ce"]["1"] == {"miou": 0, "bf": 1, "seconds": 10, "epochs": 1, "passes": 3}
+    assert students["kd"]["0"] == {"miou": .1, "bf": 0, "seconds": 111, "epochs": 1, "passes": 28}
+    assert students["lad"]["0"] == {"miou": .2, "bf": 0, "seconds": 312, "epochs": 1, "passes": 100}
+    assert "| plain KD, per pixel | 1 | 28 | 1.9 | 0.36 |" in lad_text.text_of(found)  # 111 of 312 seconds
+
+
 def test_tables_by_hand():
     """LAD - CE: .03, .02, .01: mean 2.0 points, sd 1.0, t(2) = 4.303, half width 2.5: not clear of 0. LAD - KD: 1.0 each."""
     text = lad_text.text_of(content_of(ce=[.50, .51, .52], kd=[.52, .52, .52], lad=[.53, .53, .53]))
     assert "| image and its own label | 60.0 ± 0.0 | +10.0 ± 0.0 |" in text
-    assert "| CE, no teacher | 4 | 12 | 1.0 | 51.0 ± 1.0 | - | 50.0 ± 0.0 | - |" in text
-    assert "| LAD | 4 | 12 | 1.0 | 53.0 ± 0.0 | +2.0 ± 2.5 | 50.0 ± 0.0 | +0.0 ± 0.0 |" in text
+    assert "| CE, no teacher | 4 | 12 | 1.0 | 1.00 | 51.0 ± 1.0 | - | 50.0 ± 0.0 | - |" in text
+    assert "| LAD | 4 | 12 | 1.0 | 1.00 | 53.0 ± 0.0 | +2.0 ± 2.5 | 50.0 ± 0.0 | +0.0 ± 0.0 |" in text
     assert "| CE, no teacher | +2.0 ± 2.5 | +0.0 ± 0.0 | not clear |" in text
     assert "| plain KD, per pixel | +1.0 ± 0.0 | +0.0 ± 0.0 | better |" in text
     assert "| teacher with own label - image alone | +8 | +10.0 | yes |" in text
@@ -90,11 +116,27 @@ def test_a_finished_table_is_printed_again(tmp_path, monkeypatch, capsys):
     (tmp_path / "table.json").write_text(json.dumps(content_of(ce=[.5], lad=[.6])))
     monkeypatch.setattr("sys.argv", ["lad_table.py", "--json", str(tmp_path / "table.json")])
     lad_table.main()
-    assert "| LAD | 4 | 12 | 1.0 | 60.0 | +10.0 |" in capsys.readouterr().out
+    assert "| LAD | 4 | 12 | 1.0 | 1.00 | 60.0 | +10.0 |" in capsys.readouterr().out
     for damaged in ({}, {"teachers": {}, "students": {"ce": {}}}, {"teachers": {}, "students": []}):
         (tmp_path / "table.json").write_text(json.dumps({"args": {}, "lad": damaged}))
         with pytest.raises(UserError, match="no table of this script"):
             lad_table.main()
+
+
+def test_differences_of_judges_by_hand():
+    """.03, .02, .01: mean .02, sd .01, t(2) = 4.303, half width .025; a seed without a figure is left out."""
+    found = [{"seed": seed, "arm": arm, "auroc": None if seed and arm == "blind" else .5, "spearman": .1, "bf": .7,
+              "miou": .6 + (arm == "assisted") * (.03, .02, .01)[seed]} for seed in range(3) for arm in ARMS]
+    lines = difference_lines(found, "longer")
+    assert len(lines) == 2 + 4 and not any("trained as long as" in line for line in lines)
+    assert "| image and mask | +0.000 ± 0.000 | +0.000 ± 0.000 | +0.000 ± 0.000 | +0.020 ± 0.025 |" in lines
+    assert "| the same, without the mask | +0.000 | +0.000 ± 0.000 | +0.000 ± 0.000 | +0.000 ± 0.000 |" in lines
+
+
+def test_predictions_get_the_flags_of_the_machine_alone():
+    words = machine_words(["--schedule", "poly", "--precision", "bf16-mixed", "--width", 4, "--accelerator", "cuda"])
+    assert words[words.index("--precision") + 1] == "bf16-mixed" and words[words.index("--accelerator") + 1] == "cuda"
+    assert not {"--width", "--schedule", "--workers"} & set(words)
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -8,6 +8,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.files import UserError
@@ -15,9 +16,11 @@ from cli.lazy import torch
 from data.dataset import SegmentationDataset, sample_seed
 from data.samples import Samples
 from engine import checkpoint
+from engine.lock import is_first_process
 from engine.task import SEGMENTATION, SegmentationScorer, Task, check_smallest_batch
-from models import IMAGE_CHANNELS
+from models import IMAGE_CHANNELS, WITH_AUXILIARY
 from related.lad.label_codes import label_channel
+from utils.losses import AUXILIARY_SHARE
 from utils.metrics import TITLES
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 CHANNELS = 4  # of a teacher's input: red, green, blue, label
 EVAL_CODES = ("own", "zero", "shuffled")
+STRIDE = 8  # px, of the squares whose mean logits are compared
 
 
 class LabelledImages(SegmentationDataset):
@@ -93,9 +97,15 @@ def teacher_task(args: Namespace) -> Task:
             return network(torch.cat([labelled(batch, args.num_classes, args.codes, seeds) for seeds in batch["seeds"]]))
         return {which: network(assisted(batch, args.num_classes, args.codes, which)) for which in args.eval_codes}
 
+    def check(args: Namespace, splits: dict) -> Any:
+        if "shuffled" in args.eval_codes:
+            for split in splits.keys() & {"valid", "test"}:
+                check_shuffled(splits[split], getattr(args, f"{split}_csv"))
+        return SEGMENTATION.check(args, splits)
+
     more = {f"{name}_{which}": f"{TITLES[name]}, {which} label" for which in args.eval_codes[1:] for name in ("miou", "bf")}
     return replace(
-        SEGMENTATION, dataset=dataset, forward=forward, titles={**TITLES, **more},
+        SEGMENTATION, dataset=dataset, forward=forward, check=check, titles={**TITLES, **more},
         config=lambda args, suffix: {**checkpoint.model_config(args, suffix), "channels": CHANNELS, "codes": args.codes},
         scorer=lambda args, device: CodesScorer(args, device),
         check_networks=lambda args, networks, samples: check_smallest_batch(args, networks, 2 * samples, CHANNELS))
@@ -131,10 +141,14 @@ class CodesScorer:
         return {**first, **{f"{name}_{which}": scores[name] for which, scores in others for name in ("miou", "bf")}}
 
 
-def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher") -> torch.nn.Module:
-    """A trained teacher in eval mode.
+# --- teachers and flags that cannot be ---------------------------------------------------------------------------
+
+
+def load_teacher(path: str, num_classes: int | None, kind: str, flag: str = "--teacher") -> tuple[torch.nn.Module, dict]:
+    """A trained teacher in eval mode, and its config. If its run is not finished, one line says so.
 
     Args:
+        num_classes: that it must have; None: any.
         kind: `lad`, label-assisted, or `plain`, an ordinary network of images.
         flag: that names it, for messages.
 
@@ -144,35 +158,60 @@ def load_teacher(path: str, num_classes: int, kind: str, flag: str = "--teacher"
     content = checkpoint.load(path)
     if "optimizers" in content and (content["epoch"] == 0 or content.get("begun")):
         raise UserError(f"{flag} {path}: its training was stopped within an epoch; finish it with --resume")
-    network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network")
+    network, config = checkpoint.load_as(path, 0, checkpoint.CONFIG, checkpoint.build_from, "a segmentation network", content)
     wide = config.get("channels", IMAGE_CHANNELS) == CHANNELS
     if wide != (kind == "lad"):
         raise UserError(f"{flag} {path}: " + (
             "holds a label-assisted teacher; pass --teacher-kind lad" if wide else
             "holds a network of images alone; a checkpoint of train_lad_teacher.py is needed" +
             (", or --teacher-kind plain" if flag == "--teacher" else "")))
-    if config["num_classes"] != num_classes:
+    if num_classes not in (None, config["num_classes"]):
         raise UserError(f"{flag} {path}: has {config['num_classes']} classes, --num-classes is {num_classes}; teacher and "
                         "student need the same")
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise UserError(f"{flag} {path}: its weights are not finite; train it with a smaller --learning-rate")
-    return network
+    home = Path(path).parent
+    if (home / "args.json").exists() and not (home / "result.json").exists() and is_first_process():
+        print(f"{flag} {path}: its training is not finished, a finished one may teach more (--resume goes on with it)")
+    return network, config
 
 
-def codes_of(path: str, asked: str | None) -> str:
+def codes_of(path: str, config: dict, asked: str | None) -> str:
     """The codes that a label-assisted teacher gets: those that are `asked` for, else those of its training.
 
+    Args:
+        path, config: of its checkpoint.
+
     Raises:
-        UserError: it has seen fixed codes alone, and random ones are asked for.
+        UserError: it has seen fixed codes alone, and random ones are asked for; or nobody says which it has seen.
     """
-    known = checkpoint.network_of(path, 0)["config"].get("codes", "random")
+    known = config.get("codes")
     if asked == "random" and known == "fixed":
         raise UserError(f"--codes random: {path} was trained with fixed codes and knows no others; leave the flag out")
-    return asked or known
+    if not (asked or known):
+        raise UserError(f"{path}: does not say with which codes it was trained; pass --codes")
+    return asked or known or ""
 
 
-def check_stride(args: Namespace) -> None:
-    """Raise UserError if --kd-stride leaves one square of the picture: there, channel-wise distillation compares nothing."""
+def check_shuffled(rows: Any, csv: str) -> None:
+    """Raise UserError if --eval-codes shuffled finds a single row."""
+    if len(rows) == 1:
+        raise UserError(f"--eval-codes shuffled: {csv} has one row; two or more are needed, whose annotations change places")
+
+
+def complete(args: Namespace) -> None:
+    """Fill in --kd-stride and --aux-weight where they are not given.
+
+    Raises:
+        UserError: --kd-stride leaves one square of the picture, where channel-wise distillation compares nothing; or
+            --aux-weight is given, and the network has no auxiliary head.
+    """
+    if args.kd_stride is None:
+        args.kd_stride = STRIDE
     if args.kd_stride >= max(args.size):
         raise UserError(f"--kd-stride {args.kd_stride}: leaves one value of a picture of {args.size[0]} x {args.size[1]} px; "
                         "pass a smaller one")
+    if args.aux_weight is None:
+        args.aux_weight = AUXILIARY_SHARE
+    elif args.model not in WITH_AUXILIARY:
+        raise UserError(f"--aux-weight: {args.model} has no auxiliary head, {', '.join(WITH_AUXILIARY)} have; leave it out")

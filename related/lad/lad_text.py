@@ -67,15 +67,16 @@ def teacher_table(teachers: dict) -> str:
 
 
 def student_table(students: dict) -> str:
-    """Scores of each student, what it costs, and its difference to cross-entropy."""
+    """Scores of each student, what it costs, also as a share of LAD's time, and its difference to cross-entropy."""
     lines = []
+    seconds = {row: statistics.fmean(each["seconds"] for each in seeds.values()) for row, seeds in students.items()}
     for row, seeds in students.items():
         first = next(iter(seeds.values()))
-        minutes = statistics.fmean(each["seconds"] for each in seeds.values()) / 60
+        ratio = f"{seconds[row] / seconds['lad']:.2f}" if "lad" in seconds else "-"
         cells = [cell for score in SCORES for own in [by_seed(students, row, score)] for cell in
                  (spread(list(own.values())), "-" if row == "ce" else difference(own, by_seed(students, "ce", score)))]
-        lines.append([TITLES[row], str(first["epochs"]), str(first["passes"]), f"{minutes:.1f}", *cells])
-    return markdown_table(["student, %", "epochs", "passes of an image", "minutes, its teacher's too",
+        lines.append([TITLES[row], str(first["epochs"]), str(first["passes"]), f"{seconds[row] / 60:.1f}", ratio, *cells])
+    return markdown_table(["student, %", "epochs", "passes of an image", "minutes, its teacher's too", "of LAD's time",
                            *(head for title in SCORES.values() for head in (f"{title} ± sd", "- CE ± 95 %"))], lines)
 
 

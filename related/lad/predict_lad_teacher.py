@@ -21,11 +21,10 @@ from cli.lazy import lightning_fabric, torch
 from data.dataset import as_it_is
 from data.pictures import image_size, write_mask
 from data.rows import check_rows, pseudo_label_names, read_rows
-from engine import checkpoint
 from engine.devices import start_fabric
 from engine.flags import add_device_flags
 from engine.loaders import on_device, worker_count
-from related.lad.assisted import EVAL_CODES, LabelledImages, assisted, codes_of, load_teacher
+from related.lad.assisted import EVAL_CODES, LabelledImages, assisted, check_shuffled, codes_of, load_teacher
 from utils.agreement import hard_labels
 
 
@@ -56,23 +55,25 @@ def main() -> None:
     parser.add_argument("--out-dir", required=True, help="folder of the label maps")
     parser.add_argument("--codes", choices=("random", "fixed"), help="(default: those of the teacher's training)")
     parser.add_argument("--eval-codes", choices=EVAL_CODES, default="own", help="whose annotation the teacher sees")
-    parser.add_argument("--draws", type=positive_int, default=4, help="draws of the label channel")
+    parser.add_argument("--draws", type=positive_int, help="draws of the label channel (default: 4; of zeros: 1)")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=8)
     parser.add_argument("--seed", type=seed_number, default=0, help="of the draws")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier call")
     add_device_flags(parser)
     args = parser.parse_args()
+    if args.eval_codes == "zero" and (args.draws or args.codes):
+        raise UserError(f"{'--draws' if args.draws else '--codes'}: with --eval-codes zero nothing is drawn; leave it out")
+    args.draws = args.draws or (1 if args.eval_codes == "zero" else 4)
     rows = read_rows(args.csv)
+    if args.eval_codes == "shuffled":
+        check_shuffled(rows, args.csv)
     names = pseudo_label_names(rows)
     if len(set(names)) < len(names):
         raise UserError(f"{args.csv}: two rows have one image, and what is predicted depends on the row; leave one out")
     check_outputs([Path(args.out_dir) / name for name in names], args.overwrite,
                   [args.csv, args.checkpoint, *rows["image"], *rows["mask"]])
-    config = checkpoint.network_of(args.checkpoint, 0)["config"]
-    network = load_teacher(args.checkpoint, config.get("num_classes", 0), "lad", "--checkpoint")
-    args.codes = codes_of(args.checkpoint, args.codes)
-    if args.eval_codes == "shuffled" and len(rows) == 1:
-        raise UserError("--eval-codes shuffled: needs two rows or more, whose annotations change places")
+    network, config = load_teacher(args.checkpoint, None, "lad", "--checkpoint")
+    args.codes = "zero" if args.eval_codes == "zero" else codes_of(args.checkpoint, config, args.codes)
     check_rows(args.csv, rows, config["num_classes"])
     predict(args, start_fabric(args), network, config, rows, names)
     print(f"{len(names)} label maps in {args.out_dir}")

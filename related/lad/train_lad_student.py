@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from cli.command_line import command_line, nonnegative_float, positive_int
+from cli.command_line import command_line, nonnegative_float, positive_float, positive_int
+from cli.files import UserError, read_json
 from cli.lazy import torch
 from engine.flags import train_parser
 from engine.loop import run
+from engine.run_folder import file_digest, inside
 from engine.task import SEGMENTATION, Task
-from related.lad.assisted import LabelledImages, check_stride, codes_of, labelled, load_teacher
+from related.lad.assisted import STRIDE, LabelledImages, codes_of, complete, labelled, load_teacher
 from related.lad.distillation import DISTILLATIONS, pooled
 from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
 
@@ -37,13 +40,26 @@ class Distilled:
         return [losses.mean() + self.args.kd_weight * DISTILLATIONS[self.args.kd](student, teacher)]
 
 
-def student_task(args: Namespace, teacher: torch.nn.Module) -> Task:
-    """Segmentation in which a label-assisted `teacher`, and no other network, sees labels."""
+class Teacher:
+    """The frozen teacher, loaded by `run` once it has checked the rows: `network`, and `codes` of a label-assisted one."""
+
+    network: torch.nn.Module | None = None
+    codes = ""
+
+    def __call__(self, args: Namespace) -> list[torch.nn.Module]:
+        self.network, config = load_teacher(args.teacher, args.num_classes, args.teacher_kind)
+        if args.teacher_kind == "lad":
+            self.codes = codes_of(args.teacher, config, args.codes)
+        return [self.network]
+
+
+def student_task(args: Namespace, teacher: Teacher) -> Task:
+    """Segmentation in which a label-assisted teacher, and no other network, sees labels."""
     if args.teacher_kind == "plain":
         return SEGMENTATION
 
     def forward(network: Any, batch: dict) -> Any:
-        return network(labelled(batch, args.num_classes, args.codes, batch["seeds"][0]) if network is teacher
+        return network(labelled(batch, args.num_classes, teacher.codes, batch["seeds"][0]) if network is teacher.network
                        else batch["image"])
 
     return replace(SEGMENTATION, dataset=LabelledImages, forward=forward)
@@ -59,19 +75,36 @@ def student_parser() -> ArgumentParser:
                        "channel (default: those of its training)")
     group.add_argument("--kd", choices=tuple(DISTILLATIONS), default="cwd", help="what is compared: where each class lies, the "
                        "classes of each pixel, or their correlations")
-    group.add_argument("--kd-weight", type=nonnegative_float, default=3.0, metavar="W", help="weight of KD")
-    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="KD compares means of squares of PX px")
-    group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE "
-                       "(published: 0.02)")
+    group.add_argument("--kd-weight", type=positive_float, default=3.0, metavar="W", help="weight of KD")
+    group.add_argument("--kd-stride", type=positive_int, metavar="PX", help="KD compares means of squares of PX px (default: "
+                       f"{STRIDE})")
+    group.add_argument("--aux-weight", type=nonnegative_float, metavar="W", help="of the auxiliary head's CE (default: "
+                       f"{AUXILIARY_SHARE}, published: 0.02)")
     return parser
 
 
+def check(args: Namespace) -> None:
+    """Fill in what is not given, and the digest of the teacher's file, which is kept with the run.
+
+    Raises:
+        UserError: flags contradict one another, or the run that --resume continues had another teacher.
+    """
+    complete(args)
+    if args.codes and args.teacher_kind == "plain":
+        raise UserError("--codes: goes with --teacher-kind lad; a network of images gets no label channel")
+    if not Path(args.teacher).is_file():
+        raise UserError(f"--teacher {args.teacher}: no such checkpoint")
+    args.teacher_digest = file_digest(args.teacher)
+    begun = inside(args.out_dir, args.name) / "args.json"
+    if args.resume and begun.exists() and read_json(begun).get("teacher_digest", args.teacher_digest) != args.teacher_digest:
+        raise UserError(f"--teacher {args.teacher}: the run in {begun.parent} was begun with another teacher than the one that "
+                        "this file holds now; pass --overwrite or another --name")
+
+
 def main() -> None:
-    args = student_parser().parse_args()
-    check_stride(args)
-    teacher = load_teacher(args.teacher, args.num_classes, args.teacher_kind)
-    args.codes = codes_of(args.teacher, args.codes)
-    run(args, task=student_task(args, teacher), objective=Distilled(args), frozen=[teacher])
+    args, teacher = student_parser().parse_args(), Teacher()
+    check(args)
+    run(args, task=student_task(args, teacher), objective=Distilled(args), frozen=teacher)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from cli.files import UserError
 from cli.lazy import torch
 from engine.flags import train_parser
 from engine.loop import run
-from related.lad.assisted import EVAL_CODES, RandomShare, check_stride, teacher_task
+from related.lad.assisted import EVAL_CODES, STRIDE, RandomShare, complete, teacher_task
 from related.lad.distillation import cwd, pooled
 from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
+
+RAMP = 0.5  # share of the epochs in which fixed codes become random
 
 
 class DualPath:
@@ -45,13 +47,15 @@ def teacher_parser() -> ArgumentParser:
     parser = train_parser(__doc__ or "")
     group = parser.add_argument_group("method")
     group.add_argument("--codes", choices=("random", "fixed"), default="random", help="of the classes in the label channel")
-    group.add_argument("--codes-ramp", type=share, default=0.5, metavar="SHARE", help="random codes: fixed ones become random "
-                       "over this share of the epochs; 0 = random from the start")
+    group.add_argument("--codes-ramp", type=share, metavar="SHARE", help="random codes: fixed ones become random over this "
+                       f"share of the epochs (default: {RAMP:g}; 0 = random from the start)")
     group.add_argument("--consistency", type=nonnegative_float, default=0.3, metavar="W", help="weight of D (published: 5)")
     group.add_argument("--consistency-from", type=nonnegative_int, metavar="EPOCH", help="first epoch with D, from 0 (default: "
                        "after half of the epochs)")
-    group.add_argument("--kd-stride", type=positive_int, default=8, metavar="PX", help="D compares means of squares of PX px")
-    group.add_argument("--aux-weight", type=nonnegative_float, default=AUXILIARY_SHARE, help="of the auxiliary head's CE")
+    group.add_argument("--kd-stride", type=positive_int, metavar="PX", help="D compares means of squares of PX px (default: "
+                       f"{STRIDE})")
+    group.add_argument("--aux-weight", type=nonnegative_float, metavar="W", help="of the auxiliary head's CE (default: "
+                       f"{AUXILIARY_SHARE})")
     group.add_argument("--channel-dir", metavar="DIR", help="label maps, STEM.png of each training image, which the label "
                        "channel shows in the place of its annotation, such as coarser ones")
     group.add_argument("--eval-codes", nargs="+", choices=EVAL_CODES, default=["own"], metavar="own|zero|shuffled",
@@ -59,16 +63,37 @@ def teacher_parser() -> ArgumentParser:
     return parser
 
 
-def main() -> None:
-    args = teacher_parser().parse_args()
+def check(args: Namespace) -> None:
+    """Fill in what is not given.
+
+    Raises:
+        UserError: a flag can have no effect, or leaves the teacher without what it will be used for.
+    """
+    for flag in ("consistency_from", "kd_stride"):
+        if not args.consistency and getattr(args, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')}: without --consistency it has no effect; leave it out")
+    if args.codes == "fixed" and args.codes_ramp is not None:
+        raise UserError("--codes-ramp: goes with --codes random; leave it out")
+    complete(args)
     if args.consistency_from is None:
         args.consistency_from = args.epochs // 2
-    check_stride(args)
+    if args.consistency and args.consistency_from >= args.epochs:
+        raise UserError(f"--consistency-from {args.consistency_from}: the last of {args.epochs} epochs is number "
+                        f"{args.epochs - 1}; pass a smaller one, or --consistency 0")
+    if args.codes_ramp is None:
+        args.codes_ramp = RAMP
     if args.codes == "random" and RandomShare(args.codes_ramp, args.epochs)(args.epochs - 1) < 1:
         raise UserError(f"--codes-ramp {args.codes_ramp:g} --epochs {args.epochs}: no epoch has random codes, with which the "
                         "teacher will be used; pass more epochs or a smaller ramp")
     if len(set(args.eval_codes)) < len(args.eval_codes):
         raise UserError(f"--eval-codes {' '.join(args.eval_codes)}: one of them is named twice")
+    if args.eval_codes != ["own"] and not (args.valid_csv or args.test_csv):
+        raise UserError(f"--eval-codes {' '.join(args.eval_codes)}: no rows are scored; pass --valid_csv or --test_csv")
+
+
+def main() -> None:
+    args = teacher_parser().parse_args()
+    check(args)
     run(args, task=teacher_task(args), objective=DualPath(args), pseudo_dir=args.channel_dir)
 
 
