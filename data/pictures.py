@@ -129,13 +129,11 @@ def read_checked_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
 
 def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.ndarray:
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
-    if num_classes == 2 and not decoded.are_labels and not _holds(decoded.values, 1, 254):
-        return decoded.values & 1  # as `_labels_of` has it: black and white, most masks
-    labels = _labels_of(decoded, num_classes)
+    labels, values = _labels_of(decoded, num_classes), decoded.values
     if (num_classes > 2 or decoded.are_labels) and _holds(labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
-        raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; see --num-classes")
-    values = decoded.values
+        allowed = f"0..{num_classes - 1} and {IGNORE_INDEX}; see --num-classes"
+        raise UserError(f"mask {path} holds {strange[:5]}, allowed are {allowed}")
     if num_classes == 2 and not decoded.are_labels and _holds(values, 1, 254) and not _is_label_map(values):
         _refuse_grey(values, path)
     return labels
