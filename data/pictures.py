@@ -129,15 +129,11 @@ def read_checked_mask(path: Path | str, num_classes: int = 2) -> np.ndarray:
 
 def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.ndarray:
     """`read_checked_mask` of a file that `decode_mask` has decoded; `path` is for the message."""
-    if num_classes == 2 and not decoded.are_labels and not _holds(decoded.values, 1, 254):
-        return decoded.values & 1  # as `_labels_of` has it: black and white, most masks
-    labels = _labels_of(decoded, num_classes)
-    if labels.max(initial=0) >= num_classes and (num_classes > 2 or decoded.are_labels) and _holds(
-            labels, num_classes, IGNORE_INDEX - 1):
+    labels, values = _labels_of(decoded, num_classes), decoded.values
+    if (num_classes > 2 or decoded.are_labels) and _holds(labels, num_classes, IGNORE_INDEX - 1):
         strange = [value for value in np.unique(labels).tolist() if num_classes <= value < IGNORE_INDEX]
-        raise UserError(f"mask {path} holds {strange[:5]}, allowed are 0..{num_classes - 1} and {IGNORE_INDEX}; "
-                        "see --num-classes")
-    values = decoded.values
+        allowed = f"0..{num_classes - 1} and {IGNORE_INDEX}; see --num-classes"
+        raise UserError(f"mask {path} holds {strange[:5]}, allowed are {allowed}")
     if num_classes == 2 and not decoded.are_labels and _holds(values, 1, 254) and not _is_label_map(values):
         _refuse_grey(values, path)
     return labels
@@ -145,9 +141,8 @@ def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.n
 
 def kinds_of(labels: np.ndarray, num_classes: int) -> int:
     """What a label map holds: CLASSES if there is any class but 0; else the bits BACKGROUND (class 0) and IGNORED."""
-    if _holds(labels, 1, num_classes - 1):
-        return CLASSES
-    return BACKGROUND * _holds(labels, 0, 0) | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX)
+    return CLASSES if _holds(labels, 1, num_classes - 1) else (
+        BACKGROUND * _holds(labels, 0, 0) | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX))
 
 
 def refuse_black_and_white(kinds: int, num_classes: int, source: object) -> None:
