@@ -7,13 +7,14 @@ with one thread. The processes take turns, so that a busy machine is as busy for
 network is that of the main job: a U-Net with a MobileNetV2 encoder, 160 x 160 px.
 """
 
+import argparse
 import ctypes
-import os
-import subprocess
+import multiprocessing
 import sys
 import time
+from contextlib import suppress
 
-from benchmarks.measure import ONE_THREAD, RESULTS, ROOT, keep, ratio, table
+from benchmarks.measure import RESULTS, keep, ratio, table
 from benchmarks.step_parts import BATCH, LOSS, WEIGHTS, marked, parts_of
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
 from cli.command_line import command_line, positive_int, tool_parser
@@ -21,6 +22,7 @@ from cli.lazy import torch
 from engine import devices, loop, networks, objective
 
 DEFAULT = "default"
+FORK = multiprocessing.get_context("fork")  # the libraries are imported once
 
 
 # --- ways to train ----------------------------------------------------------------------------------------------
@@ -53,36 +55,35 @@ def bf16_convolutions(state):
     torch.backends.mkldnn.conv.fp32_precision = "bf16"
 
 
-def frozen_norm(state):
-    """The encoder's batch norms use the statistics that they came with."""
-    network, = state.networks
-    for module in network.modules():
-        module.train = lambda mode=True, module=module: module
-    for module in network.encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-
-
-def memory_kept(state):
-    """Freed memory stays with the process."""
-    libc = ctypes.CDLL(None)
-    for option, value in ((-1, -1), (-3, 2**31 - 1), (-4, 0)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
-        libc.mallopt(option, value)
+def memory_given_back(state):
+    """glibc's default: memory of a large tensor goes back to the system, see `devices.keep_memory`."""
+    for (option, _), value in zip(devices.KEPT.values(), (128 * 2**10, 65536)):
+        ctypes.CDLL(None).mallopt(option, value)
 
 
 WAYS = {  # name -> (flags, what else is changed)
     DEFAULT: ("", as_it_is),
     "channels first in memory": ("", channels_first),
-    "memory kept": ("", memory_kept),
+    "memory given back": ("", memory_given_back),
     "denormals flushed": ("", flushed),
     "fused AdamW": ("", fused),
     "bf16 inside convolutions": ("", bf16_convolutions),
     "bf16-mixed": ("--precision bf16-mixed", as_it_is),
+    "bf16-mixed, memory given back": ("--precision bf16-mixed", memory_given_back),
+    "bf16-mixed, fused AdamW": ("--precision bf16-mixed", fused),
     "compiled": ("--compile", as_it_is),
     "bf16-mixed, compiled": ("--precision bf16-mixed --compile", as_it_is),
     "batch 16": ("--batch-size 16", as_it_is),
     "batch 32": ("--batch-size 32", as_it_is),
 }
+
+
+PROFILED = (DEFAULT, "bf16-mixed")  # of which the parts of a step are shown
+
+
+def beside(way):
+    """Name of the default's seconds in the rounds of a way."""
+    return f"{DEFAULT}, beside {way}"
 
 
 class Training:
@@ -112,47 +113,70 @@ class Training:
         return parts_of(lambda: self.steps(count, weigh))
 
 
-def serve(args):
-    """Be the process of one way: make as many steps as each line of the input says, and print what an image took."""
+def serve(args, pipe):
+    """Be the process of one way: make as many steps as each message says, and answer what an image took."""
     training = Training(args)
-    for line in sys.stdin:
-        print(training.steps(int(line)), flush=True)
+    with suppress(EOFError):
+        while True:
+            pipe.send(training.steps(pipe.recv()))
 
 
 class Process:
-    """A process that trains in one way; its `steps` are those of `Training`."""
+    """A process that trains in one way, forked from this one; its `steps` are those of `Training`."""
 
-    def __init__(self, way):
-        words = [*sys.argv, "--way", way]
-        self.child = subprocess.Popen([sys.executable, *words], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-                                      stdout=subprocess.PIPE, env={**os.environ, **ONE_THREAD})
+    def __init__(self, args, way):
+        self.pipe, other = multiprocessing.Pipe()
+        self.child = FORK.Process(target=serve, args=(of_way(args, way), other), daemon=True)
+        self.child.start()
+        self.steps(args.warm_up)
 
     def steps(self, count):
-        print(count, file=self.child.stdin, flush=True)
-        return float(self.child.stdout.readline())
+        self.pipe.send(count)
+        return self.pipe.recv()
 
     def close(self):
-        self.child.stdin.close()
-        self.child.wait()
+        self.child.terminate()
+        self.child.join()
+
+
+def of_way(args, way):
+    """The flags of the process of a way."""
+    return argparse.Namespace(**{**vars(args), "way": way})
 
 
 def measured(args):
     """Seconds of an image by way: dict of name -> list, one value per round, and those of the default beside it."""
     seconds = {}
-    base = Process(DEFAULT)
-    base.steps(args.warm_up)
+    base = Process(args, DEFAULT)
     for way in args.ways:
-        process = Process(way)
-        process.steps(args.warm_up)
+        process = Process(args, way)
         rounds = [(process.steps(args.steps), base.steps(args.steps)) for _ in range(args.rounds)]
         process.close()
-        seconds[way], seconds[f"{DEFAULT}, beside {way}"] = map(list, zip(*rounds))
-        print(f"  {way}: {1 / ratio(seconds, way, f'{DEFAULT}, beside {way}'):.2f}", file=sys.stderr, flush=True)
+        seconds[way], seconds[beside(way)] = map(list, zip(*rounds))
+        print(f"  {way}: {1 / ratio(seconds, way, beside(way)):.2f}", file=sys.stderr, flush=True)
     base.close()
     return seconds
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
+
+
+def shares(args):
+    """Shares of a step's parts, by way: dict of name -> dict of part -> share, 0..1."""
+    found = {}
+    for way in PROFILED:
+        training = Training(of_way(args, way))
+        training.steps(args.warm_up)
+        found[way] = training.parts(args.steps)
+    return found
+
+
+def parts_table(found, seconds):
+    """A row for each part, with its share of a step of each way; the last row is the whole step, relative to the first way."""
+    parts = sorted({part for each in found.values() for part in each}, key=lambda part: -found[DEFAULT].get(part, 0))
+    lines = [[part, *(f"{100 * each[part]:.1f} %" if part in each else "-" for each in found.values())] for part in parts]
+    times = [f"{ratio(seconds, way, beside(way)):.2f}" if way in seconds else "1.00" if way == DEFAULT else "-" for way in found]
+    return table(("part of a step", *found), [*lines, ["all, relative to the default", *times]])
 
 
 def main():
@@ -167,12 +191,15 @@ def main():
     parser.add_argument("--steps", type=positive_int, default=5, help="training steps per turn")
     parser.add_argument("--warm-up", type=positive_int, default=3, help="steps before the first turn")
     parser.add_argument("--rounds", type=positive_int, default=5)
-    parser.add_argument("--way", choices=WAYS, help="be the process of this way")
     args = parser.parse_args()
-    if args.way:
-        return serve(args)
+    torch.set_num_threads(1)
     seconds = measured(args)
-    return seconds
+    found = shares(args)
+    title = f"{args.model}, {args.encoder}, {args.side}x{args.side}, batch {args.batch_size}, one thread"
+    lines = [[way, f"{1 / ratio(seconds, way, beside(way)):.2f}"] for way in args.ways]
+    keep(args.out, {"processor seconds an image": seconds, "shares": found}, {
+        f"Parts of a step ({title})": parts_table(found, seconds),
+        f"Ways to train ({title})": table(("way", "images/s, relative to the default"), lines)})
 
 
 if __name__ == "__main__":

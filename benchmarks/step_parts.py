@@ -10,13 +10,13 @@ from collections import defaultdict
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
-OTHER = "Python and the rest"
+OTHER, CONVERSION = "Python and the rest", "conversion to bf16 and back"
 WEIGHTS, LOSS, BATCH = "the method's weights", "loss", "batch: bytes to normalised images"
 PARTS = [  # part, pattern of its operations; the first one that fits
     (WEIGHTS, re.escape(WEIGHTS)), (LOSS, re.escape(LOSS)), (BATCH, re.escape(BATCH)),
     ("optimizer", r"Optimizer\.step"), ("gradients set to none", r"Optimizer\.zero_grad"),
     ("gradients clipped", r"aten::(_foreach_)?clamp"),
-    ("conversion to bf16 and back", r"aten::(to|_to_copy)$|ToCopyBackward"),
+    (CONVERSION, r"aten::(to|_to_copy)$|ToCopyBackward"),
     ("batch norm, forward", r"aten::batch_norm"), ("batch norm, backward", r"BatchNormBackward"),
     ("activation, forward", r"aten::(hardtanh|relu)"), ("activation, backward", r"(Hardtanh|Relu)Backward"),
     ("upsampling, concatenation, sums", r"aten::(upsample|interpolate|cat|add|pad|replication_pad|slice)|"
@@ -43,18 +43,19 @@ def part_of(event):
 
 def weights_of(event):
     """The shape of a convolution's weights: the second input of its forward pass, the third of its backward pass."""
-    while not any(event.input_shapes or []):
-        event = next(child for child in event.cpu_children if "onvolution" in child.name)
-    shapes = [shape for shape in event.input_shapes if len(shape) == 4]
-    return shapes[2 if "ackward" in event.name else 1]
+    if event.name == "aten::convolution_backward":
+        return event.input_shapes[2]
+    if event.name in ("aten::conv2d", "aten::conv_transpose2d"):
+        return event.input_shapes[1]
+    return next(weights_of(child) for child in event.cpu_children if "onvolution" in child.name)  # autograd's node
 
 
 def owner_of(event):
-    """The part of an operation: that of its outermost caller that is of one; conversions count for themselves."""
-    found, own = None, None
+    """The part of an operation: that of its outermost caller that is of one; conversions in a convolution are parts, too."""
+    found = None
     while event is not None:
         own = part_of(event)
-        if own and not (found and found.startswith("conversion") and own.startswith("convolution")):
+        if own and not (found == CONVERSION and own.startswith("convolution")):
             found = own
         event = event.cpu_parent
     return found or OTHER
