@@ -78,7 +78,7 @@ WAYS = {  # name -> (flags, what else is changed)
 }
 
 
-PROFILED = (DEFAULT, "bf16-mixed")  # of which the parts of a step are shown
+HALF = "bf16-mixed"  # its parts are shown beside the default's
 
 
 def beside(way):
@@ -164,7 +164,7 @@ def measured(args):
 def shares(args):
     """Shares of a step's parts, by way: dict of name -> dict of part -> share, 0..1."""
     found = {}
-    for way in PROFILED:
+    for way in (DEFAULT, HALF):
         training = Training(of_way(args, way))
         training.steps(args.warm_up)
         found[way] = training.parts(args.steps)
@@ -175,7 +175,7 @@ def parts_table(found, seconds):
     """A row for each part, with its share of a step of each way; the last row is the whole step, relative to the first way."""
     parts = sorted({part for each in found.values() for part in each}, key=lambda part: -found[DEFAULT].get(part, 0))
     lines = [[part, *(f"{100 * each[part]:.1f} %" if part in each else "-" for each in found.values())] for part in parts]
-    times = [f"{ratio(seconds, way, beside(way)):.2f}" if way in seconds else "1.00" if way == DEFAULT else "-" for way in found]
+    times = ["1.00" if way == DEFAULT else f"{ratio(seconds, way, beside(way)):.2f}" for way in found]
     return table(("part of a step", *found), [*lines, ["all, relative to the default", *times]])
 
 
@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--warm-up", type=positive_int, default=3, help="steps before the first turn")
     parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
+    args.ways = list(dict.fromkeys([HALF, *args.ways]))
     torch.set_num_threads(1)
     seconds = measured(args)
     found = shares(args)

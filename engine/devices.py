@@ -76,14 +76,20 @@ def choose_precision(args: Namespace, folder: Path | None = None) -> None:
 
 def fastest_precision(accelerator: str) -> tuple[str, str]:
     """(the fastest precision that keeps the scores, why), on this machine."""
-    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        if torch.cuda.get_device_capability() >= AMPERE:
+    gpu = gpu_capability() if accelerator in ("auto", "cuda", "gpu") else None
+    if gpu:
+        if gpu >= AMPERE:
             return HALF, "the GPU computes in bf16"
         return FULL, "the GPU does not compute in bf16"
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return FULL, "nothing else was measured on Apple's GPUs"
     found = sorted(HALF_FEATURES & processor_features())
     return (HALF, f"the processor has {' and '.join(found)}") if found else (FULL, "the processor has no instructions for bf16")
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """The compute capability of the first NVIDIA GPU, (8, 0) = Ampere; None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
 
 
 def keep_memory() -> None:

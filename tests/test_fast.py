@@ -1,12 +1,12 @@
 """--fast: which precision it chooses, what it says and records, how it resumes; and memory that stays with the process."""
 
+import ctypes
 import json
 import os
 import resource
 import signal
 
 import pytest
-import torch
 
 from cli import machine
 from cli.command_line import Terminated
@@ -25,8 +25,7 @@ def processor(tmp_path, monkeypatch):
         file = tmp_path / "cpuinfo"
         file.write_text(f"processor\t: 0\nflags\t\t: {features}\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: fpu\n")
         monkeypatch.setattr(machine, "PROCESSOR", str(file))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        monkeypatch.setattr(devices, "gpu_capability", lambda: None)
 
     return be
 
@@ -53,8 +52,7 @@ def test_a_system_that_does_not_tell_has_no_features(monkeypatch):
 @pytest.mark.parametrize("capability, precision", [((9, 0), "bf16-mixed"), ((8, 0), "bf16-mixed"), ((7, 5), "32-true")])
 def test_the_precision_of_a_gpu(processor, monkeypatch, capability, precision):
     processor(WITHOUT)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(devices, "gpu_capability", lambda: capability)
     assert devices.fastest_precision("auto")[0] == precision
     assert devices.fastest_precision("cpu")[0] == "32-true"  # the GPU is not asked for
 
@@ -120,11 +118,18 @@ def test_a_resumed_run_goes_on_as_it_began_on_another_processor_too(csvs, tmp_pa
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the system's library is not glibc")
 def test_freed_memory_is_used_again_without_asking_the_system():
-    """A tensor of 64 MiB has 16,384 pages. Once they are here, another such tensor needs no new ones."""
+    """64 MiB have 16,384 pages. Once they are here, another 64 MiB need no new ones."""
+    libc, size = ctypes.CDLL(None), 2**26
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
+
     def new_pages():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2**24)
+        memory = libc.malloc(size)
+        libc.memset(memory, 1, size)
+        libc.free(memory)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     devices.keep_memory()
