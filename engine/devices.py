@@ -26,7 +26,6 @@ def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
         UserError: the machine has no such device, or not as many.
     """
     choose_precision(args)
-    keep_memory()
     torchrun = "LOCAL_WORLD_SIZE" in os.environ
     devices, nodes, strategy = args.devices, 1, args.strategy
     if torchrun:
@@ -93,11 +92,12 @@ def gpu_capability() -> tuple[int, int] | None:
 
 
 def keep_memory() -> None:
-    """Keep freed memory in this process, where the system's library is glibc.
+    """Keep freed memory in this process, where the system's library is glibc: steps of a training need the same again.
 
-    It would give the memory of each large tensor back to the system and ask for it again at the next step, and the system
-    would fill it with zeros each time. Results do not change.
+    glibc would give the memory of each large tensor back to the system, which fills it with zeros before the next step gets
+    it. Results do not change.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    for option, value in KEPT.values() if mallopt else ():
-        mallopt(option, value)
+    if mallopt:
+        for option, value in KEPT.values():
+            mallopt(option, value)

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from benchmarks import bench_fast
 from cli import machine
 from cli.command_line import Terminated
 from engine import devices, loop
@@ -113,6 +114,17 @@ def test_a_resumed_run_goes_on_as_it_began_on_another_processor_too(csvs, tmp_pa
     assert "--fast: --precision bf16-mixed, as the run began\n" in capsys.readouterr().out
     assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
     assert recorded(tmp_path / "broken")[1]["args"]["precision"] == "bf16-mixed"
+
+
+def test_the_table_of_scores_pairs_the_seeds():
+    """Differences of 1 and 3 points: 2 on average, and half the interval is 12.706 * 1.4142 / 2 ** 0.5 by Student's t."""
+    def scored(precision, *pairs):
+        return {seed: {"miou": miou, "bf": bf, "precision": precision} for seed, (miou, bf) in enumerate(pairs)}
+
+    found = {"default": scored("32-true", (0.8, 0.5), (0.7, 0.6)), "--fast": scored("bf16-mixed", (0.8, 0.51), (0.7, 0.63))}
+    assert bench_fast.lines_of(found)[2:] == [
+        "| default | 32-true | 75.00 | 55.00 | - | - |",
+        "| --fast | bf16-mixed | 75.00 | 57.00 | +0.00 ± 0.00 | +2.00 ± 12.71 |"]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
