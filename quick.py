@@ -50,6 +50,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=positive_int, nargs=2, default=[160, 160], metavar=("H", "W"), help="training size, px")
     parser.add_argument("--theta", type=positive_float, default=3.0, help="boundary tolerance of BF, px")
     parser.add_argument("--lambda-warmup", type=nonnegative_int, default=2, help="epochs without the student's weight")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="trainings side by side, which share the cores")
     add_plan_judge_flag(parser)
     add_class_flag(parser)
     add_noise_flags(parser)
@@ -122,7 +123,7 @@ def main() -> None:
     with lock.folder_lock(args.home):
         if report.finished():
             print(report_text(read_json(report.result)))
-        run_plan([report], LocalWorkers(shown=True))
+        run_plan([report], LocalWorkers(args.jobs, shown=args.jobs == 1))
     print(f"all of it in one page: {report.result.with_name('report.html')}")
 
 

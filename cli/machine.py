@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 CGROUP = "/sys/fs/cgroup"
+PROCESSOR = "/proc/cpuinfo"
 
 
 def usable_cores() -> int:
@@ -32,3 +33,13 @@ def free_memory() -> int:
     inactive = re.search(r"^inactive_file (\d+)$", stat, re.M)  # cached files, which the system drops if memory is needed
     given_back = int(inactive[1]) if inactive else 0
     return min(free, int(limit) - int(used) + given_back)
+
+
+def processor_features() -> set[str]:
+    """The instruction sets of an x86 processor as Linux names them, such as `avx512_bf16`; empty on other systems."""
+    try:
+        text = Path(PROCESSOR).read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    found = re.search(r"^flags\s*:(.*)$", text, re.M)
+    return set(found[1].split()) if found else set()

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from argparse import Namespace
+from pathlib import Path
 
-from cli.files import UserError
+from cli.files import UserError, read_json
 from cli.lazy import lightning_fabric, torch
+from cli.machine import processor_features
+from engine.lock import is_first_process
+
+FAST = "fast"  # --fast: a precision that depends on the machine
+FULL, HALF = "32-true", "bf16-mixed"
+HALF_FEATURES = {"avx512_bf16", "amx_bf16"}  # of processors on which HALF was measured to be faster
+AMPERE = (8, 0)  # the first GPUs that compute in bf16
+KEPT = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0)}  # glibc's malloc.h: name -> (option, value)
 
 
 def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
@@ -15,6 +25,7 @@ def start_fabric(args: Namespace) -> lightning_fabric.Fabric:
     Raises:
         UserError: the machine has no such device, or not as many.
     """
+    choose_precision(args)
     torchrun = "LOCAL_WORLD_SIZE" in os.environ
     devices, nodes, strategy = args.devices, 1, args.strategy
     if torchrun:
@@ -40,3 +51,53 @@ def visible_gpus(args: Namespace) -> int:
     if args.devices in ("auto", "-1"):
         return torch.cuda.device_count()
     return len(args.devices.strip(",").split(",")) if "," in args.devices else int(args.devices)
+
+
+def choose_precision(args: Namespace, folder: Path | None = None) -> None:
+    """Put the precision of this machine in the place of --fast, and say which; of a run that goes on, its own.
+
+    So the flags that are recorded name it, and the same command may resume a run on another machine.
+
+    Args:
+        args: its `precision` is changed, if it is FAST.
+        folder: of the run.
+    """
+    if getattr(args, "precision", None) != FAST:
+        return
+    recorded = folder / "args.json" if folder else None
+    if recorded and args.resume and recorded.exists():
+        args.precision, why = read_json(recorded, "precision")["precision"], "as the run began"
+    else:
+        args.precision, why = fastest_precision(args.accelerator)
+    if is_first_process():
+        print(f"--fast: --precision {args.precision}, {why}")
+
+
+def fastest_precision(accelerator: str) -> tuple[str, str]:
+    """(the fastest precision that keeps the scores, why), on this machine."""
+    gpu = gpu_capability() if accelerator in ("auto", "cuda", "gpu") else None
+    if gpu:
+        if gpu >= AMPERE:
+            return HALF, "the GPU computes in bf16"
+        return FULL, "the GPU does not compute in bf16"
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return FULL, "nothing else was measured on Apple's GPUs"
+    found = sorted(HALF_FEATURES & processor_features())
+    return (HALF, f"the processor has {' and '.join(found)}") if found else (FULL, "the processor has no instructions for bf16")
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """The compute capability of the first NVIDIA GPU, (8, 0) = Ampere; None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def keep_memory() -> None:
+    """Keep freed memory in this process, where the system's library is glibc: steps of a training need the same again.
+
+    glibc would give the memory of each large tensor back to the system, which fills it with zeros before the next step gets
+    it. Results do not change.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        for option, value in KEPT.values():
+            mallopt(option, value)

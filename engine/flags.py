@@ -19,6 +19,7 @@ from cli.files import UserError
 from cli.flags import add_class_flag, add_score_flags
 from data.classification import is_class_csv
 from data.rows import read_rows
+from engine.devices import FAST, FULL, HALF
 from models import CLASSIFIERS, NAMES
 from utils.agreement import METRICS
 from utils.judge import check_mixable, name_metric, read_origin
@@ -198,7 +199,7 @@ def add_flip_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """--workers, --accelerator, --devices, --strategy, --precision; returns their group."""
+    """--workers, --accelerator, --devices, --strategy, --precision, --fast; returns their group."""
     group = parser.add_argument_group("machine")
     group.add_argument("--workers", type=nonnegative_int,
                        help="loader processes (default: none on a CPU; beside a GPU as many as cores, at most 8)")
@@ -206,7 +207,9 @@ def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     group.add_argument("--devices", default="auto", help="how many, or which (`0,1`)")
     group.add_argument("--strategy", default="auto", choices=("auto", "dp", "ddp"),
                        help="auto = DataParallel on several GPUs, DDP under torchrun")
-    group.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+    group.add_argument("--precision", default=FULL, choices=(FULL, HALF, "16-mixed", FAST),
+                       help=f"{FAST} = {HALF} where the GPU or the processor has instructions for it, else {FULL}")
+    group.add_argument("--fast", action="store_const", dest="precision", const=FAST, help=f"the same as --precision {FAST}")
     return group
 
 

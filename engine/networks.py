@@ -8,6 +8,7 @@ from typing import Any
 
 from cli.lazy import lightning_fabric, torch
 from engine import checkpoint
+from engine.devices import keep_memory
 from engine.loaders import steps_per_epoch
 from engine.optimizers import build_optimizer
 from engine.task import SEGMENTATION, Task
@@ -42,6 +43,7 @@ def build_state(args: Namespace, fabric: lightning_fabric.Fabric, suffixes: Sequ
         rows: number of training rows; 0 = enough for a full batch.
         task, frozen, memory: see `engine.loop.run`.
     """
+    keep_memory()
     fabric.seed_everything(args.seed, verbose=False)
     configs = [task.config(args, suffix) for suffix in suffixes]
     networks = build_networks(args, configs, suffixes, task.build)

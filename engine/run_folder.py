@@ -22,6 +22,7 @@ from cli.lazy import lightning_fabric, torch
 from cli.machine import usable_cores
 from data.file_memory import Facts, file_memory
 from engine import lock
+from engine.devices import choose_precision
 from utils.ranking import summarise
 
 # flags that may change between a run and its resumption without changing its result
@@ -36,6 +37,7 @@ def claimed(args: Namespace) -> Iterator[Path]:
         UserError: the name leaves --out-dir, another process works there, or the folder holds a run already.
     """
     folder = inside(args.out_dir, args.name)
+    choose_precision(args, folder)  # first, since the flags of an earlier run are compared
     _refuse_taken(args, folder)
     with lock.folder_lock(folder):
         _refuse_taken(args, folder)  # again: a process that held the lock may have made a run meanwhile

@@ -46,8 +46,11 @@ def training_flags(words: Sequence[str]) -> list[str]:
     parser = train_parser("")
     args = parser.parse_args(["--train_csv", "", "--name", "", *words])
     plain = parser.parse_args(["--train_csv", "", "--name", ""])
-    flags = []
+    flags, told = [], set()
     for action in parser._actions:
+        if action.dest in told:
+            continue  # another spelling of a flag: --fast
+        told.add(action.dest)
         value = getattr(args, action.dest, None)
         if action.dest in PLANNED:
             if value != getattr(plain, action.dest):

@@ -12,6 +12,7 @@ SMALL = {
     "bench_step.py": "--width 2 --side 32 --batch-size 2 --classes 3",
     "bench_train.py": UNET + " --side 32 --batch-size 2 --steps 1 --matrix 64 --ways 'fp32, NCHW' 'bf16-mixed, channels last'",
     "bench_loader.py": UNET + " --limit 8 --size 32 48 --batch-size 2",
+    "bench_cpu_training.py": UNET + " --side 32 --batch-size 2 --steps 1 --warm-up 1 --ways 'fused AdamW' 'memory given back'",
     "bench_own.py": "--model unet --size 32 48 --batch-size 2 --steps 2",
     "bench_start.py": "--rows 50",
     "bench_first_step.py": "--rows 120",
