@@ -25,14 +25,15 @@ MEASURED = "benchmarks/measured.py"
 
 
 class MeasuringWorkers(LocalWorkers):
-    """Processes of this machine, one after the other, each of which leaves NAME.json of what it took.
+    """Processes of this machine, each of which leaves NAME.json of what it took.
 
     Args:
         folder: of these files, whole path.
+        slots: commands side by side.
     """
 
-    def __init__(self, folder):
-        super().__init__()
+    def __init__(self, folder, slots):
+        super().__init__(slots)
         self.folder = folder
 
     def submit(self, command):
@@ -55,7 +56,8 @@ def measure(folder, other):
         other: words for quick.py, after those of run.sh.
 
     Returns:
-        (dict of stage -> what it took, see benchmarks/measured.py, and its script; wall seconds of all commands of the plan)
+        (dict of stage -> what it took, see benchmarks/measured.py, and its script; wall seconds of all commands of the plan;
+        commands side by side)
     """
     drawing, training = words_of_run_sh()
     photos, usage, nothing = folder / "sample", folder / "usage", folder / "nothing.py"
@@ -64,24 +66,26 @@ def measure(folder, other):
     python(nothing)  # the first one waits until the libraries are loaded
     python(MEASURED, usage / "libraries.json", nothing)
     python(MEASURED, usage / "sample.json", "data/make_sample.py", "--out", photos, *drawing)
-    report = quick.plan(quick.parse([str(photos), "--out-dir", str(folder / "runs"), *training, *other]))
-    seconds = seconds_of(run_plan, [report], MeasuringWorkers(usage))
+    args = quick.parse([str(photos), "--out-dir", str(folder / "runs"), *training, *other])
+    report = quick.plan(args)
+    seconds = seconds_of(run_plan, [report], MeasuringWorkers(usage, args.jobs))
     scripts = {"libraries": "-", "sample": "data/make_sample.py"}
     scripts.update({job.log.stem: job.command[0] for job in with_needs([report])})
     return {name: {"script": script, **read_json(usage / f"{name}.json", "seconds", "processor", "MiB")}
-            for name, script in scripts.items()}, seconds
+            for name, script in scripts.items()}, seconds, args.jobs
 
 
-def lines_of(stages, seconds):
-    """Rows of the table; arguments as `measure` returns them."""
+def lines_of(stages, seconds, jobs):
+    """Rows of the table; arguments as `measure` returns them. Side by side, seconds of the stages overlap."""
     whole = seconds + stages["sample"]["seconds"]
     commands = [stage for name, stage in stages.items() if name != "libraries"]
-    rest = whole - sum(stage["seconds"] for stage in commands)
     lines = [[name, stage["script"], f"{stage['seconds']:.1f}", f"{100 * stage['seconds'] / whole:.1f} %",
               f"{stage['processor']:.1f}", f"{stage['MiB']:.0f}"] for name, stage in stages.items()]
+    if jobs == 1:
+        rest = whole - sum(stage["seconds"] for stage in commands)
+        lines.append(["starting the commands", "-", f"{rest:.1f}", f"{100 * rest / whole:.1f} %", "-", "-"])
     processor, peak = sum(stage["processor"] for stage in commands), max(stage["MiB"] for stage in commands)
-    return [*lines, ["starting the commands", "-", f"{rest:.1f}", f"{100 * rest / whole:.1f} %", "-", "-"],
-            ["all", "-", f"{whole:.1f}", "100.0 %", f"{processor:.1f}", f"{peak:.0f}"]]
+    return [*lines, ["all", "-", f"{whole:.1f}", "100.0 %", f"{processor:.1f}", f"{peak:.0f}"]]
 
 
 def main():
@@ -89,10 +93,10 @@ def main():
     parser.add_argument("--out", default=str(RESULTS / "main_job.json"), help="JSON of the results")
     args, other = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        stages, seconds = measure(Path(folder).resolve(), other)
+        stages, seconds, jobs = measure(Path(folder).resolve(), other)
     titles = ("stage", "script", "s", "share", "processor s", "MiB, peak")
-    keep(args.out, {"stages": stages, "seconds of the plan": seconds},
-         {"The main job, by stage": table(titles, lines_of(stages, seconds))}, ("torch",))
+    keep(args.out, {"stages": stages, "seconds of the plan": seconds, "side by side": jobs},
+         {f"The main job, by stage, {jobs} at a time": table(titles, lines_of(stages, seconds, jobs))}, ("torch",))
 
 
 if __name__ == "__main__":

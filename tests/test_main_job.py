@@ -53,22 +53,23 @@ def test_the_flags_are_those_of_run_sh(tmp_path, monkeypatch):
 def test_shares_and_the_whole_by_hand():
     stages = {name: {"script": "a.py", "seconds": seconds, "processor": 2 * seconds, "MiB": mib}
               for name, seconds, mib in (("libraries", 1, 300), ("sample", 10, 400), ("noisy", 60, 900), ("report", 20, 500))}
-    lines = lines_of(stages, seconds=90)
+    lines = lines_of(stages, seconds=90, jobs=1)
     assert lines[2] == ["noisy", "a.py", "60.0", "60.0 %", "120.0", "900"]
     assert lines[-2] == ["starting the commands", "-", "10.0", "10.0 %", "-", "-"]  # of 100 s in all, 90 were a stage's
     assert lines[-1] == ["all", "-", "100.0", "100.0 %", "180.0", "900"]
+    assert [line[0] for line in lines_of(stages, 50, 2)] == ["libraries", "sample", "noisy", "report", "all"]
 
 
 @pytest.mark.slow
 def test_the_main_job_is_measured_command_by_command(tmp_path):
     out = tmp_path / "main_job.json"
     run_script("benchmarks/bench_main_job.py", "--out", out, "--limit", 20, "--size", 32, 32, "--width", 4, "--epochs", 1,
-               "--folds", 2, "--accelerator", "cpu")
+               "--folds", 2, "--accelerator", "cpu", "--jobs", 1)
     content = json.loads(out.read_text())
     trainings = {name for name, stage in content["stages"].items() if stage["script"].startswith("train_")}
     students = {f"{name}_result" for name in ("noisy", "kd_bm", "own", "own2", "own3", "clean")}
     assert trainings == {"teacher_unet_teacher", *students}
     floor = content["stages"]["libraries"]["MiB"]
     assert all(content["stages"][name]["MiB"] > floor and content["stages"][name]["processor"] > 0 for name in trainings)
-    lines = content["tables"]["The main job, by stage"]
+    lines = content["tables"]["The main job, by stage, 1 at a time"]
     assert len(lines) == 2 + len(content["stages"]) + 2
