@@ -39,7 +39,7 @@ case ${1:-sample} in
         cd "$home"
         [ -d data/generated/sample ] || "$python" data/make_sample.py --out data/generated/sample
         exec "$python" quick.py data/generated/sample --model unet --width 16 --size 96 96 --theta 2 --folds 3 --epochs 14 \
-            --lr-step 5 --batch-size 8 --learning-rate 0.002 --encoder-weights none "$@" ;;
+            --lr-step 5 --batch-size 8 --learning-rate 0.002 --encoder-weights none --fast --jobs 2 "$@" ;;
     quick) setup; shift; exec "$python" "$home/quick.py" "$@" ;;
     table[1-5]|figure3|all|alternatives) setup; exec "$python" "$home/tables.py" "$@" ;;
     rivals)  # two of its rows need packages that nothing else here does
