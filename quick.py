@@ -121,9 +121,12 @@ def main() -> None:
     args = parse()
     report = plan(args)
     with lock.folder_lock(args.home):
-        if report.finished():
+        finished = report.finished()
+        if finished:
             print(report_text(read_json(report.result)))
         run_plan([report], LocalWorkers(args.jobs, shown=args.jobs == 1))
+        if args.jobs > 1 and not finished:  # what the report says has gone to its log
+            print(report_text(read_json(report.result)))
     print(f"all of it in one page: {report.result.with_name('report.html')}")
 
 

@@ -14,7 +14,8 @@ In each of --seeds, noise is drawn, and the rows are split into folds; a teacher
 
 AUROC: how well BF between prediction and mask finds the noisy masks. Spearman: of that BF with the masks' true agreement
 (BFmIoU with the untouched ones). BF, mIoU: of the predictions with the untouched masks. Differences to `image` and to `longer`
-are taken seed by seed; only those to `longer` show what the label channel brings. Finished trainings in --runs are kept.
+are taken seed by seed; those to `longer` leave longer training out of what the label channel brings, though an assisted epoch
+has two draws, and so twice the passes. Finished trainings in --runs are kept.
 Flags that are not listed go to every training, and those of the machine (--accelerator, --precision ...) to predictions, too.
 """
 
@@ -35,7 +36,7 @@ from reports.comparison import paired_difference
 from utils.ranking import auroc, spearman
 from utils.scoring import score_pairs
 
-ARMS = {"image": "image alone", "longer": "image alone, trained as long as those below", "assisted": "image and mask",
+ARMS = {"image": "image alone", "longer": "image alone, as many epochs as those below", "assisted": "image and mask",
         "blind": "the same, without the mask", "mending": "image and mask, trained on coarser ones"}
 COARSER_SEED = 1000  # is added to a seed for the masks that are made coarser once more
 FIGURES = {"auroc": "AUROC", "spearman": "Spearman", "bf": "BF, true", "miou": "mIoU, true"}

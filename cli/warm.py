@@ -57,12 +57,19 @@ def start_script(script: str | Path, flags: Sequence[str], environment: Mapping[
         folder: where it runs; default: here.
     """
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_run, args=(str(script), list(flags), dict(environment), _absolute(output),
-                                                 _absolute(errors), str(folder or os.getcwd())))
+    place, streams = str(folder or os.getcwd()), (_absolute(output), _absolute(errors))
     with _one_at_a_time:
-        _start_server(context, environment)
+        seen = dict(environment)
+        process = context.Process(target=_run, args=(str(script), list(flags), seen, *streams, place))
+        _start_server(context, seen)
         process.start()
     return process
+
+
+def own_environment() -> dict[str, str]:
+    """The variables of this process; unlike `os.environ`, never those that the fork server gets for a moment."""
+    with _one_at_a_time:
+        return dict(os.environ)
 
 
 def exit_code(process: ForkServerProcess) -> int:

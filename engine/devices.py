@@ -54,19 +54,20 @@ def visible_gpus(args: Namespace) -> int:
 
 
 def choose_precision(args: Namespace, folder: Path | None = None) -> None:
-    """Put the precision of this machine in the place of --fast, and say which; of a run that goes on, its own.
+    """Put the precision of this machine in the place of --fast, and say which.
 
     So the flags that are recorded name it, and the same command may resume a run on another machine.
 
     Args:
         args: its `precision` is changed, if it is FAST.
-        folder: of the run.
+        folder: of a run: if that goes on, its own precision is taken, else none yet.
     """
     if getattr(args, "precision", None) != FAST:
         return
-    recorded = folder / "args.json" if folder else None
-    if recorded and args.resume and recorded.exists():
-        args.precision, why = read_json(recorded, "precision")["precision"], "as the run began"
+    if folder:
+        if not (args.resume and (folder / "args.json").exists()):
+            return
+        args.precision, why = read_json(folder / "args.json", "precision")["precision"], "as the run began"
     else:
         args.precision, why = fastest_precision(args.accelerator)
     if is_first_process():

@@ -37,7 +37,7 @@ def claimed(args: Namespace) -> Iterator[Path]:
         UserError: the name leaves --out-dir, another process works there, or the folder holds a run already.
     """
     folder = inside(args.out_dir, args.name)
-    choose_precision(args, folder)  # first, since the flags of an earlier run are compared
+    choose_precision(args, folder)  # its own, since its flags are compared; of a new run once PyTorch is loaded
     _refuse_taken(args, folder)
     with lock.folder_lock(folder):
         _refuse_taken(args, folder)  # again: a process that held the lock may have made a run meanwhile

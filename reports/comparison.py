@@ -5,6 +5,7 @@ percent in the tables.
 """
 
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def read_runs(folders: Iterable[Path | str]) -> Results:
 
 
 def check_comparable(results: Results) -> None:
-    """Raise UserError unless all runs were tested on the same rows, at the same size and tolerance, by the same scores."""
+    """Raise UserError unless all runs were tested on the same rows, at the same size and tolerance, by the same scores.
+
+    Runs of unlike precision are named on the standard error.
+    """
     first_folder, first = next(iter(results.items()))
     for folder, result in results.items():
         if not result["test"]:
@@ -52,6 +56,10 @@ def check_comparable(results: Results) -> None:
             raise UserError(f"{folder}: tested on {result['args']['test_csv']}, which holds other rows than "
                             f"{first['args']['test_csv']} of {first_folder}; tabulate them apart")
     check_same_scores(results)
+    found = {result["args"]["precision"]: folder for folder, result in results.items() if result["args"].get("precision")}
+    if len(found) > 1:  # by --fast on machines of two kinds, for instance
+        print("trained with unlike --precision: " + ", ".join(f"{each} ({folder})" for each, folder in sorted(found.items()))
+              + "; differences between such runs are also those of the precision", file=sys.stderr)
 
 
 def _same_test_set(one: dict, other: dict) -> bool:

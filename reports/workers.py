@@ -24,6 +24,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+from cli import warm
 from cli.command_line import nonnegative_int, positive_int
 from cli.files import UserError
 from cli.machine import usable_cores
@@ -184,8 +185,9 @@ def run_on_worker(command: Command, root: str, cores: int | None) -> None:
         return worker.status not in (Status.running, Status.paused) or task is None or task.state != "executing"
 
     multiprocessing.current_process().daemon = False  # as a nanny's child it were, and could have no processes of its own
-    shared = os.environ.get("OMP_NUM_THREADS", str(max(1, usable_cores() // worker.state.nthreads)))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cores or shared), lock.JOB: command.stamp}
+    environment = warm.own_environment()
+    shared = environment.get("OMP_NUM_THREADS", str(max(1, usable_cores() // worker.state.nthreads)))
+    environment.update({"OMP_NUM_THREADS": str(cores or shared), lock.JOB: command.stamp})
     environment.pop(TRIM, None)
     try:
         run(command, environment, unwanted)

@@ -52,7 +52,7 @@ def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, proje
         return run_job(project, "quick", photos, "--name", "job", "--limit", 20, "--size", 48, 32, "--model", "unet",
                        "--width", 4, "--encoder-weights", "none", "--epochs", 1, *flags)
 
-    done = quick()
+    done = quick("--jobs", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     table = (project / "runs" / "job" / "report" / "table.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]

@@ -10,7 +10,7 @@ import pytest
 from cli.files import UserError, write_json
 from data.legend import Legend
 from report import main
-from reports.comparison import compare, group_runs, paired_difference, read_runs, recovered
+from reports.comparison import check_comparable, compare, group_runs, paired_difference, read_runs, recovered
 from reports.figures import plot_gain, plot_noise
 from reports.page import report_page
 from reports.report_files import packed, report_text, result_tables, unpacked, weight_table
@@ -46,6 +46,14 @@ def test_runs_of_one_name_are_told_apart_by_the_flags_that_differ():
     assert [(group["label"], group["noise_share"]) for group in by_noise] == [("kd", 0.3), ("kd", 0.6)]
     with pytest.raises(UserError, match="b and a are the same method with the same seed"):
         group_runs({"a": run_of("kd"), "b": run_of("kd")})
+
+
+def test_runs_of_unlike_precision_are_named(capsys):
+    """--fast decides on each machine: bf16 on one, float32 on another."""
+    check_comparable({"a": run_of("kd", precision="bf16-mixed"), "b": run_of("kd", precision="bf16-mixed"), "c": run_of("old")})
+    assert capsys.readouterr().err == ""
+    check_comparable({"a": run_of("kd", precision="bf16-mixed"), "b": run_of("noisy", precision="32-true")})
+    assert "unlike --precision: 32-true (b), bf16-mixed (a);" in capsys.readouterr().err
 
 
 def test_names_are_seeds_unless_the_seeds_are_the_same():
