@@ -92,19 +92,33 @@ def usable(ways, files):
         files: paths.
     """
     some, found = files[:10], {}
+    expected = [by_shape(read_by_opencv(ways, path)) for path in some]
     for name, read in ways.items():
         try:
-            read_values = [read(path) for path in some]
+            content = [read(path) for path in some]
         except Exception as error:  # each library raises its own exceptions, at a codec that it was built without, too
-            if name == OPENCV:
-                raise UserError(f"{OPENCV} cannot read all of {some[0]} ...: {error}") from None
             print(f"{name}: left out ({(str(error) or type(error).__name__).splitlines()[0]})", file=sys.stderr)
             continue
         found[name] = read
-        for path, values in zip(some, read_values):
+        for path, values, right in zip(some, content, expected):
             if isinstance(values, np.ndarray):  # else bytes that are not a picture yet
-                check_equal(by_shape(ways[OPENCV](path)), by_shape(values), f"{path}: {name}")
+                check_equal(right, by_shape(values), f"{path}: {name}")
     return found
+
+
+def read_by_opencv(ways, path):
+    """What all others are compared with.
+
+    Raises:
+        UserError: OpenCV cannot read the file.
+    """
+    try:
+        values = ways[OPENCV](path)
+    except (cv2.error, TypeError):  # imread gives None, which photographs index
+        values = None
+    if values is None:
+        raise UserError(f"{path}: {OPENCV} cannot read it; remove it")
+    return values
 
 
 def check_equal(expected, values, reader):
