@@ -12,7 +12,6 @@ from data.pictures import write_mask
 from utils import agreement_cpu, scoring
 from utils.agreement import pixels
 
-
 # --- one thread -------------------------------------------------------------------------------------------------
 
 
