@@ -8,8 +8,9 @@ network is that of the main job: a U-Net with a MobileNetV2 encoder, 160 x 160 p
 """
 
 import argparse
-import ctypes
 import multiprocessing
+import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -18,50 +19,63 @@ from benchmarks.measure import RESULTS, keep, ratio, table
 from benchmarks.step_parts import BATCH, LOSS, WEIGHTS, marked, parts_of
 from benchmarks.training import batch_of, epoch_seconds, flags_of, weigh_of
 from cli.command_line import command_line, positive_int, tool_parser
+from cli.files import UserError
 from cli.lazy import torch
 from engine import devices, loop, networks, objective
 
 DEFAULT = "default"
+COMPILE = "--compile"
 FORK = multiprocessing.get_context("fork")  # the libraries are imported once
 
 
 # --- ways to train ----------------------------------------------------------------------------------------------
+# Each makes the state of a training: `build()` gives the default's.
 
 
-def as_it_is(state):
+def as_it_is(build):
     """Change nothing."""
+    return build()
 
 
-def channels_first(state):
+def channels_first(build):
     """Networks and images in PyTorch's usual format, (B, C, H, W) in memory."""
+    state = build()
     network, = state.networks
     network.to(memory_format=torch.contiguous_format)
     network.register_forward_pre_hook(lambda network, inputs: tuple(each.contiguous() for each in inputs))
+    return state
 
 
-def fused(state):
+def fused(build):
     """AdamW in one pass over each parameter."""
+    state = build()
     for group in state.optimizers[0].param_groups:
         group["fused"] = True
+    return state
 
 
-def flushed(state):
+def flushed(build):
     """Numbers below 1e-38 are 0."""
     torch.set_flush_denormal(True)
+    return build()
 
 
-def bf16_convolutions(state):
+def bf16_convolutions(build):
     """float32 tensors, multiplied as bf16 inside convolutions."""
     torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    return build()
 
 
-def memory_given_back(state):
-    """glibc's default: memory of a large tensor goes back to the system, see `devices.keep_memory`."""
-    for (option, _), value in zip(devices.KEPT.values(), (128 * 2**10, 65536)):
-        ctypes.CDLL(None).mallopt(option, value)
+def memory_given_back(build):
+    """glibc as it is by default: memory of a large tensor goes back to the system, see `devices.keep_memory`.
+
+    No later call brings that back: glibc stops fitting its threshold to the sizes that are freed at the first one.
+    """
+    networks.keep_memory = lambda: None
+    return build()
 
 
-WAYS = {  # name -> (flags, what else is changed)
+WAYS = {  # name -> (flags, how the state is made)
     DEFAULT: ("", as_it_is),
     "channels first in memory": ("", channels_first),
     "memory given back": ("", memory_given_back),
@@ -71,8 +85,8 @@ WAYS = {  # name -> (flags, what else is changed)
     "bf16-mixed": ("--precision bf16-mixed", as_it_is),
     "bf16-mixed, memory given back": ("--precision bf16-mixed", memory_given_back),
     "bf16-mixed, fused AdamW": ("--precision bf16-mixed", fused),
-    "compiled": ("--compile", as_it_is),
-    "bf16-mixed, compiled": ("--precision bf16-mixed --compile", as_it_is),
+    "compiled": (COMPILE, as_it_is),
+    "bf16-mixed, compiled": (f"--precision bf16-mixed {COMPILE}", as_it_is),
     "batch 16": ("--batch-size 16", as_it_is),
     "batch 32": ("--batch-size 32", as_it_is),
 }
@@ -90,13 +104,12 @@ class Training:
     """A training of one way, ready for its next steps."""
 
     def __init__(self, args):
-        words, change = WAYS[args.way]
+        words, make = WAYS[args.way]
         self.flags = flags_of("--epochs", 2, "--size", args.side, args.side, "--model", args.model, "--encoder", args.encoder,
                               "--width", args.width, "--accelerator", "cpu", "--devices", 1, "--optimizer", "adamw", "--lr",
                               0.001, "--batch-size", args.batch_size, *words.split())
         self.fabric = devices.start_fabric(self.flags)
-        self.state = networks.build_state(self.flags, self.fabric)
-        change(self.state)
+        self.state = make(lambda: networks.build_state(self.flags, self.fabric))
         self.batch = batch_of(self.flags.batch_size, args.side, 2)
 
     def steps(self, count, weigh="KD"):
@@ -113,35 +126,70 @@ class Training:
         return parts_of(lambda: self.steps(count, weigh))
 
 
-def serve(args, pipe):
-    """Be the process of one way: make as many steps as each message says, and answer what an image took."""
-    training = Training(args)
+def serve(args, pipe, parents):
+    """Be the process of one way: make as many steps as each message says, and answer what an image took, or a UserError.
+
+    Args:
+        parents: the other end of the pipe. It is closed here, so that this process ends when its parent closes it.
+    """
+    parents.close()
+    training = None
     with suppress(EOFError):
         while True:
-            pipe.send(training.steps(pipe.recv()))
+            count = pipe.recv()
+            try:
+                training = training or Training(args)
+                answer = training.steps(count)
+            except UserError as error:
+                answer = error
+            pipe.send(answer)
 
 
 class Process:
     """A process that trains in one way, forked from this one; its `steps` are those of `Training`."""
 
     def __init__(self, args, way):
-        self.pipe, other = multiprocessing.Pipe()
-        self.child = FORK.Process(target=serve, args=(of_way(args, way), other), daemon=True)
+        self.way = way
+        self.pipe, childs = FORK.Pipe()
+        self.child = FORK.Process(target=serve, args=(of_way(args, way), childs, self.pipe), daemon=True)
         self.child.start()
+        childs.close()  # else nobody would notice its end
         self.steps(args.warm_up)
 
     def steps(self, count):
-        self.pipe.send(count)
-        return self.pipe.recv()
+        try:
+            self.pipe.send(count)
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.child.join()
+            raise UserError(f"{self.way}: its process has ended ({self.child.exitcode}), see above; leave it out by --ways"
+                            ) from None
+        if isinstance(answer, UserError):
+            raise UserError(f"{self.way}: {answer}")
+        return answer
 
     def close(self):
-        self.child.terminate()
+        self.pipe.close()
         self.child.join()
 
 
 def of_way(args, way):
     """The flags of the process of a way."""
     return argparse.Namespace(**{**vars(args), "way": way})
+
+
+def possible(ways):
+    """The ways that this machine can go; those that it cannot are told on stderr."""
+    compiler = cpp_compiler()
+    for way in ways:
+        if COMPILE in WAYS[way][0] and not compiler:
+            print(f"{way}: left out (torch.compile needs a C++ compiler, and there is none)", file=sys.stderr)
+    return [way for way in ways if compiler or COMPILE not in WAYS[way][0]]
+
+
+def cpp_compiler():
+    """Path of the C++ compiler that torch.compile would call; None without one."""
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
 def measured(args):
@@ -192,7 +240,7 @@ def main():
     parser.add_argument("--warm-up", type=positive_int, default=3, help="steps before the first turn")
     parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
-    args.ways = list(dict.fromkeys([HALF, *args.ways]))
+    args.ways = possible(list(dict.fromkeys([HALF, *args.ways])))
     torch.set_num_threads(1)
     seconds = measured(args)
     found = shares(args)

@@ -4,8 +4,9 @@
 
 Each reads a file to an array, on one thread, in turn with the others. Processor seconds count, and the arrays must be equal
 (photographs: within 3 grey levels, on average). `inflate alone` decompresses the bytes of a mask and leaves the filters of its
-rows undone: no reader with that library is faster. A reader that is not installed is left out:
-pip install pyspng imagecodecs simplejpeg isal zlib-ng deflate.
+rows undone: no reader with that library is faster. A reader that is not installed, or cannot read these files, is left out:
+pip install pyspng imagecodecs simplejpeg isal zlib-ng deflate. So are masks that are no PNG of grey levels, since readers turn
+palettes into different things.
 """
 
 import statistics
@@ -84,26 +85,64 @@ PHOTOS = {OPENCV: lambda path: cv2.imread(path)[:, :, ::-1], "Pillow": by_pillow
 
 
 def usable(ways, files):
-    """The ways that are installed; a UserError if one of them reads something else than OpenCV.
+    """The ways that are installed and read the files; a UserError if one of them reads something else than OpenCV.
 
     Args:
         ways: dict of name -> function of a path.
         files: paths.
     """
-    found = {}
+    some, found = files[:10], {}
+    expected = [by_shape(read_by_opencv(ways, path)) for path in some]
     for name, read in ways.items():
         try:
-            values = read(files[0])
-        except ImportError as error:
-            print(f"{name}: left out ({error})", file=sys.stderr)
+            content = [read(path) for path in some]
+        except Exception as error:  # each library raises its own exceptions, at a codec that it was built without, too
+            print(f"{name}: left out ({(str(error) or type(error).__name__).splitlines()[0]})", file=sys.stderr)
             continue
         found[name] = read
-        if isinstance(values, np.ndarray):  # else bytes that are not a picture yet
-            for path in files[:10]:
-                expected, values = by_shape(ways[OPENCV](path)), by_shape(read(path))
-                limit = CLOSE if expected.shape[2] == 3 else 0
-                if expected.shape != values.shape or np.abs(expected.astype(int) - values).mean() > limit:
-                    raise UserError(f"{path}: {name} reads other values than {OPENCV}")
+        for path, values, right in zip(some, content, expected):
+            if isinstance(values, np.ndarray):  # else bytes that are not a picture yet
+                check_equal(right, by_shape(values), f"{path}: {name}")
+    return found
+
+
+def read_by_opencv(ways, path):
+    """What all others are compared with.
+
+    Raises:
+        UserError: OpenCV cannot read the file.
+    """
+    try:
+        values = ways[OPENCV](path)
+    except (cv2.error, TypeError):  # imread gives None, which photographs index
+        values = None
+    if values is None:
+        raise UserError(f"{path}: {OPENCV} cannot read it; remove it")
+    return values
+
+
+def check_equal(expected, values, reader):
+    """Raise UserError if a reader's array (H, W, channels) is not OpenCV's; photographs may differ a little."""
+    limit = CLOSE if expected.shape[2] == 3 else 0
+    if expected.shape != values.shape or np.abs(expected.astype(int) - values).mean() > limit:
+        raise UserError(f"{reader} reads other values than {OPENCV}")
+
+
+def grey_levels(masks):
+    """Those of the mask files that are PNGs of one byte a pixel and no palette; how many are left out is told on stderr.
+
+    Raises:
+        UserError: none is.
+    """
+    found = []
+    for path in masks:
+        with Image.open(path) as file:
+            if file.format == "PNG" and file.mode == "L":
+                found.append(path)
+    if len(found) < len(masks):
+        print(f"{len(masks) - len(found)} of {len(masks)} masks are no PNG of grey levels and are left out", file=sys.stderr)
+    if not found:
+        raise UserError(f"{masks[0]} and the others: no mask is a PNG of grey levels; name another folder by --photos")
     return found
 
 
@@ -144,7 +183,7 @@ def main():
                  "masks of 2048x1024, 19 classes": (MASKS, drawn(Path(name), draw_regions, few, 19))}
         if args.photos:
             pairs = pair_folder(args.photos)[:args.limit]
-            kinds["masks as they are"] = (MASKS, pairs["mask"].tolist())
+            kinds["masks as they are"] = (MASKS, grey_levels(pairs["mask"].tolist()))
             kinds["photographs"] = (PHOTOS, pairs["image"].tolist())
         for kind, (ways, files) in kinds.items():
             print(kind, file=sys.stderr)

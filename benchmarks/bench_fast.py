@@ -3,7 +3,7 @@
     python benchmarks/bench_fast.py --runs runs/bench_fast
 
 Drawn portraits with coarse training masks, as the main job has them on its built-in sample. Both trainings of a seed begin with
-the same network and see the same batches. Differences are paired by seed.
+the same network and see the same batches. Differences and times are paired by seed.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.measure import RESULTS, keep, python, table
 from benchmarks.training import SCORES, add_training_flags, trained
 from cli.command_line import command_line, nonnegative_int, positive_int, tool_parser
-from cli.files import read_json
+from cli.files import UserError, read_json, write_json
 from cli.flags import add_class_flag
 from reports.comparison import mean_and_spread, paired_difference
 
@@ -19,7 +19,15 @@ WAYS = {"default": [], "--fast": ["--fast"]}
 
 
 def drawn(args, home):
-    """CSVs of a drawn set with coarse training masks in `home`: (train, test)."""
+    """CSVs of a drawn set with coarse training masks in `home`: (train, test).
+
+    Raises:
+        UserError: a set of other flags lies there.
+    """
+    settings, kept = {"count": args.count, "size": args.size}, home / "settings.json"
+    if kept.exists() and read_json(kept) != settings:
+        raise UserError(f"{home}: holds a set of another --count or --size; choose other --runs")
+    write_json(kept, settings)
     if not (home / "train_noisy.csv").exists():
         python("data/make_sample.py", "--out", home, "--count", args.count, "--size", *args.size)
         python("data/prepare_folder.py", home, "--out", home)
@@ -43,17 +51,27 @@ def measured(args):
 
 
 def lines_of(found):
-    """Lines of the table: each way's precision, mean scores, and differences to the default."""
-    def of(way, score):
-        return {seed: each[score] for seed, each in found[way].items()}
+    """Lines of the table: each way's precision, mean scores, differences to the default, and time relative to it.
+
+    The time is that of the training; its ratio is taken seed by seed, and their mean is shown.
+    """
+    def of(way, key):
+        return {seed: each[key] for seed, each in found[way].items()}
 
     lines = []
     for way, seeds in found.items():
-        differences = [paired_difference(of(way, score), of("default", score)) for score in SCORES]
-        shown = ["-" if way == "default" else f"{100 * mean:+.2f} ± {100 * (half or 0):.2f}" for mean, half, _ in differences]
+        shown = ["-" if way == "default" else with_interval(of(way, score), of("default", score)) for score in SCORES]
         means = [f"{100 * mean_and_spread(list(of(way, score).values()))[0]:.2f}" for score in SCORES]
-        lines.append((way, next(iter(seeds.values()))["precision"], *means, *shown))
-    return table(("trained", "precision", "mIoU", "BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"), lines)
+        times, whole = of(way, "seconds"), of("default", "seconds")
+        relative = mean_and_spread([times[seed] / whole[seed] for seed in times])[0]
+        lines.append((way, next(iter(seeds.values()))["precision"], *means, *shown, f"{relative:.2f}"))
+    return table(("trained", "precision", "mIoU", "BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %", "s / default"), lines)
+
+
+def with_interval(scores, base):
+    """The mean difference in points, paired by seed, and half its interval; one seed has none."""
+    mean, half, _ = paired_difference(scores, base)
+    return f"{100 * mean:+.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
 
 
 def main():

@@ -90,13 +90,24 @@ def ranked_rows(args, rows):
     """Positions of the rows, worst first, as the ranking has them.
 
     Raises:
-        UserError: it is no ranking of these rows.
+        UserError: it is no ranking of these rows, or a mask has two rows, in it or in the CSV.
     """
-    place = {Path(mask).resolve(): position for position, mask in enumerate(rows["mask"])}
-    found = [place.get(Path(mask).resolve()) for mask in read_rows(args.ranking)["mask"]]
-    if None in found or len(set(found)) < len(rows):
-        raise UserError(f"--ranking {args.ranking}: ranks other masks than those of {args.csv}; audit that CSV")
-    return np.array(found)
+    masks, ranked = ([Path(mask).resolve() for mask in table["mask"]] for table in (rows, read_rows(args.ranking)))
+    for source, paths in ((args.csv, masks), (f"--ranking {args.ranking}", ranked)):
+        check_distinct(source, paths)
+    place = {path: position for position, path in enumerate(masks)}
+    if len(ranked) != len(masks) or any(path not in place for path in ranked):
+        raise UserError(f"--ranking {args.ranking}: ranks {len(ranked)} masks, which are not the {len(masks)} of {args.csv}; "
+                        "audit that CSV")
+    return np.array([place[path] for path in ranked])
+
+
+def check_distinct(source, paths):
+    """Raise UserError if a path occurs twice; rows are numbered as a spreadsheet shows them."""
+    first = {}
+    for row, path in enumerate(paths, 2):
+        if first.setdefault(path, row) != row:
+            raise UserError(f"{source}: rows {first[path]} and {row} have the same mask, {path}; remove one of them")
 
 
 def percent(pair):

@@ -5,7 +5,8 @@
 The sample is drawn and quick.py's plan carried out with the flags that run.sh gives them, in a temporary folder; further flags
 go to quick.py. As there, each command is forked from a process that has the libraries, and it measures itself, see
 benchmarks/measured.py. Its memory counts the pages of the libraries, which it shares with that process: the line `libraries`
-shows a command that does nothing.
+shows a command that does nothing, and is no part of the whole. Shares are those of the whole's seconds: where commands run side
+by side (--jobs), they sum to more than 100 %.
 """
 
 import re
@@ -79,7 +80,8 @@ def lines_of(stages, seconds, jobs):
     """Rows of the table; arguments as `measure` returns them. Side by side, seconds of the stages overlap."""
     whole = seconds + stages["sample"]["seconds"]
     commands = [stage for name, stage in stages.items() if name != "libraries"]
-    lines = [[name, stage["script"], f"{stage['seconds']:.1f}", f"{100 * stage['seconds'] / whole:.1f} %",
+    lines = [[name, stage["script"], f"{stage['seconds']:.1f}",
+              "-" if name == "libraries" else f"{100 * stage['seconds'] / whole:.1f} %",
               f"{stage['processor']:.1f}", f"{stage['MiB']:.0f}"] for name, stage in stages.items()]
     if jobs == 1:
         rest = whole - sum(stage["seconds"] for stage in commands)

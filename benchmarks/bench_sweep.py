@@ -5,7 +5,8 @@
 Each call is `tables.py` as a user calls it, imports and reports included, on drawn portraits, from nothing to the table. Every
 command takes one thread, so that the ratio is what the second worker brings and not what a second thread does. With --scheduler
 the same table also runs on the workers of a Dask scheduler. The digests of all results must agree. Beside it stands what two
-cores give such a training at best: twice the time of one alone over that of two at once.
+cores give such trainings: 2 t1 / t2, t1 the time of one alone, t2 that of two at once. These two import their libraries, which
+tables.py does not (it forks its commands from a process that has them), so this is no strict bound.
 """
 
 import hashlib

@@ -16,6 +16,7 @@ from pathlib import Path
 from cli.files import write_json
 
 KINDS = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that ru_maxrss counts in
 
 
 def processor_seconds():
@@ -31,7 +32,7 @@ def run_measured(usage, script, flags):
     try:
         runpy.run_path(str(path), run_name="__main__")
     finally:
-        peak = max(resource.getrusage(kind).ru_maxrss for kind in KINDS) / 1024
+        peak = max(resource.getrusage(kind).ru_maxrss for kind in KINDS) * PEAK_UNIT / 2**20
         write_json(usage, {"seconds": time.perf_counter() - began, "processor": processor_seconds() - processor, "MiB": peak})
 
 

@@ -143,7 +143,8 @@ def read_labelme(folder: Path, values: dict[str, int]) -> Objects:
     found: Objects = {}
     for path in sorted((folder / PICTURES).glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        size = (content["imageHeight"], content["imageWidth"]) if content["imageHeight"] else None  # null: not known
+        sides = content["imageHeight"], content["imageWidth"]
+        size = sides if all(sides) else None  # null: not known
         objects = found.setdefault(Path(content["imagePath"].replace("\\", "/")).name, Returned(size, [])).objects
         for shape in content["shapes"]:
             if shape["shape_type"] != "mask":

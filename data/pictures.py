@@ -22,7 +22,7 @@ GREY_SHARE = 0.25  # largest share of grey pixels in a binary mask
 TURNED = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
 DARKEST = 1 << 14  # a 16-bit picture with no brighter value uses fewer bits: 12 or 14
 IGNORED_COLOUR = (224, 224, 192)  # of index 255 in a palette, as PASCAL VOC has it
-BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # see `kinds_of`
+BACKGROUND, CLASSES, IGNORED = 1, 2, 4  # bits, see `kinds_of`
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}  # how JPEG and PNG files begin and end
 
 
@@ -140,7 +140,8 @@ def checked_labels(decoded: Decoded, path: Path | str, num_classes: int) -> np.n
 
 
 def kinds_of(labels: np.ndarray, num_classes: int) -> int:
-    """What a label map holds: CLASSES if there is any class but 0; else the bits BACKGROUND (class 0) and IGNORED."""
+    """What a label map holds: CLASSES alone if it has any class but 0, whatever else it has; else BACKGROUND | IGNORED, of
+    which each is set if the map has class 0, or 255."""
     return CLASSES if _holds(labels, 1, num_classes - 1) else (
         BACKGROUND * _holds(labels, 0, 0) | IGNORED * _holds(labels, IGNORE_INDEX, IGNORE_INDEX))
 

@@ -130,9 +130,10 @@ def test_what_is_cut_short_is_said_in_one_line(tmp_path, rows, tool, change, wor
     assert words in fault_of(folder)
 
 
-def test_a_size_that_labelme_left_open_is_no_fault(tmp_path, rows):
+@pytest.mark.parametrize("sides", [(None, None), (20, None), (None, 30)])
+def test_a_size_that_labelme_left_open_is_no_fault(tmp_path, rows, sides):
     folder = exported(tmp_path / "labelme", "labelme", rows)
-    changed(folder, "images/a.json", lambda content: content.update(imageHeight=None, imageWidth=None))
+    changed(folder, "images/a.json", lambda content: content.update(zip(("imageHeight", "imageWidth"), sides)))
     assert merge_task(folder, lambda name: folder / name, lambda name: folder / name)[1:] == (1, 0)
 
 

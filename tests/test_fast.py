@@ -1,16 +1,16 @@
-"""--fast: which precision it chooses, what it says and records, how it resumes; and memory that stays with the process."""
+"""--fast: which precision it chooses, what it says and records, how it resumes; and the table of its scores."""
 
-import ctypes
 import json
 import os
-import resource
 import signal
+from argparse import Namespace
 
 import pytest
 
 from benchmarks import bench_fast
 from cli import machine
 from cli.command_line import Terminated
+from cli.files import UserError
 from engine import devices, loop
 from engine.flags import train_parser
 from reports.experiment import training_flags
@@ -116,34 +116,39 @@ def test_a_resumed_run_goes_on_as_it_began_on_another_processor_too(csvs, tmp_pa
     assert recorded(tmp_path / "broken")[1]["args"]["precision"] == "bf16-mixed"
 
 
+def scored(precision, *seeds):
+    return {seed: {"miou": miou, "bf": bf, "precision": precision, "seconds": seconds}
+            for seed, (miou, bf, seconds) in enumerate(seeds)}
+
+
 def test_the_table_of_scores_pairs_the_seeds():
-    """Differences of 1 and 3 points: 2 on average, and half the interval is 12.706 * 1.4142 / 2 ** 0.5 by Student's t."""
-    def scored(precision, *pairs):
-        return {seed: {"miou": miou, "bf": bf, "precision": precision} for seed, (miou, bf) in enumerate(pairs)}
+    """Differences of 1 and 3 points: 2 on average, and half the interval is 12.706 * 1.4142 / 2 ** 0.5 by Student's t.
 
-    found = {"default": scored("32-true", (0.8, 0.5), (0.7, 0.6)), "--fast": scored("bf16-mixed", (0.8, 0.51), (0.7, 0.63))}
+    Times of 4 / 10 and 20 / 25, 0.6 on average; by their sums it were 24 / 35.
+    """
+    found = {"default": scored("32-true", (0.8, 0.5, 10), (0.7, 0.6, 25)),
+             "--fast": scored("bf16-mixed", (0.8, 0.51, 4), (0.7, 0.63, 20))}
     assert bench_fast.lines_of(found)[2:] == [
-        "| default | 32-true | 75.00 | 55.00 | - | - |",
-        "| --fast | bf16-mixed | 75.00 | 57.00 | +0.00 ± 0.00 | +2.00 ± 12.71 |"]
+        "| default | 32-true | 75.00 | 55.00 | - | - | 1.00 |",
+        "| --fast | bf16-mixed | 75.00 | 57.00 | +0.00 ± 0.00 | +2.00 ± 12.71 | 0.60 |"]
 
 
-# --- memory -----------------------------------------------------------------------------------------------------
+def test_one_seed_has_no_interval():
+    found = {"default": scored("32-true", (0.8, 0.5, 10)), "--fast": scored("bf16-mixed", (0.79, 0.52, 5))}
+    assert bench_fast.lines_of(found)[-1] == "| --fast | bf16-mixed | 79.00 | 52.00 | -1.00 | +2.00 | 0.50 |"
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the system's library is not glibc")
-def test_freed_memory_is_used_again_without_asking_the_system():
-    """64 MiB have 16,384 pages. Once they are here, another 64 MiB need no new ones."""
-    libc, size = ctypes.CDLL(None), 2**26
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
-
-    def new_pages():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        memory = libc.malloc(size)
-        libc.memset(memory, 1, size)
-        libc.free(memory)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    devices.keep_memory()
-    new_pages()
-    assert new_pages() < 1000
+def test_a_drawn_set_of_other_flags_is_refused(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(bench_fast, "python", lambda script, *words: calls.append(script))
+    bench_fast.drawn(Namespace(count=5, size=[32, 24]), tmp_path)
+    assert len(calls) == 3
+    (tmp_path / "train_noisy.csv").touch()
+    bench_fast.drawn(Namespace(count=5, size=[32, 24]), tmp_path)
+    for count, size in ((6, [32, 24]), (5, [24, 32])):
+        with pytest.raises(UserError, match="holds a set of another --count or --size"):
+            bench_fast.drawn(Namespace(count=count, size=size), tmp_path)
+    assert len(calls) == 3
+    (tmp_path / "settings.json").unlink()  # as earlier versions left it
+    bench_fast.drawn(Namespace(count=5, size=[32, 24]), tmp_path)
+    assert len(calls) == 3

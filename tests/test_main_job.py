@@ -51,9 +51,10 @@ def test_the_flags_are_those_of_run_sh(tmp_path, monkeypatch):
 
 
 def test_shares_and_the_whole_by_hand():
-    stages = {name: {"script": "a.py", "seconds": seconds, "processor": 2 * seconds, "MiB": mib}
+    stages = {name: {"script": "-" if name == "libraries" else "a.py", "seconds": seconds, "processor": 2 * seconds, "MiB": mib}
               for name, seconds, mib in (("libraries", 1, 300), ("sample", 10, 400), ("noisy", 60, 900), ("report", 20, 500))}
     lines = lines_of(stages, seconds=90, jobs=1)
+    assert lines[0] == ["libraries", "-", "1.0", "-", "2.0", "300"]  # no part of the whole
     assert lines[2] == ["noisy", "a.py", "60.0", "60.0 %", "120.0", "900"]
     assert lines[-2] == ["starting the commands", "-", "10.0", "10.0 %", "-", "-"]  # of 100 s in all, 90 were a stage's
     assert lines[-1] == ["all", "-", "100.0", "100.0 %", "180.0", "900"]

@@ -1,14 +1,16 @@
 """Faults planted for benchmarks are what they are called; and the audit's benchmarks run, small."""
 
 import json
+from argparse import Namespace
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.bench_fixing import label_curve, model_lines
+from benchmarks.bench_fixing import label_curve, model_lines, ranked_rows
 from benchmarks.plant_faults import FAULTS, components_of, plant
-from cli.files import write_rows
+from cli.files import UserError, write_rows
 from data.make_sample import draw_set
 from data.splits import pair_folder
 from tests.conftest import run_script
@@ -81,6 +83,31 @@ def test_models_of_the_two_orders_are_compared_seed_by_seed():
     """BF differences .1, .2, .3: mean 20, half width 4.303 x 10 / sqrt 3 = 24.8 points."""
     models = {seed: {"worst20": [0.9, 0.6 + 0.1 * seed], "random20": [0.8, 0.5]} for seed in (0, 1, 2)}
     assert model_lines(models, [0.2]) == [("20 %", "90.0 / 70.0", "80.0 / 50.0", "+20.0 ± 24.8")]
+
+
+@pytest.mark.parametrize("order, message", [
+    ([2, 0, 1], None),
+    ([2, 0, 1, 0], r"--ranking .*ranking.csv: rows 3 and 5 have the same mask, .*0.png; remove one of them"),
+    ([2, 0], r"ranking.csv: ranks 2 masks, which are not the 3 of .*rows.csv; audit that CSV"),
+    ([2, 0, 3], r"ranking.csv: ranks 3 masks, which are not the 3 of .*rows.csv; audit that CSV")])
+def test_a_ranking_of_other_rows_or_of_a_row_twice_is_refused(tmp_path, order, message):
+    draw_set(tmp_path / "drawn", 4, (32, 32))
+    drawn = pair_folder(tmp_path / "drawn")
+    write_rows(tmp_path / "rows.csv", drawn[:3])
+    write_rows(tmp_path / "ranking.csv", drawn.iloc[order])
+    args = Namespace(csv=tmp_path / "rows.csv", ranking=tmp_path / "ranking.csv")
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        assert ranked_rows(args, drawn[:3]).tolist() == order
+
+
+def test_two_rows_of_one_mask_are_named(tmp_path):
+    draw_set(tmp_path / "drawn", 3, (32, 32))
+    rows = pair_folder(tmp_path / "drawn")
+    rows.loc[2, "mask"] = rows.loc[0, "mask"]
+    write_rows(tmp_path / "rows.csv", rows)
+    args = Namespace(csv=tmp_path / "rows.csv", ranking=tmp_path / "rows.csv")
+    with pytest.raises(UserError, match=r"^\S*rows.csv: rows 2 and 4 have the same mask, .*; remove one of them$"):
+        ranked_rows(args, rows)
 
 
 @pytest.mark.parametrize("script, words, message", [

@@ -2,7 +2,8 @@
 
 utils/agreement.py holds the definitions; tests compare the scores of both modules on thousands of maps. The computation
 differs: on a GPU every class is dilated as a whole picture; here OpenCV dilates two binary maps in one call, and for many
-classes only the boundary pixels are visited, all classes at once.
+classes the lowest and the highest label around each boundary pixel, all classes at once; the few pixels that these leave
+open, and those that differ where theta is large, are searched one by one.
 
 Legend: C classes (2 = binary), H x W pixels; a label map is a uint8 array (H, W) of 0..C-1, 255 = ignored.
 """
@@ -21,6 +22,8 @@ from utils.agreement import METRICS, dilate_disk, disk_rectangles, pixels
 
 Counts = tuple[tuple[list[int], list[int]], Any]  # arguments of `_miou`, of `_bf`
 SQUARE = np.ones((3, 3), np.uint8)
+FAR = 20.0  # px: from this tolerance on, a search of single pixels is faster than dilating whole pictures
+AT_ONCE = 4096  # pixels that the search looks at in one call
 
 
 def agreement(a: np.ndarray, b: np.ndarray, num_classes: int, metric: str = "bm",
@@ -119,7 +122,7 @@ def _ones(dy: int, dx: int) -> np.ndarray:
     return np.ones((2 * dy + 1, 2 * dx + 1), np.uint8)
 
 
-# --- many classes: boundary pixels alone --------------------------------------------------------------------------
+# --- many classes: all at once ----------------------------------------------------------------------------------
 
 
 def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Counts:
@@ -131,8 +134,8 @@ def _count(a: np.ndarray, b: np.ndarray, num_classes: int, reach: float) -> Coun
     count_a, count_b = _class_sizes(edge_a), _class_sizes(edge_b)
     if reach < math.hypot(*a.shape):
         unlike = np.flatnonzero(edge_a != edge_b)  # all other boundary pixels match at their own place
-        matched_a = count_a - _lonely(edge_a, edge_b, unlike, reach)
-        matched_b = count_b - _lonely(edge_b, edge_a, unlike, reach)
+        matched_a = count_a - _lonely(edge_a, edge_b, unlike, count_b, reach)
+        matched_b = count_b - _lonely(edge_b, edge_a, unlike, count_a, reach)
     else:  # every pixel of the other map is close enough
         matched_a, matched_b = np.where(count_b, count_a, 0), np.where(count_a, count_b, 0)
     boundaries = [counts[:num_classes].tolist() for counts in (count_a, matched_a, count_b, matched_b)]
@@ -157,50 +160,64 @@ def _outlines(labels: np.ndarray) -> np.ndarray:
     return np.bitwise_or(labels, uniform, out=uniform)
 
 
-def _lonely(own: np.ndarray, other: np.ndarray, unlike: np.ndarray, reach: float) -> np.ndarray:
+def _lonely(own: np.ndarray, other: np.ndarray, unlike: np.ndarray, count_other: np.ndarray, reach: float) -> np.ndarray:
     """Boundary pixels of each class in `own` with none of their class in `other` closer than `reach`, (256,).
-
-    The lowest and the highest label of the boundary pixels around decide, unless a label lies between them: such places,
-    where three classes meet, are searched pixel by pixel.
 
     Args:
         own, other: `_outlines`.
         unlike: places where these are unlike, in the flattened pictures.
+        count_other: boundary pixels of each class in `other`, (256,).
     """
-    unlike = unlike[own.ravel()[unlike] != IGNORE_INDEX]
-    rectangles = disk_rectangles(reach, *own.shape)
-    lowest = functools.reduce(np.minimum, (cv2.erode(other, _ones(*each)) for each in rectangles)).ravel()[unlike]
-    after = other + np.uint8(1)  # labels from 1 on, and 0 where there is no boundary
-    highest = functools.reduce(np.maximum, (_dilate(after, *each) for each in rectangles)).ravel()[unlike]
-    labels = own.ravel()[unlike]
-    missed = (labels != lowest) & (labels + np.uint8(1) != highest)
-    open_places = np.flatnonzero(missed & (labels > lowest) & (labels + np.uint8(1) < highest))
-    missed[open_places] = _search(labels[open_places], other, unlike[open_places], reach)
+    places = unlike[own.ravel()[unlike] != IGNORE_INDEX]
+    labels = own.ravel()[places]
+    missed = count_other[labels] == 0  # nowhere
+    some = np.flatnonzero(~missed)
+    missed[some] = (_search if reach >= FAR else _search_extremes)(labels[some], other, places[some], reach)
     return np.bincount(labels[missed], minlength=IGNORE_INDEX + 1)
 
 
+def _search_extremes(labels: np.ndarray, other: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
+    """The same as `_search`, faster if `reach` is small.
+
+    The lowest and the highest label of the boundary pixels around decide, unless a label lies between them: such places,
+    where three classes meet, are searched pixel by pixel.
+    """
+    rectangles = disk_rectangles(reach, *other.shape)
+    lowest = functools.reduce(np.minimum, (cv2.erode(other, _ones(*each)) for each in rectangles)).ravel()[places]
+    after = other + np.uint8(1)  # labels from 1 on, and 0 where there is no boundary
+    highest = functools.reduce(np.maximum, (_dilate(after, *each) for each in rectangles)).ravel()[places]
+    missed = (labels != lowest) & (labels + np.uint8(1) != highest)
+    open_places = np.flatnonzero(missed & (labels > lowest) & (labels + np.uint8(1) < highest))
+    missed[open_places] = _search(labels[open_places], other, places[open_places], reach)
+    return missed
+
+
 def _search(labels: np.ndarray, other: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
-    """Whether no pixel of `other` closer than `reach` to each place (places,) has the place's label (places,), bool."""
+    """Whether no pixel of `other` closer than `reach` to each place (places,) has the place's label (places,), bool.
+
+    All places look at their nearest pixels, then those that are left at the next ones, and so on.
+    """
     lonely = np.arange(len(places))
     if len(places):
         margin = math.ceil(reach)
         rows, columns = np.divmod(places, other.shape[1])
         other = cv2.copyMakeBorder(other, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
         places = (rows + margin) * other.shape[1] + columns + margin
-        for offset in _disk_offsets(reach, other.shape[1]):
-            lonely = lonely[other.ravel()[places[lonely] + offset] != labels[lonely]]
-            if not len(lonely):
-                break
-    found = np.zeros(len(places), bool)
-    found[lonely] = True
-    return found
+        offsets, begin = _disk_offsets(reach, other.shape[1]), 0
+        while begin < len(offsets) and len(lonely):
+            end = begin + max(1, AT_ONCE // len(lonely))
+            found = other.ravel()[places[lonely] + offsets[begin:end, None]] == labels[lonely]  # (offsets, places)
+            lonely, begin = lonely[~found.any(0)], end
+    missed = np.zeros(len(places), bool)
+    missed[lonely] = True
+    return missed
 
 
 @functools.lru_cache
-def _disk_offsets(radius: float, width: int) -> list[int]:
-    """Steps to the pixels closer than `radius` in a flattened picture of that width, nearest first."""
+def _disk_offsets(radius: float, width: int) -> np.ndarray:
+    """Steps to the pixels closer than `radius` in a flattened picture of that width, nearest first, (pixels,)."""
     reach = math.ceil(radius)
     dy, dx = np.mgrid[-reach:reach + 1, -reach:reach + 1].reshape(2, -1)
     squared = dy**2 + dx**2
     order = np.argsort(squared, kind="stable")
-    return (dy * width + dx)[order][squared[order] < radius**2].tolist()
+    return (dy * width + dx)[order][squared[order] < radius**2]
