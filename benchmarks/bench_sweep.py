@@ -4,17 +4,14 @@
 
 Each call is `tables.py` as a user calls it, imports and reports included, on drawn portraits, from nothing to the table. Every
 command takes one thread, so that the ratio is what the second worker brings and not what a second thread does. With --scheduler
-the same table also runs on the workers of a Dask scheduler. The digests of all results must agree. Beside it stands what two
-cores give such trainings: 2 t1 / t2, t1 the time of one alone, t2 that of two at once. These two import their libraries, which
-tables.py does not (it forks its commands from a process that has them), so this is no strict bound.
+the same table also runs on the workers of a Dask scheduler. The digests of all results must agree.
 """
 
 import hashlib
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, python, ratio, run_command, seconds_of, table
+from benchmarks.measure import ONE_THREAD, RESULTS, in_turn, keep, python, ratio, run_command, table
 from cli.command_line import command_line, nonnegative_int, positive_int, tool_parser
 from cli.files import UserError
 
@@ -30,17 +27,6 @@ def call(args, data, home, *flags):
         found = {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
                  for path in sorted(Path(out).rglob("last.ckpt"))}
     return seconds, found
-
-
-def at_once(args, data, home, count):
-    """Seconds of so many trainings without weights at once, each a process that imports its libraries."""
-    def train(number):
-        run_command(["train_without_weight.py", "--train_csv", f"{data}/train.csv", "--test_csv", f"{data}/test.csv", "--name",
-                     f"alone{number}", "--out-dir", home, "--overwrite", "--size", *args.size, "--epochs", args.epochs,
-                     "--encoder-weights", "none", "--accelerator", "cpu", "--cache"], **ONE_THREAD)
-
-    with ThreadPoolExecutor(count) as pool:
-        return seconds_of(list, pool.map(train, range(count)))
 
 
 def main():
@@ -68,15 +54,11 @@ def main():
                 raise UserError(f"{name}: its checkpoints differ from those of {next(iter(ways))}")
             return seconds
 
-        actions = {name: lambda name=name: seconds_of_way(name) for name in ways}
-        actions.update({f"{number} at once": lambda number=number: at_once(args, data, folder, number) for number in (1, 2)})
-        seconds = in_turn(actions, args.rounds)
+        seconds = in_turn({name: lambda name=name: seconds_of_way(name) for name in ways}, args.rounds)
     count = len(found["digests"])
     if count != len(ROWS) * len(args.seeds):
         raise UserError(f"{count} trainings were made, not {len(ROWS) * len(args.seeds)}; mend ROWS")
-    lines = [[name, f"{min(seconds[name]):.1f}", f"{ratio(seconds, '1 worker', name):.2f}"] for name in ways]
-    best = 2 * ratio(seconds, "1 at once", "2 at once")
-    lines.append(["two cores at best: two trainings at once", f"{min(seconds['2 at once']):.1f}", f"{best:.2f}"])
+    lines = [[name, f"{min(each):.1f}", f"{ratio(seconds, '1 worker', name):.2f}"] for name, each in seconds.items()]
     keep(args.out, {"seconds": seconds, "trainings": count}, {f"A table of {count} trainings": table(
         ("commands run on", "s", "times as fast as 1 worker"), lines)})
 
