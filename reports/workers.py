@@ -32,7 +32,7 @@ from reports.command import ROOT, Command, CommandFailed, run
 
 PATIENCE = 20  # seconds until a scheduler must have answered
 TERMINATED = 128 + signal.SIGTERM  # exit code of a script that SIGTERM ended; it has saved
-TRIM = "MALLOC_TRIM_THRESHOLD_"  # `dask worker` sets it to give memory back early; steps of a training then take half as long again
+TRIM = "MALLOC_TRIM_THRESHOLD_"  # `dask worker` sets it to free memory sooner; a training's steps then take half as long again
 INSTALL = "pip install -r requirements-cluster.txt"
 
 
