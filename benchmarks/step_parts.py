@@ -7,8 +7,7 @@ knows. A convolution is told by the shape of its weights, (out, in / groups, hei
 import re
 from collections import defaultdict
 
-from torch.autograd.profiler import record_function
-from torch.profiler import ProfilerActivity, profile
+from cli.lazy import torch
 
 OTHER, CONVERSION = "Python and the rest", "conversion to bf16 and back"
 WEIGHTS, LOSS, BATCH = "the method's weights", "loss", "batch: bytes to normalised images"
@@ -63,8 +62,8 @@ def owner_of(event):
 
 def parts_of(action):
     """Run a function; dict of part -> share of its time, 0..1, largest first."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
-        with record_function("whole"):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as trace:
+        with torch.profiler.record_function("whole"):
             action()
     shares = defaultdict(float)
     for event in trace.events():
@@ -76,7 +75,7 @@ def parts_of(action):
 def marked(function, name):
     """The function, its time marked for `parts_of` as one part."""
     def call(*args, **kwargs):
-        with record_function(name):
+        with torch.profiler.record_function(name):
             return function(*args, **kwargs)
 
     return call
