@@ -7,6 +7,7 @@ slow for a while is slow for all of them.
 import datetime
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -110,5 +111,5 @@ def keep(path, content, tables, packages=()):
     """
     for title, lines in tables.items():
         print(f"\n{title}\n\n" + "\n".join(lines))
-    write_json(path, {"command": " ".join(["python", *sys.argv]), "machine": machine(*packages), "tables": tables, **content})
+    write_json(path, {"command": shlex.join(["python", *sys.argv]), "machine": machine(*packages), "tables": tables, **content})
     print(f"\n{path}")
