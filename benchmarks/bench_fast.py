@@ -9,9 +9,9 @@ the same network and see the same batches. Differences and times are paired by s
 from pathlib import Path
 
 from benchmarks.measure import RESULTS, keep, python, table
-from benchmarks.training import SCORES, add_training_flags, trained
+from benchmarks.training import SCORES, add_training_flags, keep_settings, trained
 from cli.command_line import command_line, nonnegative_int, positive_int, tool_parser
-from cli.files import UserError, read_json, write_json
+from cli.files import read_json
 from cli.flags import add_class_flag
 from reports.comparison import mean_and_spread, paired_difference
 
@@ -24,10 +24,7 @@ def drawn(args, home):
     Raises:
         UserError: a set of other flags lies there.
     """
-    settings, kept = {"count": args.count, "size": args.size}, home / "settings.json"
-    if kept.exists() and read_json(kept) != settings:
-        raise UserError(f"{home}: holds a set of another --count or --size; choose other --runs")
-    write_json(kept, settings)
+    keep_settings(home, {"count": args.count, "size": args.size}, "a set of another --count or --size")
     if not (home / "train_noisy.csv").exists():
         python("data/make_sample.py", "--out", home, "--count", args.count, "--size", *args.size)
         python("data/prepare_folder.py", home, "--out", home)

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import keep, python, table
-from benchmarks.training import add_training_flags, training_words
+from benchmarks.training import add_training_flags, keep_settings, training_words
 from cli.command_line import command_line, nonnegative_int, positive_int, share, tool_parser
-from cli.files import UserError, read_json, write_json, write_rows
+from cli.files import read_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
 from engine.flags import add_device_flags
@@ -45,13 +45,11 @@ FIGURES = {"auroc": "AUROC", "spearman": "Spearman", "bf": "BF, true", "miou": "
 def noisy_csvs(args, home, seed):
     """(CSV of the noisy masks, folder of masks that are coarser still)."""
     noisy, coarser = home / "csv" / "noisy.csv", home / "csv" / "coarser.csv"
-    settings, kept = {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes,
-                      "coarser_seed": seed + COARSER_SEED}, home / "settings.json"
-    if kept.exists() and read_json(kept) != settings:
-        raise UserError(f"{home}: holds masks of another --csv, --ratio or --num-classes, or of an earlier version; choose "
-                        "other --runs")
-    write_json(kept, settings)
-    for source, out, ratio, drawn in ((args.csv, noisy, args.ratio, seed), (noisy, coarser, 1, settings["coarser_seed"])):
+    coarser_seed = seed + COARSER_SEED
+    keep_settings(home, {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes,
+                         "coarser_seed": coarser_seed},
+                  "masks of another --csv, --ratio or --num-classes, or of an earlier version")
+    for source, out, ratio, drawn in ((args.csv, noisy, args.ratio, seed), (noisy, coarser, 1, coarser_seed)):
         if not out.exists():
             python("utils/generate_noisy_label.py", "--csv", source, "--out", out, "--ratio", ratio, "--seed", drawn,
                    "--num-classes", args.num_classes)

@@ -7,7 +7,7 @@ import train_with_Teacher_weight
 import train_without_weight
 from benchmarks.measure import python, seconds_of
 from cli.command_line import positive_float, positive_int
-from cli.files import read_json
+from cli.files import UserError, read_json, write_json
 from cli.lazy import torch
 from engine import loop
 from engine.flags import train_parser
@@ -40,6 +40,19 @@ def training_words(args, home, seed):
             args.theta, "--epochs", args.epochs, "--batch-size", args.batch_size, "--model", args.model, "--encoder",
             args.encoder, "--encoder-weights", args.encoder_weights, "--optimizer", "adamw", "--learning-rate", 0.001,
             "--lr-step", max(1, args.epochs // 3), "--cache", *args.other]
+
+
+def keep_settings(folder, settings, other):
+    """Note in a folder of runs what its files were made with; a UserError if they were made with other settings.
+
+    Args:
+        settings: JSON-ready dict.
+        other: words for what would lie there else.
+    """
+    kept = folder / "settings.json"
+    if kept.exists() and read_json(kept) != settings:
+        raise UserError(f"{folder}: holds {other}; choose other --runs")
+    write_json(kept, settings)
 
 
 def trained(args, home, name, csv, seed, *flags, script="train_without_weight.py"):
