@@ -32,7 +32,8 @@ One line shows the judge's mean agreement with the annotations, the mean weight,
 every row the weight 1 in three cases: the judge hardly agrees (see utils/judge.py), less than a tenth of the rows would
 count, or the scores form one group.
 
-To use several machines, score one part in each of N jobs, then join the parts:
+To use several machines, score one part in each of N jobs, then join the parts (reports/score_in_parts.py does both on the
+workers of a Dask scheduler):
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
     python utils/get_weight.py --join --out weight.csv
@@ -136,17 +137,24 @@ def joined_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     return rows.assign(weight=weights), {"agreement": mean_agreement(*zip(*judged))}
 
 
-def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: bool) -> tuple[np.ndarray, str | None]:
-    """(sharpened scores (rows,), None); if the judge is too weak for that, (all 1, the reason as text)."""
-    weights = sharpened(scores)
-    reason = None if use_weak else weakness(agreement, weights)
+def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
+    """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
+
+    `facts` gets the reason, text or None, as "fallback".
+
+    Args:
+        facts: has the judge's mean `agreement`.
+    """
+    weights = sharpened(rows["weight"].to_numpy())
+    reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
+    facts["fallback"] = f"since {reason}" if reason else None
     if reason:
         print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
               "teachers longer or on more rows, or pass --weak-judge use")
-        return np.ones_like(scores), f"since {reason}"
+        return rows.assign(weight=1.0)
     if (weights == 1).all():
         print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
-    return weights, None
+    return rows.assign(weight=weights)
 
 
 def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
@@ -154,7 +162,8 @@ def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     if args.mix:
         return mixed_rows(args.mix), mixed_origin(args.mix)
     if args.join:
-        return joined_rows(args)
+        rows, facts = joined_rows(args)
+        return (sharp_rows(args, rows, facts) if args.sharpen else rows), facts
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
         return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {}
@@ -163,13 +172,13 @@ def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part,
                         args.pred_name)  # (rows, 3)
-    facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
-    weights = scores[:, METRICS.index(args.metric)]
+    facts = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
+    weighted = rows[part].assign(weight=scores[:, METRICS.index(args.metric)])
     if args.sharpen:
-        weights, facts["fallback"] = sharp_weights(weights, facts["agreement"], args.weak_judge == "use")
+        weighted = sharp_rows(args, weighted, facts)
     if not args.size:
         print("scored at each annotation's own size; a KD run scores its student at its training size, see --size")
-    return rows[part].assign(weight=weights), facts
+    return weighted, facts
 
 
 def check_written(args: argparse.Namespace, *inputs: str) -> Path:
@@ -230,8 +239,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
         raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
                         "--csv and --known (weights by the noise that was added)")
-    if args.sharpen and (args.shard or not args.pred_dir):
-        raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
+    if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
+        raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it is fitted to the scores of all rows")
     if args.shard and (args.mix or args.join or args.truth or by_truth):
         raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 
