@@ -37,7 +37,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--truth", metavar="CSV", help="see get_weight")
     add_worker_flags(parser, jobs=2)
     args, other = parser.parse_known_args()
-    own = [flag for flag in ("--shard", "--join", "--mix", "--known", "--overwrite") if flag in other]
+    own = [flag for flag in ("--shard", "--join", "--mix", "--known", "--overwrite")
+           if flag in {word.partition("=")[0] for word in other}]
     if own:
         raise UserError(f"{own[0]}: does not go with parts; call utils/get_weight.py for it")
     args.home = inside(args.out, args.name)

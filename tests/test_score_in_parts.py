@@ -64,7 +64,7 @@ def test_parts_of_other_flags_or_pseudo_labels_are_never_joined(judged):
     changed = run_script(*call, check=False)
     assert changed.returncode == 2 and f"{judged / 'pseudo'} held other files" in changed.stderr
     assert (judged / "runs" / "bf" / "weight.csv").read_bytes() == before
-    for flags, message in ((["--shard", "1/2"], "--shard: does not go with parts"), (["--parts", 0], "a whole number > 0"),
+    for flags, message in ((["--shard=1/2"], "--shard: does not go with parts"), (["--parts", 0], "a whole number > 0"),
                            (["--pred-dir", judged / "no"], "--pred-dir "), (["--parts", 11, "--name", "many"], "only 10 rows")):
         wrong = run_script(*call, *flags, check=False)
         assert wrong.returncode == 2 and message in wrong.stderr and "Traceback" not in wrong.stderr, flags
