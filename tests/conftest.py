@@ -31,6 +31,19 @@ os.environ["NLKD_FILES"] = ""  # tests remember no checked files, but for those 
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
 
+@pytest.hookimpl(trylast=True)  # what is not asked for is gone
+def pytest_collection_modifyitems(items):
+    """Let files with slow tests begin in both halves of the tests, since each of two processes (`-n 2`) begins with a half.
+
+    Short tests then come last, and no process waits for a long one of the other. Tests of a file stay together.
+    """
+    slow = sorted({item.path for item in items if item.get_closest_marker("slow")})
+    first, second = ([item for item in items if item.path in slow[part::2]] for part in (0, 1))
+    others = [item for item in items if item.path not in slow]
+    middle = max(0, (len(items) + 1) // 2 - len(first))
+    items[:] = first + others[:middle] + second + others[middle:]
+
+
 def pytest_report_header():
     if DATASETS.is_dir():
         return f"real photographs: {DATASETS}"

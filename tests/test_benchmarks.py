@@ -1,12 +1,19 @@
 """The benchmarks run, small; and docs/performance.md shows what they left."""
 
+import importlib
 import json
+import shlex
+import sys
 
 import pytest
 
+from benchmarks import bench_start, measure
+from tests.benchmark_calls import forked, run_benchmark
 from tests.conftest import ROOT, run_script
+from tests.script_calls import run
 
 UNET = "--model unet --width 2"
+MIB = 150
 SMALL = {
     "bench_weights.py": "--rows 12 --memory-rows 1000 --pairs 3 --sides 64 128",
     "bench_step.py": "--width 2 --side 32 --batch-size 2 --classes 3",
@@ -21,17 +28,57 @@ SMALL = {
 }
 
 
+WITH_COMMANDS = ("bench_weights.py", "bench_step.py", "bench_start.py", "bench_first_step.py", "bench_sweep.py")
+
+
+def test_a_command_is_timed_and_its_memory_is_that_of_its_largest_process():
+    filled = f"x = b'x' * ({MIB} << 20)"
+    code = f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {filled!r}])\ntime.sleep(0.3)"
+    seconds, mib = measure.run_command(["-c", code])
+    assert seconds >= 0.3 and MIB < mib < MIB + 50 and measure.run_command(["-c", ""])[1] < 50
+    with pytest.raises(SystemExit, match="ended with 3"):
+        measure.run_command(["-c", "raise SystemExit(3)"])
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """A function that runs a benchmark and the commands it starts without another interpreter; what it prints."""
+    def tables_here(command, **variables):
+        """tables.py shares the fork server of this process."""
+        if command[0] != "tables.py":
+            return forked(command, **variables)
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", list(map(str, command)))
+            return measure.seconds_of(importlib.import_module("tables").main), MIB
+
+    def script_here(words, code):
+        if words[0] == "-c":
+            return alone(words, code)
+        with monkeypatch.context() as patch:
+            return measure.seconds_of(lambda: ended.append(run(patch, capsys, ROOT, *words)[0] == code))
+
+    def benchmark(name, *flags):
+        with monkeypatch.context() as patch:
+            patch.setattr(bench_start, "run", script_here)
+            run_benchmark(patch, name, *flags, run_command=tables_here)
+        assert all(ended)
+        return capsys.readouterr().out
+
+    alone, ended = bench_start.run, []
+    return benchmark
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SMALL)
-def test_a_benchmark_leaves_its_tables_and_how_it_was_made(script, tmp_path):
-    import shlex
-
-    flags = shlex.split(SMALL[script])
-    done = run_script(f"benchmarks/{script}", *flags, "--rounds", 1, "--out", tmp_path / "r.json")
+def test_a_benchmark_leaves_its_tables_and_how_it_was_made(script, tmp_path, here):
+    words = [*shlex.split(SMALL[script]), "--rounds", 1, "--out", tmp_path / "r.json"]
+    printed = here(script, *words) if script in WITH_COMMANDS else run_script(f"benchmarks/{script}", *words).stdout
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["command"].startswith(f"python benchmarks/{script} ") and {"cpu", "cores", "date"} <= result["machine"].keys()
     for lines in result["tables"].values():
-        assert len(lines) > 2 and len({line.count("|") for line in lines}) == 1 and "\n".join(lines) in done.stdout
+        assert len(lines) > 2 and len({line.count("|") for line in lines}) == 1 and "\n".join(lines) in printed
     if script == "bench_step.py":
         waits = [line.split("|")[2:-1] for line in result["tables"]["Operations that make the host wait, in one step"][2:]]
         assert {cell.strip() for row in waits for cell in row} == {"0"}

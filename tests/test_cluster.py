@@ -181,7 +181,8 @@ def test_a_command_ends_with_the_process_that_started_it(tmp_path):
     """SIGKILL leaves nothing that works on, which a second call would meet."""
     script = tmp_path / "sleeper.py"
     script.write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} ')\ntime.sleep(600)\n")
-    code = f"import os; from cli import warm; warm.exit_code(warm.start_script({str(script)!r}, [], os.environ))"
+    code = "import os; from cli import warm; warm.PRELOADED = ['torch', 'cli.warm']; "
+    code += f"warm.exit_code(warm.start_script({str(script)!r}, [], os.environ))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment())
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith(" "), process, 300)
     child = psutil.Process(int((tmp_path / "pid").read_text()))

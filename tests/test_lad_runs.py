@@ -15,6 +15,7 @@ from related.lad import assisted
 from related.lad.assisted import labelled, teacher_task
 from related.lad.label_codes import label_channel
 from related.lad.predict_lad_teacher import predict
+from tests.benchmark_calls import run_benchmark
 from tests.conftest import run_script
 from tests.processes import run_together
 from tests.script_calls import run
@@ -162,11 +163,12 @@ def test_two_processes_give_what_one_gives(which, csvs, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path):
+def test_the_benchmark_of_judging_coarse_masks_runs(csvs, tmp_path, monkeypatch):
     """Teachers of two folds; the blind and the seeing predictions are of one network."""
-    run_script("benchmarks/bench_label_assisted.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs",
-               "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4, "--encoder-weights",
-               "none", "--epochs", 2, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator", "cpu")
+    run_benchmark(monkeypatch, "bench_label_assisted.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs",
+                  "--seeds", 0, "--folds", 2, "--size", 48, 32, "--theta", 1, "--model", "unet", "--width", 4,
+                  "--encoder-weights", "none", "--epochs", 2, "--batch-size", 3, "--out", tmp_path / "r.json", "--accelerator",
+                  "cpu")
     found = json.loads((tmp_path / "r.json").read_text())["assisted"]
     assert [each["arm"] for each in found] == ["image", "longer", "assisted", "blind", "mending"]
     assert all(0 <= each[figure] <= 1 for each in found for figure in ("auroc", "bf", "miou"))

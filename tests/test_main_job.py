@@ -7,6 +7,7 @@ import pytest
 import quick
 from benchmarks.bench_main_job import lines_of, words_of_run_sh
 from benchmarks.measured import __file__ as MEASURED
+from tests.benchmark_calls import run_benchmark
 from tests.conftest import run_script
 
 MIB = 300
@@ -62,10 +63,10 @@ def test_shares_and_the_whole_by_hand():
 
 
 @pytest.mark.slow
-def test_the_main_job_is_measured_command_by_command(tmp_path):
+def test_the_main_job_is_measured_command_by_command(tmp_path, monkeypatch):
     out = tmp_path / "main_job.json"
-    run_script("benchmarks/bench_main_job.py", "--out", out, "--limit", 20, "--size", 32, 32, "--width", 4, "--epochs", 1,
-               "--folds", 2, "--accelerator", "cpu", "--jobs", 1)
+    run_benchmark(monkeypatch, "bench_main_job.py", "--out", out, "--limit", 20, "--size", 32, 32, "--width", 4, "--epochs", 1,
+                  "--folds", 2, "--accelerator", "cpu", "--jobs", 1)
     content = json.loads(out.read_text())
     trainings = {name for name, stage in content["stages"].items() if stage["script"].startswith("train_")}
     students = {f"{name}_result" for name in ("noisy", "kd_bm", "own", "own2", "own3", "clean")}

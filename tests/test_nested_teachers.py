@@ -10,6 +10,7 @@ import pytest
 
 from data.rows import pseudo_label_names, read_rows
 from engine import folds
+from tests.benchmark_calls import run_benchmark
 from tests.conftest import run_script
 from utils.scoring import score_pairs
 
@@ -78,10 +79,10 @@ def test_nesting_needs_two_rounds_and_three_folds(csvs, tmp_path, flags):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_the_leak_leaves_its_table(csvs, tmp_path):
-    run_script("benchmarks/bench_leak.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs", "--out",
-               tmp_path / "leak.json", "--seeds", 3, "--size", 48, 32, "--model", "unet", "--width", 4, "--encoder-weights",
-               "none", "--epochs", 3, "--accelerator", "cpu", "-b", 2, "-l", 0.01)
+def test_the_benchmark_of_the_leak_leaves_its_table(csvs, tmp_path, monkeypatch):
+    run_benchmark(monkeypatch, "bench_leak.py", "--csv", csvs / "train_noisy_60.csv", "--runs", tmp_path / "runs", "--out",
+                  tmp_path / "leak.json", "--seeds", 3, "--size", 48, 32, "--model", "unet", "--width", 4, "--encoder-weights",
+                  "none", "--epochs", 3, "--accelerator", "cpu", "-b", 2, "-l", 0.01)
     content = json.loads((tmp_path / "leak.json").read_text())
     arms = [(each["seed"], each["arm"]) for each in content["leak"]]
     assert arms == [(3, "first"), (3, "plain"), (3, "nested"), (3, "leaking")]

@@ -13,6 +13,7 @@ from benchmarks.plant_faults import FAULTS, components_of, plant
 from cli.files import UserError, write_rows
 from data.make_sample import draw_set
 from data.splits import pair_folder
+from tests.benchmark_calls import forked, run_benchmark
 from tests.conftest import run_script
 
 SIZE = (60, 80)
@@ -138,18 +139,31 @@ def test_the_benchmark_of_the_speed_runs(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_the_memory_runs(tmp_path):
+def test_the_benchmark_of_the_memory_runs(tmp_path, monkeypatch):
+    """Its audits do, and its table of peaks of 100 MiB more with each is that worked out by hand."""
     draw_set(tmp_path / "drawn", 6, (64, 64))
-    words = ["benchmarks/bench_audit_memory.py", "--folder", tmp_path / "drawn", "--out", tmp_path / "memory.json"]
-    run_script(*words, "--size", 32, 32, "--counts", 4, 6)
+    peaks = iter(range(100, 700, 100))  # trained, after and masks, with 4 masks, then with 6
+
+    def numbered(command, **variables):
+        forked(command, **variables)
+        return 1.0, float(next(peaks))
+
+    def benchmark(*counts):
+        run_benchmark(monkeypatch, "bench_audit_memory.py", "--folder", tmp_path / "drawn", "--out", tmp_path / "memory.json",
+                      "--size", 32, 32, "--counts", *counts, run_command=numbered)
+
+    benchmark(4, 6)
     found = json.loads((tmp_path / "memory.json").read_text())
-    assert all(peaks["trained"] > peaks["masks"] > 20 for peaks in found["peak"].values()) and set(found["peak"]) == {"4", "6"}
-    done = run_script(*words, "--counts", 6, 4, check=False)
-    assert done.returncode == 2 and "two numbers that rise, up to 6, are needed" in done.stderr
+    assert found["peak"] == {"4": {"trained": 100, "after": 200, "masks": 300},
+                             "6": {"trained": 400, "after": 500, "masks": 600}}
+    assert found["tables"]["Judge of 32 x 32 px"][2:] == [  # 300 MiB, 307200 KiB, more with two masks more
+        "| trained | 100 | 400 | 153600 |", "| after | 200 | 500 | 153600 |", "| masks | 300 | 600 | 153600 |"]
+    with pytest.raises(UserError, match="two numbers that rise, up to 6, are needed"):
+        benchmark(6, 4)
 
 
 @pytest.mark.slow
-def test_the_benchmarks_of_the_audit_run(tmp_path):
+def test_the_benchmarks_of_the_audit_run(tmp_path, monkeypatch):
     draw_set(tmp_path / "drawn", 24, (64, 64))
     faults, run = tmp_path / "faults.csv", tmp_path / "runs" / "judge"
     tiny = ["--model", "unet", "--width", 4, "--size", 32, 32, "--epochs", 2, "--encoder-weights", "none", "--accelerator",
@@ -164,9 +178,9 @@ def test_the_benchmarks_of_the_audit_run(tmp_path):
     found = json.loads((tmp_path / "audit.json").read_text())
     assert found["rows"] == 20 and 0 <= found["scores"]["audit"]["auroc"] <= 1 and len(found["tables"]) == 4
     run_script("audit.py", "--csv", faults, "--after", run, "--out", tmp_path / "audit")
-    run_script("benchmarks/bench_fixing.py", "--csv", faults, "--ranking", tmp_path / "audit" / "ranking.csv", "--test_csv",
-               tmp_path / "rest.csv", "--rows", 12, "--shares", 0, 0.5, "--seeds", 0, 2, "--runs", tmp_path / "fixing", "--out",
-               tmp_path / "fixing.json", *tiny)
+    run_benchmark(monkeypatch, "bench_fixing.py", "--csv", faults, "--ranking", tmp_path / "audit" / "ranking.csv",
+                  "--test_csv", tmp_path / "rest.csv", "--rows", 12, "--shares", 0, 0.5, "--seeds", 0, 2, "--runs",
+                  tmp_path / "fixing", "--out", tmp_path / "fixing.json", *tiny)
     found = json.loads((tmp_path / "fixing.json").read_text())
     assert set(found["models"]) == {"0", "2"}
     for models in found["models"].values():
