@@ -61,8 +61,8 @@ def test_a_finished_run_gives_its_files_again(call):
 def test_25_kills_change_nothing(drawn):
     done = run_script("tests/kill_drill.py", "related/blindkd/blind_knowledge_dist_training.py", "--run",
                       "results/drawn_worst_seed_0", "--kills", 25, "--signals", "KILL", "INT", "TERM",
-                      "--dataset", "drawn", "--noise_path", drawn, "--model", "small_cnn", "--n_epoch", 200,
-                      "--batch_size", BATCH, "--lr", RATE, "--min-epoch", 80, "--accelerator", "cpu")
+                      "--dataset", "drawn", "--noise_path", drawn, "--model", "small_cnn", "--n_epoch", 100,
+                      "--batch_size", BATCH, "--lr", RATE, "--min-epoch", 40, "--accelerator", "cpu")
     found = json.loads(done.stdout)
     assert found["kills"] == 25 and found["differs"] == [] and found["last exit code"] == 0
 

@@ -30,7 +30,7 @@ from tests.small_runs import WEIGHTED, arguments, digests, wait_for, weigh
 def test_25_kills_at_random_moments_change_nothing(csvs, script, train, flags):
     done = run_script("tests/kill_drill.py", script, "--csv", csvs / train, "--valid-csv",
                       csvs / "valid_noisy_60.csv", "--test-csv", csvs / "test.csv",
-                      "--kills", 25, *flags)
+                      "--kills", 25, "--epochs", 40, *flags)
     found = json.loads(done.stdout)
     assert found["kills"] == 25 and found["differs"] == [] and found["last exit code"] == 0
     if "--signals" in flags:
