@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import bench_start, measure
+from benchmarks import bench_start, bench_weights, measure, pairs
 from tests.benchmark_calls import forked, run_benchmark
 from tests.conftest import ROOT, run_script
 from tests.script_calls import run
@@ -53,6 +53,10 @@ def here(monkeypatch, capsys):
             patch.setattr(sys, "argv", list(map(str, command)))
             return measure.seconds_of(importlib.import_module("tables").main), MIB
 
+    def smaller(generator, height=128, width=256, *more, **level):
+        """Of the maps of 2048x1024."""
+        return pairs.draw_regions(generator, height, width, *more, **level)
+
     def script_here(words, code):
         if words[0] == "-c":
             return alone(words, code)
@@ -62,6 +66,7 @@ def here(monkeypatch, capsys):
     def benchmark(name, *flags):
         with monkeypatch.context() as patch:
             patch.setattr(bench_start, "run", script_here)
+            patch.setattr(bench_weights, "draw_regions", smaller)
             run_benchmark(patch, name, *flags, run_command=tables_here)
         assert all(ended)
         return capsys.readouterr().out

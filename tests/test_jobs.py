@@ -46,13 +46,11 @@ def run_job(project, *arguments):
 
 
 @pytest.mark.slow
-def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, project):
+def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, project, monkeypatch, capsys):
     """bash run.sh quick on a handful of photographs, from a copy of the project."""
-    def quick(*flags):
-        return run_job(project, "quick", photos, "--name", "job", "--limit", 20, "--size", 48, 32, "--model", "unet",
-                       "--width", 4, "--encoder-weights", "none", "--epochs", 1, *flags)
-
-    done = quick("--jobs", 2)
+    words = [photos, "--name", "job", "--limit", 20, "--size", 48, 32, "--model", "unet", "--width", 4, "--encoder-weights",
+             "none", "--epochs", 1]
+    done = run_job(project, "quick", *words, "--jobs", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     table = (project / "runs" / "job" / "report" / "table.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
@@ -64,12 +62,11 @@ def test_the_main_job_ends_in_a_table_and_is_quick_the_second_time(photos, proje
     page = (project / "runs" / "job" / "report" / "report.html").read_text()
     assert "<h1>job: noisy, kd_bm, own, own2, own3, clean</h1>" in page and '<p class="lead">' in page
     before = {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
-    assert quick().returncode == 0
+    assert run_job(project, "quick", *words).returncode == 0
     assert before == {p: p.stat().st_mtime for p in (project / "runs").rglob("*.ckpt")}
-    other = quick("--ratio", "0.3")
-    assert other.returncode == 2 and "asks for 0.3; pass --name" in other.stderr
-    missing = run_job(project, "quick", "nowhere")
-    assert missing.returncode == 2 and "images/ and masks/" in missing.stderr
+    for flags, message in ((words + ["--ratio", 0.3], "asks for 0.3; pass --name"), (["nowhere"], "images/ and masks/")):
+        code, told = run(monkeypatch, capsys, project, "quick.py", *flags)
+        assert code == 2 and message in told
 
 
 def street_csvs(num_classes, folder):
@@ -101,14 +98,16 @@ def street_csvs(num_classes, folder):
 def test_all_methods_run_to_a_table(photos, project, tmp_path, monkeypatch, capsys, num_classes, kind, left_out):
     """bash run.sh table5: noise, teachers, weights, six scripts, controls, tables of classes, pictures.
 
-    With more than two classes tables.py runs in this process, whose fork server has the libraries.
+    run.sh makes the first table of two classes; else tables.py runs in this process, whose fork server has the libraries.
     """
     def job(*arguments):
-        if num_classes > 2:
+        if num_classes > 2 or made_by_run_sh:
             return run(monkeypatch, capsys, project, "tables.py", *arguments)
+        made_by_run_sh.append(arguments)
         done = run_job(project, *arguments)
         return done.returncode, done.stdout + done.stderr
 
+    made_by_run_sh = []
     source, flags = tmp_path / "set", ["--num-classes", num_classes]
     if num_classes > 2:
         flags += ["--background", "none"]

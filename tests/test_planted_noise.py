@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,17 +20,20 @@ TRAINING = ["--size", SIZE, SIZE, "--width", 8, "--epochs", 16, "--batch-size", 
             "--accelerator", "cpu", "--cache"]
 
 
-@pytest.fixture
-def call(monkeypatch):
-    """A function that runs a script's main() in this process."""
-    def run(module, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{module}.py", *map(str, arguments)])
+def call(module, *arguments):
+    """Run a script's main() in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{module}.py", *map(str, arguments)])
         importlib.import_module(module).main()
 
-    return run
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A function of a seed: the weight CSV of `judge`, which is made once for all tests."""
+    return cache(lambda seed: judge(tmp_path_factory.mktemp("judged"), seed))
 
 
-def judged(call, folder, seed, count=120):
+def judge(folder, seed, count=120):
     """Draw portraits, make 40 % of their masks noisy, train two out-of-fold teachers; the weight CSV, scored by BF."""
     draw_set(folder / "train", count, (SIZE, SIZE), seed)
     write_rows(folder / "clean.csv", pair_folder(folder / "train"))
@@ -42,8 +46,8 @@ def judged(call, folder, seed, count=120):
     return weights
 
 
-def test_teachers_find_the_planted_noise(tmp_path, call):
-    rows = read_rows(judged(call, tmp_path, seed=1))
+def test_teachers_find_the_planted_noise(judged):
+    rows = read_rows(judged(1))
     weights, noisy = rows["weight"].to_numpy(), rows["iterations"].to_numpy() > 0
     assert auroc(weights, noisy) > 0.8
     assert max(auroc(shuffled(weights, seed), noisy) for seed in range(20)) < 0.7
@@ -51,12 +55,12 @@ def test_teachers_find_the_planted_noise(tmp_path, call):
 
 
 @pytest.mark.slow
-def test_a_student_learns_more_by_the_weights_than_by_the_same_ones_shuffled(tmp_path, call):
+def test_a_student_learns_more_by_the_weights_than_by_the_same_ones_shuffled(judged):
     """BF on clean masks, the mean of two sets of portraits."""
     found = {"weighted": [], "shuffled": []}
     for seed in (0, 1):
-        folder = tmp_path / str(seed)
-        weights = judged(call, folder, seed)
+        weights = judged(seed)
+        folder = weights.parent
         draw_set(folder / "test", 40, (SIZE, SIZE), 1000 + seed)
         write_rows(folder / "test.csv", pair_folder(folder / "test"))
         for name, flags in (("weighted", []), ("shuffled", ["--shuffle-weights"])):
