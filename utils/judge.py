@@ -25,6 +25,7 @@ from cli.files import UserError, read_json
 from data.classification import is_class_csv, read_class_names, read_class_rows
 from data.rows import read_rows
 from utils.agreement import METRICS
+from utils.weighting import sharpened
 
 WEAK_AGREEMENT = 0.2  # mean bm
 FEW = 0.1  # effective share; sharpened weights of good judges have 0.29 and more where 60 % of the masks are noisy
@@ -58,6 +59,19 @@ def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = No
         return (f"a few rows have all the weight: the effective share of the rows, (sum w)^2 / (n sum w^2), is "
                 f"{effective_share(weights):.3f}, below {FEW}")
     return None
+
+
+def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: bool) -> tuple[np.ndarray, str | None]:
+    """(sharpened scores (rows,), None); if the judge is too weak for that, (all 1, the reason as text)."""
+    weights = sharpened(scores)
+    reason = None if use_weak else weakness(agreement, weights)
+    if reason:
+        print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
+              "teachers longer or on more rows, or pass --weak-judge use")
+        return np.ones_like(scores), f"since {reason}"
+    if (weights == 1).all():
+        print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
+    return weights, None
 
 
 def read_origin(csv: Path | str) -> dict:
