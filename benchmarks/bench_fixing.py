@@ -19,7 +19,7 @@ from benchmarks.bench_audit import planted_truth
 from benchmarks.measure import keep, table
 from benchmarks.training import SCORES, add_training_flags, trained
 from cli.command_line import command_line, nonnegative_int, positive_int, share, tool_parser
-from cli.files import UserError, check_outputs, progress, write_rows
+from cli.files import UserError, check_outputs, counted, progress, write_rows
 from cli.flags import add_class_flag
 from data.csv_files import read_table
 from data.pictures import read_mask, resize_labels
@@ -140,7 +140,7 @@ def main():
     content = {"shares": args.shares, "labels": {"worst": worst.tolist(), "random": chance.tolist()}}
     if args.test_csv:
         content["models"] = {seed: model_curve(args, rows, ranked, seed) for seed in args.seeds}
-        counts = f"{min(args.rows, len(rows))} masks, {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}"
+        counts = f"{min(args.rows, len(rows))} masks, {counted(len(args.seeds), 'seed')}"
         tables[f"Models, mIoU / BF, % ({counts})"] = table((*titles, "difference of BF ± 95 %"),
                                                            model_lines(content["models"], args.shares))
     keep(args.out, content, tables)
