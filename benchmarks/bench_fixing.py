@@ -58,16 +58,17 @@ def model_curve(args, rows, ranked, seed):
     inside = {row: position for position, row in enumerate(drawn)}
     order = np.array([inside[row] for row in ranked if row in inside])
     rows = rows.iloc[drawn].reset_index(drop=True)
-    home, found = Path(args.runs).resolve() / f"seed{seed}", {}
+    home, found, scores_of = Path(args.runs).resolve() / f"seed{seed}", {}, {}  # the latter by the training's name
     for kind, chosen in (("worst", order), ("random", np.random.default_rng(seed).permutation(len(order)))):
         for each in args.shares:
             count = round(each * len(order))
             name = f"{kind}{100 * each:g}" if count else "none"
-            fixed = np.isin(np.arange(len(rows)), chosen[:count])
-            csv = home / f"{name}.csv"
-            write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
-            scores = trained(args, home, name, csv, seed)
-            found[f"{kind}{100 * each:g}"] = [scores[score] for score in SCORES]
+            if name not in scores_of:  # without fixed masks both orders are one training
+                fixed = np.isin(np.arange(len(rows)), chosen[:count])
+                csv = home / f"{name}.csv"
+                write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
+                scores_of[name] = trained(args, home, name, csv, seed)
+            found[f"{kind}{100 * each:g}"] = [scores_of[name][score] for score in SCORES]
     return found
 
 
