@@ -11,7 +11,8 @@ from tests.pages import REFERENCE
 
 pytestmark = pytest.mark.prose
 
-SCRIPTS = [path for pattern in ("*.py", "data/*.py", "utils/*.py", "related/*/*.py") for path in sorted(ROOT.glob(pattern))
+FOLDERS = ("", "data/", "utils/", "reports/", "related/*/")
+SCRIPTS = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}*.py"))
            if "__main__" in path.read_text(encoding="utf-8")]
 SCRIPTS_TABLE, FLAGS_OF_EACH = (re.search(rf"\n## {title}\n(.*?)\n## ", REFERENCE, re.S).group(1)
                                 for title in ("Scripts", "Flags of each script"))

@@ -36,7 +36,8 @@ One line shows the judge's mean agreement with the annotations, the mean weight,
 every row the weight 1 in three cases: the judge hardly agrees (see utils/judge.py), less than a tenth of the rows would
 count, or the scores form one group.
 
-To use several machines, score one part in each of N jobs, then join the parts:
+To use several machines, score one part in each of N jobs, then join the parts (reports/score_in_parts.py does both on the
+workers of a Dask scheduler):
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
     python utils/get_weight.py --join --out weight.csv
@@ -56,7 +57,7 @@ from cli.files import UserError, check_outputs, read_json, together, write_json,
 from cli.flags import add_class_flag, add_score_flags
 from data.rows import OWN_NAMES, read_rows
 from utils.agreement import METRICS
-from utils.judge import mean_agreement, mixed_origin, read_origin, sharp_weights, weight_facts
+from utils.judge import mean_agreement, mixed_origin, read_origin, sharp_rows, weight_facts
 from utils.ranking import spearman, summarise
 from utils.scoring import score_pairs, score_rows
 
@@ -150,7 +151,8 @@ def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFr
     if args.mix:
         return [(mixed_rows(args.mix), mixed_origin(args.mix))]
     if args.join:
-        return [joined_rows(args)]
+        rows, facts = joined_rows(args)
+        return [(sharp_rows(args, rows, facts) if args.sharpen else rows, facts)]
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
         return [(rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {})]
@@ -172,10 +174,8 @@ def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray
         scores: by all METRICS, float (rows, 3).
     """
     facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
-    weights = scores[:, METRICS.index(args.metric)]
-    if args.sharpen:
-        weights, facts["fallback"] = sharp_weights(weights, facts["agreement"], args.weak_judge == "use")
-    return rows.assign(weight=weights), facts
+    rows = rows.assign(weight=scores[:, METRICS.index(args.metric)])
+    return (sharp_rows(args, rows, facts) if args.sharpen else rows), facts
 
 
 def summary_path(out: Path | str) -> Path:
@@ -246,8 +246,8 @@ def check_flags(args: argparse.Namespace) -> None:
                         f"{'is' if len(args.out) == 1 else 'are'} {len(args.out)}")
     if len(args.out) > 1 and not args.pred_dir:
         raise UserError("--metric, --out: several go with --csv and --pred-dir")
-    if args.sharpen and (args.shard or not args.pred_dir):
-        raise UserError("--sharpen goes with --csv and --pred-dir: it is fitted to the scores of all rows")
+    if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
+        raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it is fitted to the scores of all rows")
     if args.shard and (args.mix or args.join or args.truth or by_truth):
         raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cli.files import UserError, read_json
 from data.classification import is_class_csv, read_class_names, read_class_rows
@@ -61,17 +62,24 @@ def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = No
     return None
 
 
-def sharp_weights(scores: np.ndarray, agreement: dict[str, float], use_weak: bool) -> tuple[np.ndarray, str | None]:
-    """(sharpened scores (rows,), None); if the judge is too weak for that, (all 1, the reason as text)."""
-    weights = sharpened(scores)
-    reason = None if use_weak else weakness(agreement, weights)
+def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
+    """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
+
+    `facts` gets the reason, text or None, as "fallback".
+
+    Args:
+        facts: has the judge's mean `agreement`.
+    """
+    weights = sharpened(rows["weight"].to_numpy())
+    reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
+    facts["fallback"] = f"since {reason}" if reason else None
     if reason:
         print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
               "teachers longer or on more rows, or pass --weak-judge use")
-        return np.ones_like(scores), f"since {reason}"
+        return rows.assign(weight=1.0)
     if (weights == 1).all():
         print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
-    return weights, None
+    return rows.assign(weight=weights)
 
 
 def read_origin(csv: Path | str) -> dict:
