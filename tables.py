@@ -23,7 +23,7 @@ import argparse
 from collections.abc import Sequence
 
 from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
-from cli.files import UserError
+from cli.files import UserError, counted
 from cli.flags import add_class_flag, add_legend_flag, add_noise_flags
 from data.legend import read_legend
 from data.rows import read_rows
@@ -106,8 +106,8 @@ def asked_share(row: dict, shares: Sequence[float]) -> float | None:
 
 def table_text(content: dict) -> str:
     """All of a table as Markdown: the paper's layout, then each run against the baseline, then the weights."""
-    seeds = len({result["args"]["seed"] for result in unpacked(content).values()})
-    text = f"{TABLES[content['table']][0]} ({seeds} seed{'s' * (seeds > 1)})\n\n{layout(content)}\n\n{report_text(content)}"
+    seeds = counted(len({result["args"]["seed"] for result in unpacked(content).values()}), "seed")
+    text = f"{TABLES[content['table']][0]} ({seeds})\n\n{layout(content)}\n\n{report_text(content)}"
     if "seconds" in content:
         spent = [(name, f"{seconds:.0f}") for name, seconds in content["seconds"].items()]
         text += "\n\n" + markdown_table(["run", "seconds of the first seed, with all that it needs"], spent)

@@ -16,9 +16,11 @@ is changed. Where RUN's weights ended at 1, the pass keeps RUN's network. --fixe
 weigh 1. --from-scratch starts from a new network instead. Three passes are the recommended option (docs/results).
 
 The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), with --augment 2 more a row and pixel, three
-times as much while it is saved, and is refused where that does not fit; --scores-only does without. With --augment predictions
-are brought back to the pixels of the picture as it was, and corrected masks are moved as the picture is. The run's folder gets
-weights.csv, the last weights. --shuffle-weights and --mean-weights are the controls of train_with_Teacher_weight.py.
+times as much while it is saved, and is refused where that does not fit; --scores-only does without. It averages the first 257
+predictions of a row since the weights began (with --augment the first 255 of a pixel); a longer training adds no more of them,
+while scores count to the end. With --augment predictions are brought back to the pixels of the picture as it was, and corrected
+masks are moved as the picture is. The run's folder gets weights.csv, the last weights. --shuffle-weights and --mean-weights are
+the controls of train_with_Teacher_weight.py.
 """
 
 from argparse import Namespace

@@ -19,7 +19,7 @@ from benchmarks.bench_audit import planted_truth
 from benchmarks.measure import keep, table
 from benchmarks.training import SCORES, add_training_flags, trained
 from cli.command_line import command_line, nonnegative_int, positive_int, share, tool_parser
-from cli.files import UserError, check_outputs, progress, write_rows
+from cli.files import UserError, check_outputs, counted, progress, write_rows
 from cli.flags import add_class_flag
 from data.csv_files import read_table
 from data.pictures import read_mask, resize_labels
@@ -58,16 +58,17 @@ def model_curve(args, rows, ranked, seed):
     inside = {row: position for position, row in enumerate(drawn)}
     order = np.array([inside[row] for row in ranked if row in inside])
     rows = rows.iloc[drawn].reset_index(drop=True)
-    home, found = Path(args.runs).resolve() / f"seed{seed}", {}
+    home, found, scores_of = Path(args.runs).resolve() / f"seed{seed}", {}, {}  # the latter by the training's name
     for kind, chosen in (("worst", order), ("random", np.random.default_rng(seed).permutation(len(order)))):
         for each in args.shares:
             count = round(each * len(order))
             name = f"{kind}{100 * each:g}" if count else "none"
-            fixed = np.isin(np.arange(len(rows)), chosen[:count])
-            csv = home / f"{name}.csv"
-            write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
-            scores = trained(args, home, name, csv, seed)
-            found[f"{kind}{100 * each:g}"] = [scores[score] for score in SCORES]
+            if name not in scores_of:  # without fixed masks both orders are one training
+                fixed = np.isin(np.arange(len(rows)), chosen[:count])
+                csv = home / f"{name}.csv"
+                write_rows(csv, rows.assign(mask=np.where(fixed, rows["truth"], rows["mask"])))
+                scores_of[name] = trained(args, home, name, csv, seed)
+            found[f"{kind}{100 * each:g}"] = [scores_of[name][score] for score in SCORES]
     return found
 
 
@@ -140,7 +141,7 @@ def main():
     content = {"shares": args.shares, "labels": {"worst": worst.tolist(), "random": chance.tolist()}}
     if args.test_csv:
         content["models"] = {seed: model_curve(args, rows, ranked, seed) for seed in args.seeds}
-        counts = f"{min(args.rows, len(rows))} masks, {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}"
+        counts = f"{min(args.rows, len(rows))} masks, {counted(len(args.seeds), 'seed')}"
         tables[f"Models, mIoU / BF, % ({counts})"] = table((*titles, "difference of BF ± 95 %"),
                                                            model_lines(content["models"], args.shares))
     keep(args.out, content, tables)

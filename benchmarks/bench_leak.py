@@ -11,7 +11,7 @@ training rows come from first teachers
 - leaking: trained on fold k alone: as many rows as nested, but every row leaks.
 
 The figures are AUROC and AUPRC of finding noisy masks by BF between pseudo-labels and annotations. Interrupted trainings in
---runs continue. Flags that are not listed go to every training.
+--runs continue; noise of other flags or masks there is refused. Flags that are not listed go to every training.
 """
 
 from pathlib import Path
@@ -19,16 +19,28 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import keep, python, table
-from benchmarks.training import add_training_flags, training_words
+from benchmarks.training import add_training_flags, keep_settings, training_words
 from cli.command_line import command_line, nonnegative_int, share, tool_parser
 from cli.files import read_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
+from engine.run_folder import file_digest
 from utils.ranking import auprc, auroc
 from utils.scoring import score_pairs, score_rows
 
 TITLES = {"first": "first round", "plain": "second round", "nested": "second round, nested",
           "leaking": "second round, weights by the judged fold alone"}
+
+
+def noisy_csv(args, home, seed):
+    """CSV of the noisy masks, drawn if they are not there; a UserError if those there are of other flags or of another CSV."""
+    csv = home / "csv" / "noisy.csv"
+    keep_settings(home, {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes},
+                  "masks of another --csv, --ratio or --num-classes")
+    if not csv.exists():
+        python("utils/generate_noisy_label.py", "--csv", args.csv, "--out", csv, "--ratio", args.ratio, "--seed", seed,
+               "--num-classes", args.num_classes)
+    return csv
 
 
 def teachers_of(args, home, seed, csv):
@@ -93,10 +105,7 @@ def main():
     found = []
     for seed in args.seeds:
         home = Path(args.runs).resolve() / f"seed{seed}"
-        csv = home / "csv" / "noisy.csv"
-        if not csv.exists():
-            python("utils/generate_noisy_label.py", "--csv", args.csv, "--out", csv, "--ratio", args.ratio, "--seed", seed,
-                   "--num-classes", args.num_classes)
+        csv = noisy_csv(args, home, seed)
         arms = teachers_of(args, home, seed, csv)
         found += [{"seed": seed, "arm": arm, **figures_of(args, read_rows(csv), folders)} for arm, folders in arms.items()]
         print(f"seed {seed}: " + ", ".join(f"{each['arm']} {each['auroc']:.3f}" for each in found[-len(arms):]), flush=True)

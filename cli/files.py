@@ -31,6 +31,11 @@ class UserError(Exception):
         super().__init__(message.rpartition("UserError: ")[2].strip() if message.startswith("Caught UserError") else message)
 
 
+def counted(count: int, noun: str) -> str:
+    """How many there are of a thing, such as `1 seed` or `3 seeds`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def progress(items: Any, title: str, total: int | None = None, unit: str = "it", shown: bool = True) -> tqdm:
     """A progress bar with a rate that disappears when the work is done; in a log file it is drawn at most once a minute.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError
+from cli.files import UserError, counted
 
 SHOWN_FAULTS = 10
 
@@ -72,4 +72,4 @@ def raise_faults(csv: Path | str, faults: list) -> None:
     if faults:
         shown = "".join(f"\n  row {row}: {fault}" for row, fault in sorted(faults)[:SHOWN_FAULTS])
         more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
-        raise UserError(f"{csv}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these rows{shown}{more}")
+        raise UserError(f"{csv}: {counted(len(faults), 'fault')}; mend or remove these rows{shown}{more}")

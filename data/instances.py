@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, progress, read_json
+from cli.files import UserError, counted, progress, read_json
 from cli.lazy import coco_masks, torch
 from cli.machine import usable_cores
 from data.coco_text import categories_of, is_whole
@@ -170,7 +170,7 @@ def _raise(path: Path | str, faults: list[str]) -> None:
     """Raise UserError with the number of faults and the first of them; return if there is none."""
     if faults:
         more = f"\n  ... and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
-        raise UserError(f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}; mend or remove these\n  "
+        raise UserError(f"{path}: {counted(len(faults), 'fault')}; mend or remove these\n  "
                         + "\n  ".join(faults[:SHOWN_FAULTS]) + more)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.files import UserError, atomic_path
+from cli.files import UserError, atomic_path, counted
 from cli.lazy import torch
 from models import IMAGE_CHANNELS, build_model
 
@@ -127,7 +127,7 @@ def network_of(path: Path | str, index: int, content: dict[str, Any] | None = No
     """What a checkpoint says of one network: dict of `config` and `state`; a UserError if it has no such number."""
     networks = (content or load(path))["networks"]
     if index >= len(networks):
-        raise UserError(f"{path}: holds {len(networks)} network{'s' * (len(networks) > 1)}; there is no number {index}")
+        raise UserError(f"{path}: holds {counted(len(networks), 'network')}; there is no number {index}")
     return networks[index]
 
 

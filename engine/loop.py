@@ -73,6 +73,7 @@ def run(args: Namespace, weigh: Callable | None = None, needs_weights: bool = Fa
         objective: in place of `weigh`, see engine/objective.py.
         memory: what the method remembers from step to step, see the head of this module.
         frozen: networks that only give outputs, or a function of `args` that makes them; not trained, not scored, not saved.
+            It may have `facts`, as a memory has.
         after_epoch: function (fabric, state, stop) -> dict, see the head of this module.
 
     Returns:
@@ -115,7 +116,9 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
             keep(fabric, state, folder, kept)
         else:
             fit(args, fabric, state, loaders, task, objective, folder, stop, after_epoch)
-        facts = {**run_folder.row_facts(splits), **(memory.facts(splits["train"]) if hasattr(memory, "facts") else {})}
+        facts = run_folder.row_facts(splits)
+        for part in (memory, frozen):
+            facts |= part.facts(splits["train"]) if hasattr(part, "facts") else {}
         return finish(args, fabric, state, loaders, task, folder, facts, stop)
 
 

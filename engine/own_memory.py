@@ -81,6 +81,9 @@ class AveragedPredictions:
 
     Predictions of augmented pictures are brought back to where their pixels come from, and counted for each pixel.
 
+    A sum holds the first 257 predictions (MOST) of a row; the count of a pixel, of 8 bits, the first 255. Later ones are not
+    added: in a longer training the average stays that of these epochs.
+
     Args:
         rows: N.
         shape: of a row's probabilities: (H, W) for one logit, else (C, H, W).

@@ -19,7 +19,7 @@ Process = subprocess.Popen | ForkServerProcess
 
 
 class CommandFailed(Exception):
-    """A command ended with an error, or without its result; its log says why.
+    """A command ended with an error, or without all its outputs; its log says why.
 
     Args:
         code: its exit code, or minus the signal that ended it.
@@ -31,26 +31,42 @@ class CommandFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Output:
+    """A file that a command leaves: its whole path; `stamp` and `settings`, see `plan.Job`."""
+
+    path: str
+    stamp: str
+    settings: dict[str, str]
+
+    def finished(self) -> bool:
+        """Whether the file is there and has the stamp."""
+        return has_stamp(self.path, self.stamp)
+
+
+@dataclass(frozen=True)
 class Command:
     """What one process does.
 
     Args:
         name: few words for a progress bar.
         words: arguments of Python, a script of this project first.
-        result, log: whole paths of the file that it leaves, and of the file for what it prints.
+        outputs: what it leaves.
+        log: whole path of the file for what it prints.
         folder: where it runs; paths among its words count from there.
-        stamp, settings: see `plan.Job`.
         networks: it runs networks, so that a GPU helps it.
     """
 
     name: str
     words: list[str]
-    result: str
+    outputs: tuple[Output, ...]
     log: str
     folder: str
-    stamp: str
-    settings: dict[str, str]
     networks: bool = False
+
+    @property
+    def stamp(self) -> str:
+        """The stamps of all outputs."""
+        return "+".join(output.stamp for output in self.outputs)
 
 
 def stamp_path(result: Path | str) -> Path:
@@ -70,7 +86,7 @@ def note_stamp(result: Path | str, stamp: str, settings: Mapping[str, str]) -> N
 
 
 def run(command: Command, environment: Mapping[str, str], unwanted: Callable[[], bool], shown: bool = False) -> None:
-    """Run a command to its end and leave its stamp; nothing happens where its result has the stamp already.
+    """Run a command to its end and leave the stamps of its outputs; nothing happens where all have theirs already.
 
     Args:
         environment: all variables that it sees.
@@ -80,7 +96,7 @@ def run(command: Command, environment: Mapping[str, str], unwanted: Callable[[],
     Raises:
         CommandFailed: also for a command that was ended.
     """
-    if has_stamp(command.result, command.stamp):
+    if all(output.finished() for output in command.outputs):
         return
     if unwanted():
         raise CommandFailed(1)
@@ -90,9 +106,10 @@ def run(command: Command, environment: Mapping[str, str], unwanted: Callable[[],
             process.terminate()
             told = True  # a second signal would not let it save
     code = process.returncode if isinstance(process, subprocess.Popen) else warm.exit_code(process)
-    if code or not Path(command.result).exists():
+    if code or not all(Path(output.path).exists() for output in command.outputs):
         raise CommandFailed(code)
-    note_stamp(command.result, command.stamp, command.settings)
+    for output in command.outputs:
+        note_stamp(output.path, output.stamp, output.settings)
 
 
 def _ends(process: Process, seconds: float) -> bool:

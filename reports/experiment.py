@@ -83,8 +83,8 @@ class Cell:
         self.splitting, self.validated = splitting, validated
         self.jobs: dict[Path, Job] = {}
 
-    def _job(self, result: Path | str, needs: list[Job], *command: object,
-             pseudo: Path | None = None) -> Job:
+    def _job(self, result: Path | str, needs: list[Job], *command: object, pseudo: Path | None = None,
+             listed: Sequence[str] = ()) -> Job:
         path, words = self.home / result, [str(word) for word in command]
         name = "_".join(path.relative_to(self.home).with_suffix("").parts)
         if self.splitting:
@@ -92,7 +92,7 @@ class Cell:
         inputs = named_files(words, self.settings.home)
         inputs.update({word: _digest(word, os.path.getmtime(word)) for word in words if self._is_split(word)})
         log = self.home / "logs" / f"{name}.out"
-        return self.jobs.setdefault(path, Job(words, path, needs, log, self.settings.home, inputs, pseudo))
+        return self.jobs.setdefault(path, Job(words, path, needs, log, self.settings.home, inputs, pseudo, listed))
 
     def _is_split(self, word: str) -> bool:
         """Whether a word names a CSV that was there before all jobs."""
@@ -168,7 +168,8 @@ class Cell:
                               "--folds", self.settings.folds, *["--flip"] * self.settings.flip, *self._network(model))
 
     def weights(self, model: str, metric: str, rounds: int = 1, sharpen: bool = False) -> Job:
-        """Weight CSV from a teacher's pseudo-labels; a job. Sharpened weights use a smaller tolerance than the test."""
+        """Weight CSV from a teacher's pseudo-labels; a job, which shares its command with those of other metrics. Sharpened
+        weights use a smaller tolerance than the test."""
         theta = self.settings.theta * (SHARP_THETA if sharpen else 1)
         teacher = self.teacher(model, rounds)
         pseudo = teacher.result.parent / "pseudo"
@@ -177,7 +178,8 @@ class Cell:
                          "--pred-dir", pseudo, "--metric", metric, "--truth", self.clean.result,
                          "--out", self.home / out, "--overwrite", "--size", *self.settings.size, "--theta", f"{theta:g}",
                          "--num-classes", self.settings.num_classes, *["--sharpen"] * sharpen,
-                         *["--weak-judge", "use"] * (self.settings.weak_judge == "use"), pseudo=pseudo)
+                         *["--weak-judge", "use"] * (self.settings.weak_judge == "use"), pseudo=pseudo,
+                         listed=("--metric", "--out"))
 
     def oracle_weights(self, weight: float) -> Job:
         """Weight CSV by the noise that was added: 1 for an untouched mask, `weight` for a noisy one; a job."""

@@ -1,4 +1,8 @@
-"""Plans of many commands that depend on one another: what each needs, which are finished, and in which order the others run."""
+"""Plans of many commands that depend on one another: what each needs, which are finished, and in which order the others run.
+
+A job leaves one file. Jobs that one command can do together run as one; each keeps its own stamp, so that a later plan finds
+those results that it needs, whichever others were made with them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +18,7 @@ from typing import Any
 
 from cli.files import UserError, progress, read_json
 from engine.run_folder import FREE_FLAGS, file_digest, hashed
-from reports.command import Command, CommandFailed, has_stamp, note_stamp, stamp_path
+from reports.command import Command, CommandFailed, Output, has_stamp, note_stamp, stamp_path
 from reports.workers import LocalWorkers, Workers
 
 SHOWN_LINES = 3  # of a failed command's log
@@ -36,6 +40,8 @@ class Job:
         home: folder of all jobs; paths in it count relative to it, so that it may be moved.
         inputs: dict of word of the command -> digest of the file or folder that it names; jobs' own results are not among them.
         pseudo: folder of the pseudo-labels that a job of weights scores by; None for other jobs.
+        listed: flags of the command that take a list, one value of each for each result: jobs that differ in these alone run as
+            one command. A job has one value.
     """
 
     command: list
@@ -45,6 +51,7 @@ class Job:
     home: Path = Path()
     inputs: dict = field(default_factory=dict)
     pseudo: Path | None = None
+    listed: Sequence[str] = ()
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -75,10 +82,29 @@ class Job:
         """Leave the stamp beside the result."""
         note_stamp(self.result, self.stamp, self.settings)
 
-    def as_command(self) -> Command:
-        """What a process needs to know of it."""
-        return Command(self.log.stem, list(map(str, self.command)), os.path.abspath(self.result), os.path.abspath(self.log),
-                       os.getcwd(), self.stamp, self.settings, self.networks)
+    def splits(self) -> Iterator[tuple[str, bool]]:
+        """The words of the command, each with whether it is the value of a flag in `listed`."""
+        words = list(map(str, self.command))
+        return ((word, before in self.listed) for before, word in zip(["", *words], words))
+
+
+def groups_of(jobs: Iterable[Job]) -> list[list[Job]]:
+    """The jobs in groups of which each is one command, in the order of the groups' first jobs."""
+    groups: dict[object, list[Job]] = {}
+    for job in jobs:
+        shared = tuple(None if differs else word for word, differs in job.splits())
+        key = (shared, frozenset(need.result for need in job.needs)) if job.listed else job.result
+        groups.setdefault(key, []).append(job)
+    return list(groups.values())
+
+
+def command_of(jobs: Sequence[Job]) -> Command:
+    """What a process needs to know of the jobs of a group; it has the first one's log."""
+    first, words = jobs[0], []
+    for same in zip(*(job.splits() for job in jobs)):
+        words += [word for word, _ in same] if same[0][1] else [same[0][0]]
+    outputs = tuple(Output(os.path.abspath(job.result), job.stamp, job.settings) for job in jobs)
+    return Command(first.log.stem, words, outputs, os.path.abspath(first.log), os.getcwd(), first.networks)
 
 
 def named_files(command: Sequence[str], home: Path | str) -> dict[str, str]:
@@ -164,56 +190,59 @@ def run_plan(jobs: Iterable[Job], workers: Workers | None = None) -> None:
     """
     ordered = with_needs(jobs)
     refuse_other_settings(ordered)
-    todo = [job for job in ordered if not job.finished()]
-    failed = _run(todo, workers or LocalWorkers()) if todo else {}
+    groups = groups_of(job for job in ordered if not job.finished())
+    failed = _run(groups, workers or LocalWorkers()) if groups else []
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} commands failed; the same call goes on from here\n"
-                        + "\n".join(f"  {shlex.join(job.command)}\n    {why}" for job, why in failed.items()))
+        raise UserError(f"{len(failed)} of {len(groups)} commands failed; the same call goes on from here\n"
+                        + "\n".join(f"  {shlex.join(command.words)}\n    {why}" for command, why in failed))
 
 
-def _run(todo: list[Job], workers: Workers) -> dict[Job, str]:
-    """Run jobs, each once its needs are done; dict of those that failed -> why.
+def _run(groups: list[list[Job]], workers: Workers) -> list[tuple[Command, str]]:
+    """Run groups of jobs, each once its needs are done; the commands that failed, and why.
 
     Args:
-        todo: needs first.
+        groups: needs first.
     """
-    waiting, failed, done = list(todo), {}, set()
-    running: dict[Any, Job] = {}
+    waiting, failed = list(groups), []
+    missing = {job.result for group in groups for job in group}  # results: two jobs that are equal have the same
+    running: dict[Any, tuple[list[Job], Command]] = {}
     shown = isinstance(workers, LocalWorkers) and workers.shown
-    with workers, progress(None, "runs", len(todo), "run", shown=not shown) as bar:
+    with workers, progress(None, "runs", len(groups), "run", shown=not shown) as bar:
         while waiting or running:
-            for job in [job for job in waiting if not any(need in todo and need not in done for need in job.needs)]:
+            for group in [group for group in waiting if not any(need.result in missing for need in group[0].needs)]:
                 if len(running) < workers.slots:
-                    waiting.remove(job)
-                    running[workers.submit(job.as_command())] = job
+                    waiting.remove(group)
+                    command = command_of(group)
+                    running[workers.submit(command)] = group, command
             if not running:
                 break  # what still waits needs a job that failed
-            names = [job.log.stem for job in running.values()]
+            names = [command.name for _, command in running.values()]
             more = len(names) - SHOWN_NAMES
             bar.set_postfix_str(", ".join(names[:SHOWN_NAMES]) + f" and {more} more" * (more > 0))
             for future in workers.wait(running):
-                job = running.pop(future)
-                why = _reason(job, future.exception())
+                group, command = running.pop(future)
+                why = _reason(command, future.exception())
                 if why is None:
-                    done.add(job)
+                    missing -= {job.result for job in group}
                 else:
-                    failed[job] = why
+                    failed.append((command, why))
                 bar.update()
     return failed
 
 
-def _reason(job: Job, error: BaseException | None) -> str | None:
-    """Why a job failed, in a few lines; None if it has its result."""
+def _reason(command: Command, error: BaseException | None) -> str | None:
+    """Why a command failed, in a few lines; None if all that it leaves is there."""
     if isinstance(error, CommandFailed):
-        return _end_of(job.log)
+        return _end_of(Path(command.log))
     if error is not None:  # a worker that has no such files, or that died again and again
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return said.partition(". ")[0]
     until = time.monotonic() + LATE
-    while not job.result.exists():
-        if time.monotonic() > until:
-            return f"{job.result}: was made by a worker, but is not here; workers need the same files under the same paths"
-        time.sleep(1)
+    for output in command.outputs:
+        while not Path(output.path).exists():
+            if time.monotonic() > until:
+                return f"{output.path}: was made by a worker, but is not here; workers need the same files under the same paths"
+            time.sleep(1)
     return None
 
 

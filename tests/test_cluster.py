@@ -161,9 +161,9 @@ def test_flags_choose_the_workers():
     with pytest.raises(UserError, match="--gpus 1: asks the workers of --scheduler"):
         workers.workers_of(parser.parse_args(["--gpus", "1"]))
     there = workers.workers_of(parser.parse_args(["--scheduler", "a:1", "--gpus", "1", "--cores", "4"]))
-    command = Command("name", ["train_teacher.py"], "r", "l", ".", "stamp", {}, networks=True)
+    command = Command("name", ["train_teacher.py"], (), "l", ".", networks=True)
     assert there.asks(command) == {"gpu": 1, "cores": 4}
-    assert there.asks(Command("name", ["utils/get_weight.py"], "r", "l", ".", "stamp", {})) == {"cores": 4}
+    assert there.asks(Command("name", ["utils/get_weight.py"], (), "l", ".")) == {"cores": 4}
 
 
 def test_a_lock_of_the_same_job_on_a_lost_worker_is_taken_over(tmp_path, monkeypatch):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from benchmarks.bench_decoders import OPENCV, by_opencv, by_pillow, grey_levels, usable
+from benchmarks.bench_decoders import OPENCV, PHOTOS, by_opencv, by_pillow, grey_levels, usable
 from cli.files import UserError
-from data.pictures import write_mask
+from data.pictures import read_image, write_mask
 
 
 @pytest.fixture
@@ -48,3 +48,22 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
     for read in (by_opencv, lambda path: by_opencv(path)[:, :, ::-1]):
         with pytest.raises(UserError, match="a.png: OpenCV cannot read it"):
             usable({OPENCV: read}, [str(tmp_path / "a.png")])
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision, which recommends another package
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_that_lies_on_its_side_is_compared_as_it_lies(tmp_path, capsys, orientation):
+    """Every reader gives the file's own pixels; turned by its EXIF, they are what data/ reads."""
+    picture = np.zeros((24, 40, 3), np.uint8)
+    picture[:8, :8], picture[16:, 24:], picture[:, :, 2] = (255, 80, 0), (0, 160, 90), np.arange(40) * 6
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / "a.jpg")
+    Image.fromarray(picture).save(path, quality=100, subsampling=0, exif=exif)
+    found = usable(PHOTOS, [path])
+    assert {OPENCV, "Pillow", "torchvision"} <= set(found) and "reads other values" not in capsys.readouterr().err
+    assert all(read(path).shape == (24, 40, 3) for read in found.values())
+    with Image.open(path) as file:
+        upright = np.array(ImageOps.exif_transpose(file))
+    assert np.abs(read_image(path).astype(int) - upright).mean() < 3
+    assert (read_image(path).shape == (40, 24, 3)) == (orientation > 4)

@@ -132,6 +132,32 @@ def test_codes_become_random_while_a_teacher_trains(csvs, tmp_path, monkeypatch,
     assert shares == [0] * 6 + [.5] * 6 + [1] * 12 + [1]  # one batch of 4 test rows
 
 
+@pytest.mark.parametrize("asked, kind", [([], "random"), (["--codes", "fixed"], "fixed")])
+def test_a_result_tells_the_codes_that_the_teacher_got(asked, kind, csvs, trained, tmp_path, monkeypatch, capsys):
+    """What the teacher saw in the first epoch, made anew from result.json alone; --codes itself stays as it was asked."""
+    seen, own = [], assisted.label_channel
+
+    def spying(mask, *inputs, seeds, **more):
+        seen.append((mask, seeds, own(mask, *inputs, seeds=seeds, **more)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(assisted, "label_channel", spying)
+    code, error = run(monkeypatch, capsys, ".", STUDENT, *flags_of(csvs, tmp_path, "run"), "--seed", 7, "--teacher",
+                      trained / "teacher" / "last.ckpt", *asked)
+    assert code == 0, error
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    told = result["teacher_codes"]
+    assert told["kind"] == kind and result["args"]["codes"] == (kind if asked else None) and len(seen) == 6
+    assert sorted(seed for _, seeds, _ in seen[:3] for seed in seeds) == sorted(
+        sample_seed(told["seed"], 0, row, 1) for row in range(12))
+    for mask, seeds, channel in seen:
+        assert torch.equal(channel, label_channel(mask, 2, told["kind"], told["sigma"], told["gain"], seeds))
+        if asked:  # the codes as numbers: all pixels within six sigma
+            by_class = torch.tensor(told["values"])[torch.where(mask == 255, 2, mask.long())]
+            assert (channel[:, 0] / told["gain"] - by_class).abs().max() < 6 * told["sigma"]
+    assert kind == "fixed" or "values" not in told
+
+
 def test_the_channel_shows_other_masks_where_asked(csvs, tmp_path, monkeypatch, capsys):
     """--channel-dir with empty masks: the teacher trains as if its labels were all background."""
     rows = read_rows(csvs / "train_noisy_60.csv")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import bench_leak
+from cli.files import UserError
 from data.rows import pseudo_label_names, read_rows
 from engine import folds
 from tests.benchmark_calls import run_benchmark
@@ -76,6 +78,27 @@ def test_nesting_needs_two_rounds_and_three_folds(csvs, tmp_path, flags):
     done = run_script("train_teacher.py", "--train_csv", csvs / "train_noisy_60.csv", "--name", "t", "--out-dir", tmp_path,
                       "--nested", *flags, check=False)
     assert done.returncode == 2 and "--nested needs --rounds 2 and --folds 3" in done.stderr and not (tmp_path / "t").exists()
+
+
+def test_noise_of_other_flags_or_masks_is_refused(tmp_path, monkeypatch):
+    calls = []
+
+    def draw(script, *words):
+        calls.append(words[words.index("--ratio") + 1])
+        out = Path(words[words.index("--out") + 1])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()
+
+    monkeypatch.setattr(bench_leak, "python", draw)
+    args = {"csv": tmp_path / "train.csv", "ratio": 0.6, "num_classes": 2}
+    args["csv"].write_text("img,filename\na.jpg,a.png\n")
+    (tmp_path / "other.csv").write_text("img,filename\nb.jpg,b.png\n")
+    for _ in range(2):
+        assert bench_leak.noisy_csv(Namespace(**args), tmp_path / "seed0", 0) == tmp_path / "seed0" / "csv" / "noisy.csv"
+    for other in ({"ratio": 0.3}, {"csv": tmp_path / "other.csv"}, {"num_classes": 3}):
+        with pytest.raises(UserError, match="seed0: holds masks of another --csv, --ratio or --num-classes; choose"):
+            bench_leak.noisy_csv(Namespace(**{**args, **other}), tmp_path / "seed0", 0)
+    assert calls == [0.6]
 
 
 @pytest.mark.slow

@@ -93,6 +93,13 @@ def test_predictions_are_averaged_in_16_bits():
     assert memory.average(0)[0] == pytest.approx([0.1, 0.9], abs=1 / 500)
     assert memory.average(1)[0] == pytest.approx([1, 128 / 255], abs=1e-6)
     assert np.isnan(memory.average(2)).all() and memory.sums.dtype == np.uint16
+    moved = own_memory.AveragedPredictions(1, (1, 2), moved=True)
+    for epoch in range(260):  # 255 times 1.0 and 0.0, then the other way round; the second pixel is out of sight once
+        logits = torch.tensor([[[[9.0, -9.0]]]]) * (3 if epoch < 255 else -3)
+        moved.note(torch.tensor([0]), logits, torch.tensor([[[0, -1 if epoch == 9 else 1]]]))
+        moved.fold(OneProcess)
+    assert moved.counts.tolist() == [[[255, 255]]]  # a count of 8 bits is full; the second one's last is of epoch 256
+    assert moved.average(0).ravel() == pytest.approx([1, 1 / 255], abs=1e-6)
     classes = own_memory.AveragedPredictions(1, (3, 1, 1))
     classes.note(torch.tensor([0]), torch.log(torch.tensor([0.2, 0.3, 0.5])).view(1, 3, 1, 1))
     classes.fold(OneProcess)

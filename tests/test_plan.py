@@ -91,3 +91,63 @@ def test_needs_that_changed_are_refused(tmp_path):
 def test_a_command_that_leaves_no_result_has_failed(tmp_path):
     with pytest.raises(UserError, match="1 of 1 commands failed"):
         run_plan([job(tmp_path, "a", "pass")])
+
+
+# --- jobs that share a command ------------------------------------------------------------------------------------
+
+COPIER = """import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--value", nargs="+")
+parser.add_argument("--out", nargs="+")
+parser.add_argument("--way")
+args = parser.parse_args()
+open({order!r}, "a").write(f"{{args.way}}:{{'+'.join(args.value)}} ")
+assert "bad" not in args.value, "a bad value"
+for value, path in zip(args.value, args.out):
+    open(path, "w").write(value)
+"""
+
+
+def copying(folder, value, *needs, way="w"):
+    """A job that writes its value to the file of that name; one command does it for many values."""
+    command = ["-c", COPIER.format(order=str(folder / "order")), "--value", value, "--out", str(folder / value), "--way", way]
+    return Job(command, folder / value, list(needs), folder / "logs" / f"{value}.out", listed=("--value", "--out"))
+
+
+def test_jobs_that_differ_in_listed_flags_alone_are_one_command(tmp_path):
+    first, other = (job(tmp_path, name, "open(OUT, 'w')") for name in ("first", "other"))
+    jobs = [copying(tmp_path, "a", first), copying(tmp_path, "far", first, other), copying(tmp_path, "b", first),
+            copying(tmp_path, "odd", first, way="v"), copying(tmp_path, "c", first)]
+    run_plan([*jobs, job(tmp_path, "last", "open(OUT, 'w')", *jobs)])
+    assert order(tmp_path) == ["first", "w:a+b+c", "other", "w:far", "v:odd", "last"]  # `far` needs more
+    assert [each.result.read_text() for each in jobs] == ["a", "far", "b", "odd", "c"]
+    assert all(each.finished() for each in jobs)
+
+
+def test_what_a_shared_command_has_made_is_not_made_again(tmp_path):
+    run_plan([copying(tmp_path, "b")])
+    before = (tmp_path / "b").stat().st_mtime_ns
+    run_plan([copying(tmp_path, name) for name in "abc"])
+    run_plan([copying(tmp_path, name) for name in "cba"])
+    assert order(tmp_path) == ["w:b", "w:a+c"] and (tmp_path / "b").stat().st_mtime_ns == before
+    (tmp_path / "c").unlink()
+    run_plan([copying(tmp_path, name) for name in "abc"])
+    assert order(tmp_path)[2:] == ["w:c"]
+
+
+def test_a_shared_command_that_fails_is_told_once(tmp_path):
+    jobs = [copying(tmp_path, name) for name in ("a", "bad")]
+    with pytest.raises(UserError, match="1 of 2 commands failed") as told:
+        run_plan([*jobs, job(tmp_path, "after", "open(OUT, 'w')", jobs[0])])
+    assert str(told.value).count("AssertionError: a bad value") == 1
+    assert f"--value a bad --out {tmp_path}/a {tmp_path}/bad" in str(told.value)
+    assert order(tmp_path) == ["w:a+bad"] and not any(each.finished() for each in jobs)
+
+
+def test_a_need_that_was_planned_twice_is_waited_for(tmp_path):
+    """Tables plan each for itself: equal jobs are two objects, of which one runs."""
+    slow = "import time; time.sleep(0.5); open(OUT, 'w')"
+    a, twin = (job(tmp_path, "a", slow) for _ in range(2))
+    b = job(tmp_path, "b", f"assert open({str(tmp_path / 'a')!r}); open(OUT, 'w')", twin)
+    run_plan([a, b], LocalWorkers(2))
+    assert order(tmp_path) == ["a", "b"]

@@ -3,12 +3,14 @@
 import json
 from argparse import Namespace
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.bench_fixing import label_curve, model_lines, ranked_rows
+from benchmarks import bench_fixing
+from benchmarks.bench_fixing import label_curve, model_curve, model_lines, ranked_rows
 from benchmarks.plant_faults import FAULTS, components_of, plant
 from cli.files import UserError, write_rows
 from data.make_sample import draw_set
@@ -78,6 +80,26 @@ def test_the_curve_of_fixed_labels_by_hand():
     worst, chance = label_curve(scores, np.array([0, 2, 1, 3]), [0, 0.25, 0.5])
     assert worst == pytest.approx(np.array([[0.85, 0.7], [0.975, 0.9], [1, 1]]))
     assert chance == pytest.approx(np.array([[0.85, 0.7], [0.8875, 0.775], [0.925, 0.85]]))
+
+
+def test_a_network_on_masks_as_they_are_is_trained_once_for_both_orders(tmp_path, monkeypatch):
+    """Its rows are those of both; fixed masks take their row's truth, in each order's own rows."""
+    calls = []
+
+    def trained(args, home, name, csv, seed):
+        calls.append((name, [Path(mask).name for mask in pd.read_csv(csv)["filename"]]))
+        return {"miou": len(calls) / 10, "bf": len(calls) / 20}
+
+    monkeypatch.setattr(bench_fixing, "trained", trained)
+    draw_set(tmp_path / "drawn", 4, (32, 32))
+    rows = pair_folder(tmp_path / "drawn")
+    rows["truth"] = [str(Path(mask).with_name(f"true{number}.png")) for number, mask in enumerate(rows["mask"])]
+    names = [Path(mask).name for mask in rows["mask"]]
+    found = model_curve(Namespace(rows=4, runs=tmp_path / "runs", shares=[0, 0.5, 0.1]), rows, [2, 0, 1, 3], 0)
+    assert [name for name, _ in calls] == ["none", "worst50", "random50"]  # a tenth of four masks is none, too
+    assert calls[0][1] == names and calls[1][1] == ["true0.png", names[1], "true2.png", names[3]]
+    assert found == {"worst0": [0.1, 0.05], "random0": [0.1, 0.05], "worst10": [0.1, 0.05], "random10": [0.1, 0.05],
+                     "worst50": [0.2, 0.1], "random50": [pytest.approx(0.3), pytest.approx(0.15)]}
 
 
 def test_models_of_the_two_orders_are_compared_seed_by_seed():

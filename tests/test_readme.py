@@ -24,6 +24,20 @@ EXTRA = {"train_teacher.py": SMALL, "train_without_weight.py": SMALL, "train_wit
          "predict.py": "--accelerator cpu", "evaluate.py": "--accelerator cpu", "audit.py": SMALL}
 
 
+def test_the_citation_names_the_version_and_the_paper_s_year():
+    """As pyproject.toml and the changelog have it; a version that is not released has no date, a released one has it twice."""
+    yaml = pytest.importorskip("yaml")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    version, state = re.search(r"^## (\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M).groups()
+    packaged = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    assert cited["version"] == packaged == version
+    assert str(cited.get("date-released", "not released")) == state
+    paper = cited["preferred-citation"]
+    assert paper["type"] == "conference-paper" and paper["year"] == 2021 and paper["conference"]["name"]
+    names = re.search(r"\((Liang[\w, ]+)\)", page("docs/method.md"))[1]
+    assert [author["family-names"] for author in paper["authors"]] == names.split(", ")
+
+
 def test_the_readme_is_short():
     assert README.count("\n") <= 130
 

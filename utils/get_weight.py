@@ -3,6 +3,9 @@
     python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bm \\
         --out data/csv/train_noisy_60_teacher_weight_bmscore.csv
 
+    python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric miou bf bm \\
+        --out weight_miouscore.csv weight_bfscore.csv weight_bmscore.csv
+
     python utils/get_weight.py --mix A_weight_bmscore.csv B_weight_bmscore.csv --out AB_weight_bmscore.csv
 
     python utils/get_weight.py --csv data/csv/train_noisy_60.csv --pred-dir runs/teacher/pseudo --metric bf --sharpen \\
@@ -19,8 +22,9 @@
 The teacher may be any model: --pred-dir is the folder of its masks (label maps, as the annotations are), --pred-name the
 pattern of their names.
 
-This tool scores every row by mIoU, BF or their mean (bm; paper, eq. 5), or averages the weights of several teachers row by row
-(--mix), or gives a fixed weight to masks that are known to be noisy (--known; paper, Table 1; 0 drops them, as a control).
+This tool scores every row by mIoU, BF or their mean (bm; paper, eq. 5), in one pass by several of them, or averages the weights
+of several teachers row by row (--mix), or gives a fixed weight to masks that are known to be noisy (--known; paper, Table 1; 0
+drops them, as a control).
 
 If the CSV has a column `iterations` (noise levels), the summary shows how well the weights find noisy masks. AUROC: 1 = every
 clean mask weighs more than every noisy one, 0.5 = chance. AUPRC: average precision of noisy masks when rows are sorted by
@@ -53,10 +57,9 @@ from cli.files import UserError, check_outputs, read_json, together, write_json,
 from cli.flags import add_class_flag, add_score_flags
 from data.rows import OWN_NAMES, read_rows
 from utils.agreement import METRICS
-from utils.judge import mean_agreement, mixed_origin, read_origin, weakness, weight_facts
+from utils.judge import mean_agreement, mixed_origin, read_origin, sharp_rows, weight_facts
 from utils.ranking import spearman, summarise
 from utils.scoring import score_pairs, score_rows
-from utils.weighting import sharpened
 
 SCORING = ("csv", "pred_dir", "pred_name", "metric", "num_classes", "theta", "size")  # flags that all parts of one job share
 
@@ -79,15 +82,14 @@ def files_of(rows: pd.DataFrame, *columns: str) -> list[list[str]]:
     return [[os.path.abspath(path) for path in rows[column]] for column in columns or ("image", "mask")]
 
 
-def rank_correlation(args: argparse.Namespace, rows: pd.DataFrame) -> float | None:
-    """Spearman's correlation of the weights and the annotations' true agreement with --truth's masks, see `spearman`.
+def true_scores(args: argparse.Namespace, rows: pd.DataFrame) -> np.ndarray:
+    """The annotations' true agreement with --truth's masks by all METRICS, float (rows, 3) in 0..1.
 
     Raises:
         UserError: --truth holds other images than the rows, or another order.
     """
-    true = score_pairs(rows["mask"].tolist(), truth_masks(args, rows), args.num_classes, args.metric, args.theta, args.size,
+    return score_pairs(rows["mask"].tolist(), truth_masks(args, rows), args.num_classes, "all", args.theta, args.size,
                        args.workers)
-    return spearman(rows["weight"].to_numpy(), true)
 
 
 def truth_masks(args: argparse.Namespace, rows: pd.DataFrame) -> list[str]:
@@ -137,65 +139,63 @@ def joined_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
     return rows.assign(weight=weights), {"agreement": mean_agreement(*zip(*judged))}
 
 
-def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
-    """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
-
-    `facts` gets the reason, text or None, as "fallback".
-
-    Args:
-        facts: has the judge's mean `agreement`.
-    """
-    weights = sharpened(rows["weight"].to_numpy())
-    reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
-    facts["fallback"] = f"since {reason}" if reason else None
-    if reason:
-        print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
-              "teachers longer or on more rows, or pass --weak-judge use")
-        return rows.assign(weight=1.0)
-    if (weights == 1).all():
-        print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
-    return rows.assign(weight=weights)
+def each_output(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The flags of each --out alone, with its own --metric."""
+    return [argparse.Namespace(**{**vars(args), "metric": metric, "out": out}) for metric, out in zip(args.metric, args.out)]
 
 
-def weighted_rows(args: argparse.Namespace) -> tuple[pd.DataFrame, dict]:
-    """Rows with their weights: mixed, joined or scored, as the flags say; and facts about their judge for the JSON."""
+def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFrame, dict]]:
+    """For each output its rows with their weights, mixed, joined or scored, as the flags say; and facts about their judge for
+    the JSON. One pass over the files scores them for all outputs."""
+    args = outputs[0]
     if args.mix:
-        return mixed_rows(args.mix), mixed_origin(args.mix)
+        return [(mixed_rows(args.mix), mixed_origin(args.mix))]
     if args.join:
         rows, facts = joined_rows(args)
-        return (sharp_rows(args, rows, facts) if args.sharpen else rows), facts
+        return [(sharp_rows(args, rows, facts) if args.sharpen else rows, facts)]
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
-        return rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {}
+        return [(rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {})]
     if args.shard and args.shard[1] > len(rows):
         raise UserError(f"--shard {args.shard[0]}/{args.shard[1]}: {args.csv} has only {len(rows)} rows; take fewer parts")
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part,
                         args.pred_name)  # (rows, 3)
-    facts = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
-    weighted = rows[part].assign(weight=scores[:, METRICS.index(args.metric)])
-    if args.sharpen:
-        weighted = sharp_rows(args, weighted, facts)
+    found = [scored_rows(each, rows[part], scores) for each in outputs]
     if not args.size:
         print("scored at each annotation's own size; a KD run scores its student at its training size, see --size")
-    return weighted, facts
+    return found
 
 
-def check_written(args: argparse.Namespace, *inputs: str) -> Path:
-    """The file of the summary, beside --out.
+def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray) -> tuple[pd.DataFrame, dict]:
+    """Rows with their weights by --metric, and facts about their judge.
 
-    Raises:
-        UserError: --out or the summary cannot be written, or would replace an input or a file of another tool.
+    Args:
+        scores: by all METRICS, float (rows, 3).
     """
-    beside = Path(args.out).with_suffix(".json")
-    if beside == Path(args.out):
-        raise UserError(f"--out {args.out}: the summary goes there; give the CSV another suffix, such as .csv")
+    facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
+    rows = rows.assign(weight=scores[:, METRICS.index(args.metric)])
+    return (sharp_rows(args, rows, facts) if args.sharpen else rows), facts
+
+
+def summary_path(out: Path | str) -> Path:
+    """File of the summary, beside a CSV of weights."""
+    return Path(out).with_suffix(".json")
+
+
+def check_written(outputs: Sequence[argparse.Namespace], *inputs: str) -> None:
+    """Raise UserError if an --out or its summary cannot be written, or would replace an input or a file of another tool."""
+    args, outs = outputs[0], [each.out for each in outputs]
+    besides = list(map(summary_path, outs))
+    for out, beside in zip(outs, besides):
+        if beside == Path(out):
+            raise UserError(f"--out {out}: the summary goes there; give the CSV another suffix, such as .csv")
     read = [args.csv, args.truth, *(args.mix or []), *inputs]
-    check_outputs([args.out], args.overwrite, read)
-    check_outputs([beside], True, read)  # an old summary without its weights may be replaced
-    if beside.exists() and not _is_summary(beside, args.out):
-        raise UserError(f"{beside}: exists and is not the summary of {args.out}; choose another --out")
-    return beside
+    check_outputs(outs, args.overwrite, read)
+    check_outputs(besides, True, read)  # an old summary without its weights may be replaced
+    for out, beside in zip(outs, besides):
+        if beside.exists() and not _is_summary(beside, out):
+            raise UserError(f"{beside}: exists and is not the summary of {out}; choose another --out")
 
 
 def _is_summary(path: Path, out: Path | str) -> bool:
@@ -212,7 +212,8 @@ def weight_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pred-dir", help="folder of the teacher's pseudo-labels, or of another model's masks")
     parser.add_argument("--pred-name", default=OWN_NAMES, metavar="PATTERN", help="how files in --pred-dir are named, such as "
                         "{stem}_mask.png or {stem}*.png; {stem} is the image's name without its suffix")
-    parser.add_argument("--metric", choices=METRICS, default="bm", help="mIoU, BF, or their mean")
+    parser.add_argument("--metric", choices=METRICS, nargs="+", default=["bm"],
+                        help="mIoU, BF, or their mean (default: bm); several, each with an --out, read the files once")
     parser.add_argument("--sharpen", action="store_true", help="weigh by the probability of being one of the good annotations, "
                         "from a mixture of two groups fitted to the scores")
     parser.add_argument("--weak-judge", choices=("even", "use"), default="even", help="weights of --sharpen if the teachers "
@@ -220,7 +221,8 @@ def weight_parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth", metavar="CSV", help="the same rows with better masks, to see how well the weights rank")
     parser.add_argument("--mix", nargs="+", metavar="CSV", help="average the weights of these CSVs instead")
     parser.add_argument("--known", type=share, metavar="W", help="instead: noisy masks (by `iterations`) weigh W, others 1")
-    parser.add_argument("--out", required=True, help="CSV with a third column `weight`")
+    parser.add_argument("--out", required=True, nargs="+", metavar="CSV", help="CSV with a third column `weight`; one for each "
+                        "--metric, in the same order")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"),
                         help="score at this size, px; use the student's training size (default: each annotation's own)")
     parser.add_argument("--workers", type=nonnegative_int, default=0,
@@ -239,42 +241,55 @@ def check_flags(args: argparse.Namespace) -> None:
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
         raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
                         "--csv and --known (weights by the noise that was added)")
+    if len(args.metric) != len(args.out):
+        raise UserError(f"--metric {' '.join(args.metric)}: needs an --out for each, in the same order; there "
+                        f"{'is' if len(args.out) == 1 else 'are'} {len(args.out)}")
+    if len(args.out) > 1 and not args.pred_dir:
+        raise UserError("--metric, --out: several go with --csv and --pred-dir")
     if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
         raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it is fitted to the scores of all rows")
     if args.shard and (args.mix or args.join or args.truth or by_truth):
         raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 
 
-def write_weights(args: argparse.Namespace, rows: pd.DataFrame, judge: dict, beside: Path) -> None:
-    """Write the rows with their weights to --out and the summary to `beside`, and print the summary.
+def write_weights(outputs: Sequence[argparse.Namespace], found: Sequence[tuple[pd.DataFrame, dict]],
+                  true: np.ndarray | None) -> None:
+    """Write the rows with their weights to each --out and its summary beside it, all of them or none, and print the summaries.
 
     Args:
-        judge: what `weighted_rows` knows of the weights' judge.
+        found: of each output, see `weighted_rows`.
+        true: see `true_scores`; None without --truth.
     """
-    facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
-    summary, text = summarise(rows)
-    if args.truth:
-        summary["spearman"] = rank_correlation(args, rows)
-        if summary["spearman"] is not None:
-            text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {summary['spearman']:.3f}"
+    texts = []
     with together() as written_at:
-        write_json(written_at(beside), {"out": args.out, **vars(args), **summary, **judge, **facts})
-        write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
-    print(f"{args.out}: weights of {len(rows)} rows\n{line}\n{text}")
+        for args, (rows, judge) in zip(outputs, found):
+            facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
+            summary, text = summarise(rows)
+            if true is not None:
+                rank = spearman(rows["weight"].to_numpy(), true[:, METRICS.index(args.metric)])
+                summary["spearman"] = rank
+                if rank is not None:
+                    text += f"\nSpearman, weight ranks as the true agreement ({args.metric}) does: {rank:.3f}"
+            write_json(written_at(summary_path(args.out)), {"out": args.out, **vars(args), **summary, **judge, **facts})
+            write_rows(written_at(args.out), rows, "weight", *["iterations"] * ("iterations" in rows))
+            texts.append(f"{args.out}: weights of {len(rows)} rows\n{line}\n{text}")
+    print("\n".join(texts))
 
 
 def main() -> None:
     args = weight_parser().parse_args()
     check_flags(args)
     if args.shard:
-        check_outputs([args.out], True, [args.csv])  # --join will write this file
-        args.out = str(part_path(args.out, *args.shard))
-    check_written(args)
+        check_outputs(args.out, True, [args.csv])  # --join will write these files
+        args.out = [str(part_path(out, *args.shard)) for out in args.out]
+    outputs = each_output(args)
+    check_written(outputs)
     if args.truth and args.csv:
         truth_masks(args, read_rows(args.csv))  # refuses a wrong --truth before hours of scoring
-    rows, judge = weighted_rows(args)
-    beside = check_written(args, *rows["image"], *rows["mask"])  # again: --join knows only now which CSV was scored
-    write_weights(args, rows, judge, beside)
+    found = weighted_rows(outputs)
+    rows = found[0][0]
+    check_written(outputs, *rows["image"], *rows["mask"])  # again: --join knows only now which CSV was scored
+    write_weights(outputs, found, true_scores(outputs[0], rows) if args.truth else None)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cli.files import UserError, read_json
 from data.classification import is_class_csv, read_class_names, read_class_rows
 from data.rows import read_rows
 from utils.agreement import METRICS
+from utils.weighting import sharpened
 
 WEAK_AGREEMENT = 0.2  # mean bm
 FEW = 0.1  # effective share; sharpened weights of good judges have 0.29 and more where 60 % of the masks are noisy
@@ -58,6 +60,26 @@ def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = No
         return (f"a few rows have all the weight: the effective share of the rows, (sum w)^2 / (n sum w^2), is "
                 f"{effective_share(weights):.3f}, below {FEW}")
     return None
+
+
+def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
+    """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
+
+    `facts` gets the reason, text or None, as "fallback".
+
+    Args:
+        facts: has the judge's mean `agreement`.
+    """
+    weights = sharpened(rows["weight"].to_numpy())
+    reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
+    facts["fallback"] = f"since {reason}" if reason else None
+    if reason:
+        print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
+              "teachers longer or on more rows, or pass --weak-judge use")
+        return rows.assign(weight=1.0)
+    if (weights == 1).all():
+        print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
+    return rows.assign(weight=weights)
 
 
 def read_origin(csv: Path | str) -> dict:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cli.files import UserError, progress
+from cli.files import UserError, counted, progress
 from cli.lazy import (
     joblib,
     sklearn_linear_model,
@@ -63,7 +63,7 @@ def stratified_folds(labels: np.ndarray, images: Sequence[str], folds: int, seed
     own = pd.Series(list(images)).groupby(labels).nunique().tolist()  # images of each class
     if min(own) < folds:
         count, rarest = min(own), names[classes[own.index(min(own))]]
-        raise UserError(f"class {rarest} has {count} image{'s' * (count > 1)}, fewer than --folds {folds}; lower it, or leave "
+        raise UserError(f"class {rarest} has {counted(count, 'image')}, fewer than --folds {folds}; lower it, or leave "
                         "the class out")
     fold_of = np.zeros(len(labels), int)
     alone = len(set(images)) == len(labels)

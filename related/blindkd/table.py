@@ -29,7 +29,7 @@ from cli.command_line import (
     side_length,
     tool_parser,
 )
-from cli.files import UserError, read_json
+from cli.files import UserError, counted, read_json
 from data.classification import read_class_names
 from engine.run_folder import inside
 from models import CLASSIFIERS
@@ -199,8 +199,7 @@ def text_of(content: dict) -> str:
     for noise, rows in content["noise"].items():
         if not rows.get("ce"):
             raise UserError(f"noise {noise}: there is no row ce, with which the others are compared")
-        seeds = len(rows["ce"])
-        parts += [f"Noise `{noise}`, {seeds} seed{'s' * (seeds > 1)}", accuracy_table(rows, encoder), pair_table(rows)]
+        parts += [f"Noise `{noise}`, {counted(len(rows['ce']), 'seed')}", accuracy_table(rows, encoder), pair_table(rows)]
         parts += [detection_table(rows, encoder)] if set(rows) & set(DETECTING) else []
     return "\n\n".join([part for part in parts if part] + [reading_note(content)])
 

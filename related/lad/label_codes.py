@@ -25,6 +25,13 @@ def fixed_codes(num_classes: int) -> Tensor:
     return (torch.arange(num_classes + 1) - (num_classes + 1) / 2) / 10
 
 
+def described(codes: str, num_classes: int, seed: int) -> dict:
+    """What tells the codes of a run, JSON-ready: `kind`; `gain` and `sigma`, see `label_channel`; `seed`, from which with epoch
+    and row each image's draws follow; of fixed codes their `values`, by class, the ignored pixels' last."""
+    values = {"values": [round(value, 6) for value in fixed_codes(num_classes).tolist()]} if codes == "fixed" else {}
+    return {"kind": codes, **values, "gain": GAIN, "sigma": SIGMA[codes], "seed": seed}
+
+
 def normal_numbers(images: int, count: int, seeds: Sequence[int] | None, device: torch.device | str) -> Tensor:
     """Numbers of N(0, 1), float32 (images, count).
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.files import read_json
+from cli.files import counted, read_json
 from related.lad.lad_plan import TITLES, LadCell, cost_of
 from reports.comparison import difference, paired_difference, percent, spread
 from reports.plan import Job
@@ -117,8 +117,8 @@ def reach_table(teachers: dict, students: dict) -> str:
 def text_of(content: dict) -> str:
     """All tables of a table.json as Markdown."""
     teachers, students = content["lad"]["teachers"], content["lad"]["students"]
-    seeds, drawn = len(students["ce"]), content["args"]["data"] == "scenes"
-    title = f"Label-assisted distillation on {content['args']['data']}, {seeds} seed{'s' * (seeds > 1)}"
+    drawn = content["args"]["data"] == "scenes"
+    title = f"Label-assisted distillation on {content['args']['data']}, {counted(len(students['ce']), 'seed')}"
     parts = [title, teacher_table(teachers), student_table(students), rival_table(students)]
     parts += [reach_table(teachers, students)] * (drawn and not content["args"]["quick"])
     return "\n\n".join(part for part in parts if part)

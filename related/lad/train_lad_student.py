@@ -25,6 +25,7 @@ from engine.run_folder import file_digest, inside
 from engine.task import SEGMENTATION, Task
 from related.lad.assisted import STRIDE, LabelledImages, codes_of, complete, labelled, load_teacher
 from related.lad.distillation import DISTILLATIONS, pooled
+from related.lad.label_codes import described
 from utils.losses import AUXILIARY_SHARE, main_logits, training_losses
 
 
@@ -41,16 +42,24 @@ class Distilled:
 
 
 class Teacher:
-    """The frozen teacher, loaded by `run` once it has checked the rows: `network`, and `codes` of a label-assisted one."""
+    """The frozen teacher, loaded by `run` once it has checked the rows: `network`, and of a label-assisted one `codes`, and
+    what is `told` of them in result.json."""
 
     network: torch.nn.Module | None = None
     codes = ""
+    told: dict[str, Any] | None = None
 
     def __call__(self, args: Namespace) -> list[torch.nn.Module]:
         self.network, config = load_teacher(args.teacher, args.num_classes, args.teacher_kind)
         if args.teacher_kind == "lad":
             self.codes = codes_of(args.teacher, config, args.codes)
+            self.told = described(self.codes, args.num_classes, args.seed)
         return [self.network]
+
+    def facts(self, rows: Any) -> dict[str, Any]:
+        """What result.json says: `teacher_codes`, those that the teacher got, whether --codes named them or not; None of a
+        teacher of images alone."""
+        return {"teacher_codes": self.told}
 
 
 def student_task(args: Namespace, teacher: Teacher) -> Task:
