@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.measure import keep, python, table
 from benchmarks.training import add_training_flags, keep_settings, training_words
 from cli.command_line import command_line, nonnegative_int, share, tool_parser
-from cli.files import read_json, write_rows
+from cli.files import UserError, read_json, write_rows
 from cli.flags import add_class_flag
 from data.rows import pseudo_label_names, read_rows
 from engine.run_folder import file_digest
@@ -35,6 +35,8 @@ TITLES = {"first": "first round", "plain": "second round", "nested": "second rou
 def noisy_csv(args, home, seed):
     """CSV of the noisy masks, drawn if they are not there; a UserError if those there are of other flags or of another CSV."""
     csv = home / "csv" / "noisy.csv"
+    if csv.exists() and not (home / "settings.json").exists():
+        raise UserError(f"{csv}: nothing says with which flags it was drawn; choose other --runs")
     keep_settings(home, {"csv": file_digest(args.csv), "ratio": args.ratio, "classes": args.num_classes},
                   "masks of another --csv, --ratio or --num-classes")
     if not csv.exists():

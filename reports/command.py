@@ -96,7 +96,7 @@ def run(command: Command, environment: Mapping[str, str], unwanted: Callable[[],
     Raises:
         CommandFailed: also for a command that was ended.
     """
-    if all(output.finished() for output in command.outputs):
+    if command.outputs and all(output.finished() for output in command.outputs):
         return
     if unwanted():
         raise CommandFailed(1)

@@ -5,23 +5,27 @@
 
 Without --scheduler, --jobs parts at a time are scored on this machine. Flags that are not listed go to
 `utils/get_weight.py`, and the weights are byte for byte what one call of it leaves. Finished parts are skipped; other flags,
-another CSV or other pseudo-labels need another --name. Leaves --out/NAME/weight.csv, which the train scripts read, and
-weight.json beside it.
+another CSV, or masks and pseudo-labels that have changed need another --name. Leaves --out/NAME/weight.csv, which the train
+scripts read, and weight.json beside it.
 """
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from cli.command_line import command_line, positive_int, tool_parser
-from cli.files import UserError
+from cli.files import UserError, counted
+from data.rows import read_rows
 from engine import lock
-from engine.run_folder import hashed, inside
-from reports.plan import Job, named_files, run_plan
+from engine.run_folder import file_digest, hashed, inside
+from reports.plan import Job, run_plan
 from reports.workers import add_worker_flags, workers_of
+from utils.get_weight import check_flags, part_path, truth_masks, weight_parser
 
 SCRIPT = "utils/get_weight.py"
 OF_ALL = ("sharpen", "weak_judge", "truth")  # flags that concern the scores of all rows
+NEVER = ("--shard", "--join", "--mix", "--known", "--overwrite")
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -37,51 +41,83 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--truth", metavar="CSV", help="see get_weight")
     add_worker_flags(parser, jobs=2)
     args, other = parser.parse_known_args()
-    own = [flag for flag in ("--shard", "--join", "--mix", "--known", "--overwrite")
-           if flag in {word.partition("=")[0] for word in other}]
+    own = [flag for flag in NEVER if flag in {word.partition("=")[0] for word in other}]
     if own:
-        raise UserError(f"{own[0]}: does not go with parts; call utils/get_weight.py for it")
+        raise UserError(f"{own[0]}: does not go with parts; call {SCRIPT} for it")
     args.home = inside(args.out, args.name)
     return args, other
 
 
-def plan(args: argparse.Namespace, other: list[str]) -> Job:
-    """The job that joins the parts; it needs those that score them."""
-    home = args.home
-    out = home / "weight.csv"
-    judge = {args.pred_dir: folder_digest(args.pred_dir)}
+def check(args: argparse.Namespace, other: list[str]) -> dict[str, str]:
+    """Digests of what the parts read: dict of --csv, --truth and --pred-dir -> 16 hex digits.
 
-    def job(result: Path, needs: list, *flags: object) -> Job:
-        words = [SCRIPT, *map(str, flags), "--out", str(out), "--overwrite"]
-        return Job(words, result, needs, home / "logs" / f"{result.stem}.out", home, {**named_files(words, home), **judge})
+    Raises:
+        UserError: get_weight would refuse its flags or files, or parts of another number lie there.
+    """
+    score = weight_parser().parse_args(["--csv", args.csv, "--pred-dir", args.pred_dir, *other, "--out", "weight.csv",
+                                        *["--truth", args.truth] * bool(args.truth)])
+    if len(score.metric) > 1:
+        raise UserError(f"--metric {' '.join(score.metric)}: parts are scored by one metric; call this script for each, with "
+                        "another --name")
+    check_flags(score)
+    rows = read_rows(args.csv)
+    if args.parts > len(rows):
+        raise UserError(f"--parts {args.parts}: {args.csv} has only {counted(len(rows), 'row')}; take fewer parts")
+    asked = {part_path(args.home / "weight.csv", number, args.parts) for number in range(1, args.parts + 1)}
+    others = sorted(set(args.home.glob("weight.part*of*.csv")) - asked)
+    if others:
+        raise UserError(f"{others[0]}: is a part of another number than --parts {args.parts}; pass --name for another folder, "
+                        f"or remove {args.home} to begin anew")
+    found = {args.csv: hashed([file_digest(args.csv), states_of(rows["mask"])]), args.pred_dir: folder_digest(args.pred_dir)}
+    if args.truth:
+        found[args.truth] = hashed([file_digest(args.truth), states_of(truth_masks(score, rows))])
+    return found
+
+
+def states_of(paths: Iterable[str]) -> list[tuple[int, int]]:
+    """Size and time of each file; a UserError names one that is not there."""
+    try:
+        return [(state.st_size, state.st_mtime_ns) for state in map(os.stat, paths)]
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+
+
+def folder_digest(folder: Path | str) -> str:
+    """16 hex digits that stand for the names, sizes and times of a folder's files; a UserError if it is not there."""
+    try:
+        files = sorted(entry.path for entry in os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"--pred-dir {folder}: {error.strerror}") from None
+    return hashed([[os.path.basename(path) for path in files], states_of(files)])
+
+
+def plan(args: argparse.Namespace, other: list[str], inputs: dict[str, str]) -> Job:
+    """The job that joins the parts; it needs those that score them.
+
+    Args:
+        inputs: see `Job`.
+    """
+    out = args.home / "weight.csv"
+
+    def job(result: Path, needs: list, *flags: str) -> Job:
+        words = [SCRIPT, *flags, "--out", str(out), "--overwrite"]
+        return Job(words, result, needs, args.home / "logs" / f"{result.stem}.out", args.home, inputs)
 
     rows = ["--csv", args.csv, "--pred-dir", args.pred_dir, *other]
-    parts = [job(home / f"weight.part{number}of{args.parts}.csv", [], *rows, "--shard", f"{number}/{args.parts}")
+    parts = [job(part_path(out, number, args.parts), [], *rows, "--shard", f"{number}/{args.parts}")
              for number in range(1, args.parts + 1)]
     of_all = {"--" + name.replace("_", "-"): value for name in OF_ALL if (value := getattr(args, name))}
     flags = [word for flag, value in of_all.items() for word in ([flag] if value is True else [flag, value])]
     return job(out, parts, "--join", *flags)
 
 
-def folder_digest(folder: Path | str) -> str:
-    """16 hex digits that stand for the names, sizes and times of a folder's files.
-
-    Raises:
-        UserError: it is not there.
-    """
-    try:
-        files = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(folder)]
-    except OSError as error:
-        raise UserError(f"--pred-dir {folder}: {error.strerror}") from None
-    return hashed(sorted(files))
-
-
 def main() -> None:
     args, other = parse()
-    whole = plan(args, other)
+    whole = plan(args, other, check(args, other))
+    workers = workers_of(args)
     with lock.folder_lock(args.home):
-        run_plan([whole], workers_of(args))
-    print(whole.log.read_text(encoding="utf-8").strip())
+        run_plan([whole], workers)
+    print(whole.log.read_text(encoding="utf-8").strip() if whole.log.exists() else whole.result)
 
 
 if __name__ == "__main__":

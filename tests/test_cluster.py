@@ -118,6 +118,11 @@ def test_a_job_gets_what_it_asks_for_and_ends_with_its_call(tmp_path, capfd):
                 for n in range(4)]
         run_plan(jobs, workers.DaskWorkers(str(cluster.file), cores=3))
         assert {job.result.read_text() for job in jobs} == {f"{cluster.workers[0].pid} 3"}
+        code = "import os, sys; [open(path, 'w').write(str(os.getpid())) for path in sys.argv[2:]]"
+        shared = [Job(["-c", code, "--out", str(path)], path, [], tmp_path / "shared.out", listed=("--out",))
+                  for path in (tmp_path / "one", tmp_path / "two")]
+        run_plan(shared, workers.DaskWorkers(str(cluster.file)))
+        assert len({job.result.read_text() for job in shared}) == 1 and all(job.finished() for job in shared)
         bad = Job(["-c", "raise SystemExit('the reason')"], tmp_path / "bad", [], tmp_path / "bad.out")
         after = Job(["-c", "raise SystemExit('never')"], tmp_path / "after", [bad], tmp_path / "after.out")
         with pytest.raises(UserError, match=r"1 of 2 commands failed(.|\n)*the reason"):

@@ -98,6 +98,9 @@ def test_noise_of_other_flags_or_masks_is_refused(tmp_path, monkeypatch):
     for other in ({"ratio": 0.3}, {"csv": tmp_path / "other.csv"}, {"num_classes": 3}):
         with pytest.raises(UserError, match="seed0: holds masks of another --csv, --ratio or --num-classes; choose"):
             bench_leak.noisy_csv(Namespace(**{**args, **other}), tmp_path / "seed0", 0)
+    (tmp_path / "seed0" / "settings.json").unlink()  # a folder of an older version
+    with pytest.raises(UserError, match="noisy.csv: nothing says with which flags it was drawn"):
+        bench_leak.noisy_csv(Namespace(**args), tmp_path / "seed0", 0)
     assert calls == [0.6]
 
 

@@ -166,8 +166,10 @@ def test_the_benchmark_of_the_memory_runs(tmp_path, monkeypatch):
     draw_set(tmp_path / "drawn", 6, (64, 64))
     peaks = iter(range(100, 700, 100))  # trained, after and masks, with 4 masks, then with 6
 
+    measured = []
+
     def numbered(command, **variables):
-        forked(command, **variables)
+        measured.append(forked(command, **variables))
         return 1.0, float(next(peaks))
 
     def benchmark(*counts):
@@ -180,6 +182,7 @@ def test_the_benchmark_of_the_memory_runs(tmp_path, monkeypatch):
                              "6": {"trained": 400, "after": 500, "masks": 600}}
     assert found["tables"]["Judge of 32 x 32 px"][2:] == [  # 300 MiB, 307200 KiB, more with two masks more
         "| trained | 100 | 400 | 153600 |", "| after | 200 | 500 | 153600 |", "| masks | 300 | 600 | 153600 |"]
+    assert len(measured) == 6 and all(seconds > 0 and mib > 20 for seconds, mib in measured)  # what it gets outside this test
     with pytest.raises(UserError, match="two numbers that rise, up to 6, are needed"):
         benchmark(6, 4)
 

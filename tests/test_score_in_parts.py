@@ -1,6 +1,7 @@
 """Weights by parts, on the workers that run tables: byte for byte those of one call."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from cli.files import write_rows
 from data.pictures import read_mask, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
-from tests.conftest import run_script
+from tests.conftest import ROOT, run_script
 from tests.dask_cluster import DaskCluster
 
 PARTS = "reports/score_in_parts.py"
@@ -30,44 +31,87 @@ def judged(photos, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def score(judged, monkeypatch, capsys):
+    """A function that runs the script in this process, whose fork server has the libraries: (exit code, stdout, stderr)."""
+    def call(*flags):
+        monkeypatch.setattr("sys.argv", [PARTS, *map(str, flags)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(ROOT / PARTS), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
 def command(folder, *flags):
     return ["--csv", folder / "train.csv", "--pred-dir", folder / "pseudo", "--metric", "bf", "--size", 48, 48, *flags]
 
 
-def test_the_weights_are_those_of_one_call_and_finished_parts_are_kept(judged):
+def test_the_weights_are_those_of_one_call_and_finished_parts_are_kept(judged, score):
     flags = command(judged, "--sharpen", "--truth", judged / "better.csv")
     run_script("utils/get_weight.py", *flags, "--out", judged / "whole.csv")
-    call = [PARTS, *flags, "--parts", 3, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
-    done, home = run_script(*call), judged / "runs" / "bf"
+    call = [*flags, "--parts", 3, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
+    (code, said, _), home = score(*call), judged / "runs" / "bf"
     assert (home / "weight.csv").read_bytes() == (judged / "whole.csv").read_bytes()
     whole, apart = (json.loads(path.read_text()) for path in (judged / "whole.json", home / "weight.json"))
     assert apart["spearman"] == whole["spearman"] > 0.5 and apart["fallback"] is whole["fallback"] is None
-    assert apart["agreement"] == pytest.approx(whole["agreement"]) and "weights of 10 rows" in done.stdout
+    assert apart["agreement"] == pytest.approx(whole["agreement"]) and code == 0 and "weights of 10 rows" in said
     weights = read_rows(home / "weight.csv")["weight"]
     assert weights[::2].min() > 0.9 and weights[1::2].max() < 0.1  # sharpened, not the scores of the parts
     (home / "weight.csv").unlink()
     kept = home / "weight.part2of3.csv"
     before = kept.stat().st_mtime_ns
     (home / "weight.part3of3.csv").unlink()
-    run_script(*call)
+    assert score(*call)[0] == 0
     assert kept.stat().st_mtime_ns == before and (home / "weight.csv").read_bytes() == (judged / "whole.csv").read_bytes()
 
 
-def test_parts_of_other_flags_or_pseudo_labels_are_never_joined(judged):
-    call = [PARTS, *command(judged), "--parts", 2, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
-    run_script(*call)
+def test_parts_of_other_flags_or_pseudo_labels_are_never_joined(judged, score):
+    call = [*command(judged), "--parts", 2, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
+    assert score(*call)[0] == 0
     before = (judged / "runs" / "bf" / "weight.csv").read_bytes()
-    other = run_script(*call, "--theta", 1, check=False)
-    assert other.returncode == 2 and "--theta" in other.stderr and "pass --name" in other.stderr
+    code, _, told = score(*call, "--theta", 1)
+    assert code == 2 and "--theta" in told and "pass --name" in told
     pseudo = sorted((judged / "pseudo").iterdir())[4]
     write_mask(pseudo, 1 - read_mask(pseudo))
-    changed = run_script(*call, check=False)
-    assert changed.returncode == 2 and f"{judged / 'pseudo'} held other files" in changed.stderr
+    code, _, told = score(*call)
+    assert code == 2 and f"{judged / 'pseudo'} held other files" in told
     assert (judged / "runs" / "bf" / "weight.csv").read_bytes() == before
-    for flags, message in ((["--shard=1/2"], "--shard: does not go with parts"), (["--parts", 0], "a whole number > 0"),
-                           (["--pred-dir", judged / "no"], "--pred-dir "), (["--parts", 11, "--name", "many"], "only 10 rows")):
-        wrong = run_script(*call, *flags, check=False)
-        assert wrong.returncode == 2 and message in wrong.stderr and "Traceback" not in wrong.stderr, flags
+
+
+def test_masks_that_were_mended_are_never_taken_for_those_that_were_scored(judged, score):
+    call = [*command(judged), "--parts", 2, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
+    assert score(*call)[0] == 0
+    (judged / "runs" / "bf" / "logs" / "weight.out").unlink()
+    assert "weight.csv" in score(*call)[1]  # nothing to do, and no log to show
+    mended = judged / "masks" / "5.png"
+    write_mask(mended, 1 - read_mask(mended))
+    code, _, told = score(*call)
+    assert code == 2 and f"{judged / 'train.csv'} held other files" in told
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--shard=1/2"], "--shard: does not go with parts"), (["--parts", 0], "a whole number > 0"),
+    (["--pred-dir", "no"], "--pred-dir no: No such file"), (["--parts", 11], "--parts 11: "), (["--csv", "no.csv"], "no.csv"),
+    (["--metric", "bf", "bm"], "--metric bf bm: parts are scored by one"), (["--metrik", "bf"], "--metrik"),
+    (["--truth", "short.csv"], "--truth short.csv: holds other images")])
+def test_bad_input_is_refused_at_once(judged, score, monkeypatch, flags, message):
+    write_rows(judged / "short.csv", read_rows(judged / "train.csv").iloc[:5])
+    monkeypatch.chdir(judged)
+    code, _, told = score(*command(judged), "--parts", 2, "--name", "new", *flags)
+    assert code == 2 and message in told and told.count("error:") == 1 and not (judged / "runs").exists()
+
+
+def test_parts_of_another_number_are_told_before_any_is_scored(judged, score):
+    old = judged / "runs" / "bf" / "weight.part1of2.csv"
+    write_rows(old, read_rows(judged / "train.csv"))
+    code, _, told = score(*command(judged), "--parts", 3, "--out", judged / "runs", "--name", "bf")
+    assert code == 2 and "weight.part1of2.csv: is a part of another number than --parts 3" in told
+    assert not list(old.parent.glob("*of3.csv"))
 
 
 @pytest.mark.slow

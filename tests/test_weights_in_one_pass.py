@@ -87,7 +87,8 @@ def test_parts_of_several_metrics_join_one_by_one(scored, monkeypatch, capsys):
     (["--pred-dir", "pseudo", "--out", "a.csv", "b.csv"], "--metric bm: needs an --out for each, in the same order; there are"),
     (["--pred-dir", "pseudo", "--metric", "bf", "bm", "--out", "a.csv", "a.csv"], "a.csv: 2 outputs have this name"),
     (["--pred-dir", "pseudo", "--metric", "bf", "bm", "--out", "a.csv", "train.csv", "--overwrite"], "train.csv is read here"),
-    (["--known", 0, "--metric", "bf", "bm", "--out", "a.csv", "b.csv"], "several go with --csv and --pred-dir")])
+    (["--known", 0, "--metric", "bf", "bm", "--out", "a.csv", "b.csv"], "several go with --csv and --pred-dir"),
+    (["--join", "--metric", "bf", "bm", "--out", "a.csv", "b.csv"], "several go with --csv and --pred-dir")])
 def test_outputs_that_do_not_fit_are_refused(scored, monkeypatch, capsys, words, message):
     before = (scored / "train.csv").read_bytes()
     code, error = run(monkeypatch, capsys, scored, SCRIPT, "--csv", "train.csv", *words)

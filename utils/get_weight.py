@@ -37,7 +37,8 @@ every row the weight 1 in three cases: the judge hardly agrees (see utils/judge.
 count, or the scores form one group.
 
 To use several machines, score one part in each of N jobs, then join the parts (reports/score_in_parts.py does both on the
-workers of a Dask scheduler):
+workers of a Dask scheduler). --sharpen and --truth go with --join, for they need all rows; parts of several metrics are joined
+one --out at a time:
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
     python utils/get_weight.py --join --out weight.csv
@@ -244,8 +245,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if len(args.metric) != len(args.out):
         raise UserError(f"--metric {' '.join(args.metric)}: needs an --out for each, in the same order; there "
                         f"{'is' if len(args.out) == 1 else 'are'} {len(args.out)}")
-    if len(args.out) > 1 and not args.pred_dir:
-        raise UserError("--metric, --out: several go with --csv and --pred-dir")
+    if len(args.out) > 1 and (args.mix or args.join or by_truth):
+        raise UserError("--metric, --out: several go with --csv and --pred-dir; average, join or --known one at a time")
     if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
         raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it is fitted to the scores of all rows")
     if args.shard and (args.mix or args.join or args.truth or by_truth):
@@ -262,7 +263,7 @@ def write_weights(outputs: Sequence[argparse.Namespace], found: Sequence[tuple[p
     """
     texts = []
     with together() as written_at:
-        for args, (rows, judge) in zip(outputs, found):
+        for args, (rows, judge) in zip(outputs, found, strict=True):
             facts, line = weight_facts(rows["weight"].to_numpy(), judge.get("agreement"))
             summary, text = summarise(rows)
             if true is not None:

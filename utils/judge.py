@@ -74,11 +74,11 @@ def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.
     reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
     facts["fallback"] = f"since {reason}" if reason else None
     if reason:
-        print(f"--sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: train the "
-              "teachers longer or on more rows, or pass --weak-judge use")
+        print(f"{args.out}: --sharpen: all weights are 1, since {reason}; it would hardly tell good masks from coarse ones: "
+              "train the teachers longer or on more rows, or pass --weak-judge use")
         return rows.assign(weight=1.0)
     if (weights == 1).all():
-        print("--sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
+        print(f"{args.out}: --sharpen: all weights are 1, since the scores form one group: no mask stands out as coarse")
     return rows.assign(weight=weights)
 
 
