@@ -13,6 +13,12 @@ TINY = ["--epochs", 1, "--batch-size", 2, "--size", 16, 16, "--width", 4, "--acc
 def run(monkeypatch, capsys, folder, script, *flags):
     """(exit code, stderr) of a script, run in this process and in `folder`."""
     monkeypatch.chdir(folder)
+    code, _, errors = answer(monkeypatch, capsys, script, *flags)
+    return code, errors
+
+
+def answer(monkeypatch, capsys, script, *flags):
+    """(exit code, stdout, stderr) of a script, run in this process."""
     monkeypatch.setattr("sys.argv", [script, *map(str, flags)])
     capsys.readouterr()
     try:
@@ -20,7 +26,7 @@ def run(monkeypatch, capsys, folder, script, *flags):
         code = 0
     except SystemExit as end:
         code = end.code or 0
-    return code, capsys.readouterr().err
+    return code, *capsys.readouterr()
 
 
 def named(cases):

@@ -1,7 +1,6 @@
 """Weights by parts, on the workers that run tables: byte for byte those of one call."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from cli.files import write_rows
 from data.pictures import read_mask, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
-from tests.conftest import ROOT, run_script
+from tests.conftest import run_script
 from tests.dask_cluster import DaskCluster
+from tests.script_calls import answer
 
 PARTS = "reports/score_in_parts.py"
 
@@ -35,14 +35,7 @@ def judged(photos, tmp_path):
 def score(judged, monkeypatch, capsys):
     """A function that runs the script in this process, whose fork server has the libraries: (exit code, stdout, stderr)."""
     def call(*flags):
-        monkeypatch.setattr("sys.argv", [PARTS, *map(str, flags)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(ROOT / PARTS), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
+        return answer(monkeypatch, capsys, PARTS, *flags)
 
     return call
 
