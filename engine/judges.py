@@ -6,8 +6,7 @@ Each gives one array after the other, in the order of the rows, so that memory d
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -156,8 +155,3 @@ def label_map(chances: np.ndarray) -> np.ndarray:
     labels = chances > 0.5 if chances.ndim == 2 else chances.argmax(0)
     unknown = np.isnan(chances if chances.ndim == 2 else chances[0])
     return np.where(unknown, IGNORE_INDEX, labels).astype(np.uint8)
-
-
-def listing(paths: Iterable[str]) -> str:
-    """16 hex digits that change with the names or the sizes of files, or with when they were written."""
-    return run_folder.hashed([(path, os.path.getsize(path), os.stat(path).st_mtime_ns) for path in paths])

@@ -141,6 +141,11 @@ def file_digest(path: Path | str) -> str:
     return file_memory().facts(path, "digest", read)[0].to_bytes(8, "big", signed=True).hex()
 
 
+def listing(paths: Iterable[str]) -> str:
+    """16 hex digits that change with the names or the sizes of files, or with when they were written."""
+    return hashed([(path, os.path.getsize(path), os.stat(path).st_mtime_ns) for path in paths])
+
+
 def hashed(content: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a JSON-ready content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import pandas as pd
 from cli.files import UserError, write_rows
 from data.pictures import image_size
 from data.rows import read_rows
-from engine import judges
+from engine import judges, run_folder
 from engine.devices import start_fabric
 from reports.experiment import training_flags
 from reports.plan import Job, named_files, run_plan
@@ -64,7 +64,7 @@ def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:
                *map(str, size), "--num-classes", str(args.num_classes), "--theta", str(args.theta), "--model", args.model,
                "--encoder", args.encoder, "--encoder-weights", args.encoder_weights, "--seed", str(args.seed), *flags,
                *machine, "--resume"]
-    masks = {str(csv): judges.listing([*rows["image"], *rows["mask"]])}
+    masks = {str(csv): run_folder.listing([*rows["image"], *rows["mask"]])}
     return Job(command, args.out / "judge" / "result.json", [], args.out / "judge.out", args.out,
                {**named_files(command, args.out), **masks})
 

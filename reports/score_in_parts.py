@@ -18,7 +18,7 @@ from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, counted
 from data.rows import read_rows
 from engine import lock
-from engine.run_folder import file_digest, hashed, inside
+from engine.run_folder import file_digest, hashed, inside, listing
 from reports.plan import Job, run_plan
 from reports.workers import add_worker_flags, workers_of
 from utils.get_weight import check_flags, part_path, truth_masks, weight_parser
@@ -68,27 +68,24 @@ def check(args: argparse.Namespace, other: list[str]) -> dict[str, str]:
     if others:
         raise UserError(f"{others[0]}: is a part of another number than --parts {args.parts}; pass --name for another folder, "
                         f"or remove {args.home} to begin anew")
-    found = {args.csv: hashed([file_digest(args.csv), states_of(rows["mask"])]), args.pred_dir: folder_digest(args.pred_dir)}
+    found = {args.csv: rows_digest(args.csv, rows["mask"]), args.pred_dir: folder_digest(args.pred_dir)}
     if args.truth:
-        found[args.truth] = hashed([file_digest(args.truth), states_of(truth_masks(score, rows))])
+        found[args.truth] = rows_digest(args.truth, truth_masks(score, rows))
     return found
 
 
-def states_of(paths: Iterable[str]) -> list[tuple[int, int]]:
-    """Size and time of each file; a UserError names one that is not there."""
-    try:
-        return [(state.st_size, state.st_mtime_ns) for state in map(os.stat, paths)]
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+def rows_digest(csv: str, masks: Iterable[str]) -> str:
+    """16 hex digits that stand for a CSV and the names, sizes and times of its masks."""
+    return hashed([file_digest(csv), listing(map(os.path.abspath, masks))])
 
 
 def folder_digest(folder: Path | str) -> str:
     """16 hex digits that stand for the names, sizes and times of a folder's files; a UserError if it is not there."""
     try:
-        files = sorted(entry.path for entry in os.scandir(folder))
+        files = sorted(entry.path for entry in os.scandir(os.path.abspath(folder)))
     except OSError as error:
         raise UserError(f"--pred-dir {folder}: {error.strerror}") from None
-    return hashed([[os.path.basename(path) for path in files], states_of(files)])
+    return listing(files)
 
 
 def plan(args: argparse.Namespace, other: list[str], inputs: dict[str, str]) -> Job:

@@ -8,7 +8,7 @@ import torch
 from cli.files import UserError, write_json
 from data.pictures import write_image, write_mask
 from engine import checkpoint, run_folder
-from engine.judges import by_masks, by_own_run, certain, listing, resized, trust_of_run
+from engine.judges import by_masks, by_own_run, certain, resized, trust_of_run
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_step_is_resized_without_a_shift():
 
 
 def test_a_listing_changes_with_the_files(tmp_path, rows):
-    before = listing(rows["mask"])
-    assert listing(rows["mask"]) == before
+    before = run_folder.listing(rows["mask"])
+    assert run_folder.listing(rows["mask"]) == before
     write_mask(rows["mask"][0], np.zeros((9, 9), np.uint8))
-    assert listing(rows["mask"]) != before
+    assert run_folder.listing(rows["mask"]) != before

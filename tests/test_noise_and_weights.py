@@ -108,9 +108,10 @@ def planted(photos, tmp_path):
     """Eight real masks as pseudo-labels of themselves, the sixth annotation made coarse."""
     rows = pair_folder(photos).iloc[:8].reset_index(drop=True)
     masks = []
+    names = pseudo_label_names(rows)
     for number, row in enumerate(rows.itertuples()):
         labels = read_mask(row.mask)
-        write_mask(tmp_path / "pseudo" / f"{row.image.rsplit('/', 1)[1].rsplit('.', 1)[0]}.png", labels)
+        write_mask(tmp_path / "pseudo" / names[number], labels)
         masks.append(str(tmp_path / "masks" / f"{number}.png"))
         write_mask(masks[-1], add_noise(labels, 6, inward=True) if number == 5 else labels)
     rows["mask"], rows["iterations"] = masks, [0, 0, 0, 0, 0, 6, 0, 0]

@@ -7,7 +7,7 @@ import pytest
 
 from cli.files import write_rows
 from data.pictures import read_mask, write_mask
-from data.rows import read_rows
+from data.rows import pseudo_label_names, read_rows
 from data.splits import pair_folder
 from tests.conftest import run_script
 from tests.dask_cluster import DaskCluster
@@ -22,9 +22,10 @@ def judged(photos, tmp_path):
     rows = pair_folder(photos).iloc[:10].reset_index(drop=True)
     better = tmp_path / "better.csv"
     write_rows(better, rows)
+    names = pseudo_label_names(rows)
     for number, row in enumerate(rows.itertuples()):
         labels = read_mask(row.mask)
-        write_mask(tmp_path / "pseudo" / f"{row.image.rsplit('/', 1)[1].rsplit('.', 1)[0]}.png", np.roll(labels, 1, axis=0))
+        write_mask(tmp_path / "pseudo" / names[number], np.roll(labels, 1, axis=0))
         rows.loc[number, "mask"] = str(tmp_path / "masks" / f"{number}.png")
         write_mask(rows.loc[number, "mask"], np.roll(labels, labels.shape[1] // 6, axis=1) if number % 2 else labels)
     write_rows(tmp_path / "train.csv", rows)

@@ -6,6 +6,7 @@ import pytest
 import tables
 from cli.files import write_rows
 from data.pictures import read_mask, write_mask
+from data.rows import pseudo_label_names
 from data.splits import pair_folder
 from reports.plan import command_of, groups_of, with_needs
 from tests.script_calls import run
@@ -25,13 +26,14 @@ def scored(photos, tmp_path):
     from all of them, and of truth.csv, which differs more from row to row."""
     rows = pair_folder(photos).iloc[:6].reset_index(drop=True)
     masks, truths = [], []
+    names = pseudo_label_names(rows)
     for number, row in enumerate(rows.itertuples()):
         labels = read_mask(row.mask)
         masks.append(str(tmp_path / "masks" / f"{number}.png"))
         truths.append(str(tmp_path / "truth" / f"{number}.png"))
         write_mask(masks[-1], add_noise(labels, LEVELS[number], inward=True) if LEVELS[number] else labels)
         write_mask(truths[-1], np.roll(labels, 5 - number, 1))
-        write_mask(tmp_path / "pseudo" / f"{row.image.rsplit('/', 1)[1].rsplit('.', 1)[0]}.png", np.roll(labels, number % 2, 0))
+        write_mask(tmp_path / "pseudo" / names[number], np.roll(labels, number % 2, 0))
     write_rows(tmp_path / "train.csv", rows.assign(mask=masks, iterations=LEVELS), "iterations")
     write_rows(tmp_path / "truth.csv", rows.assign(mask=truths))
     return tmp_path
