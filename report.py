@@ -15,11 +15,15 @@ holds all of it in one file and explains the scores. The files of the 20 lowest 
 --recommended NAME a sentence says whether those runs beat the baseline, and which option to take; it goes by the last of the
 compared scores (of segmentation, BF).
 
-    python report.py --json docs/results/people.json      prints the tables of a table.json again
+    python report.py --json docs/results/people_own.json      prints the tables of a table.json again
+    python report.py --json A.json B.json --rows own3         prints one row of several tables: where the option wins, and where
+                                                              it does not
 """
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -28,12 +32,14 @@ from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
 from cli.flags import add_legend_flag
 from data.legend import Legend, read_legend
+from reports.across import across_text
 from reports.comparison import read_runs
-from reports.report_files import FILES, packed, read_weights, report_text, weight_summaries, write_report
+from reports.report_files import FILES, names_of, packed, read_weights, report_text, weight_summaries, write_report
 from reports.scores import class_count
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The flags, once they go together."""
     parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="*", help="folders of finished runs; the first is tabulated first")
     parser.add_argument("--out", help="folder of the tables and pictures; its files are replaced")
@@ -45,19 +51,29 @@ def main() -> None:
                                                            "where the weight CSVs have none")
     parser.add_argument("--pred-dir", help="pseudo-labels, for the examples")
     parser.add_argument("--examples", type=positive_int, default=5, help="annotations shown at each end")
-    parser.add_argument("--json", metavar="FILE", help="print the tables of this table.json, and nothing else")
+    parser.add_argument("--json", nargs="+", metavar="FILE", help="print the tables of this table.json, and nothing else; of "
+                                                                  "several, the runs that --rows names")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="runs to take from the tables of --json, into one table")
     add_legend_flag(parser)
     args = parser.parse_args()
     if args.json:
         if args.runs or args.out or args.weights:
             raise UserError("--json prints the tables of a file; it goes without runs, --out and --weights")
-        print_tables(args)
-        return
+        return args
+    if args.rows:
+        raise UserError("--rows goes with --json")
     if not args.runs or not args.out:
         raise UserError("pass the folders of finished runs and --out, or --json FILE")
     if not args.weights and (args.noisy_csv or args.pred_dir):
         raise UserError("--noisy-csv and --pred-dir go with --weights")
+    return args
 
+
+def main() -> None:
+    args = parse()
+    if args.json:
+        (print_across if args.rows else print_tables)(args)
+        return
     results, out = read_runs(args.runs), Path(args.out)
     check_names(args, results)
     legend = legend_of(args.classes, next(iter(results.values())))
@@ -131,13 +147,32 @@ def check_out(args: argparse.Namespace, out: Path, tables: dict[str, pd.DataFram
 
 def print_tables(args: argparse.Namespace) -> None:
     """Print the tables of --json again; --baseline, --clean and --recommended replace its own names, where they are given."""
-    content = read_json(args.json, "classes", "runs")
-    try:
+    if len(args.json) > 1:
+        raise UserError("--json: of several files, name the runs to tabulate with --rows")
+    content = read_json(args.json[0], "classes", "runs")
+    with tables_of(args.json[0]):
         check_names(args, content["runs"])
         content.update({key: value for key in ("baseline", "clean", "recommended") if (value := getattr(args, key))})
         print(report_text(content))
+
+
+def print_across(args: argparse.Namespace) -> None:
+    """Print --rows of all tables of --json; a table goes by the name of its file, table.json by that of its folders."""
+    if args.baseline or args.clean or args.recommended:
+        raise UserError("--rows takes each table's own baseline and clean runs: it goes without --baseline, --clean and "
+                        "--recommended")
+    contents = dict(zip(names_of(args.json, "--json"), (read_json(path, "classes", "runs") for path in args.json)))
+    with tables_of(", ".join(args.json)):
+        print(across_text(contents, args.rows))
+
+
+@contextmanager
+def tables_of(files: str) -> Iterator[None]:
+    """Turn whatever goes wrong while the tables of these files are made into a UserError that names them."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise UserError(f"{args.json}: not a table.json of a report ({type(error).__name__}: {error})") from None
+        raise UserError(f"{files}: not a table.json of a report ({type(error).__name__}: {error})") from None
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from engine import lock
 from engine.run_folder import inside
 from models import NAMES
 from reports import comparison
+from reports.across import share_title
 from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags, trainings
 from reports.figures import plot_examples
 from reports.paper import published
@@ -85,8 +86,7 @@ def layout(content: dict) -> str:
             paper = published(content["table"], name, its_share, content.get("data_set"))
             ours.append(" / ".join(comparison.with_spread(own["scores"][score], 1) for score in compared) if own else "-")
             papers.append("{:.2f} / {:.2f}".format(*paper) if paper else "-")
-        heading = {0: "clean masks", 1: "coarse as drawn"}.get(its_share, f"{100 * its_share:.0f} % noisy")
-        for title, cells in ((heading, ours), ("paper", papers)):
+        for title, cells in ((share_title(its_share, content), ours), ("paper", papers)):
             if set(cells) != {"-"}:
                 titles.append(title)
                 lines = [line + [cell] for line, cell in zip(lines, cells)]

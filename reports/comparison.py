@@ -269,7 +269,7 @@ def score_frame(rows: list[dict]) -> pd.DataFrame:
         "seeds": [str(len(row["seeds"])) for row in rows],
         **{spread_title(score["title"], rows): [with_spread(row["scores"][name]) for row in rows]
            for name, score in rows[0]["scores"].items()},
-        **{spread_title(f"Δ {title}", rows, "interval"): [_difference(row["scores"][name]) for row in rows]
+        **{spread_title(f"Δ {title}", rows, "interval"): [difference_text(row["scores"][name]) for row in rows]
            for name, title in compared.items()},
         f"gap recovered, {' / '.join(compared.values())}":
             [" / ".join(percent(row["scores"][name]["recovered"], 0) for name in compared) for row in rows],
@@ -277,7 +277,8 @@ def score_frame(rows: list[dict]) -> pd.DataFrame:
     return frame.drop(columns=[column for column in frame if not any(set(cell) - set("- /") for cell in frame[column])])
 
 
-def _difference(score: dict) -> str:
+def difference_text(score: dict) -> str:
+    """{difference, interval} -> +1.23 ± 0.45, in points; - where there is no difference."""
     text = percent(score["difference"], sign=True)
     return text if score["interval"] is None else f"{text} ± {percent(score['interval'])}"
 

@@ -83,7 +83,7 @@ def read_weights(csvs: Sequence[Path | str], noisy_csv: Path | str | None = None
     Raises:
         UserError: a CSV is named twice; --noisy-csv has no `iterations`, or other rows than a weight CSV.
     """
-    tables = dict(zip(_names_of(csvs), (read_rows(csv, needs_weights=True) for csv in csvs)))
+    tables = dict(zip(names_of(csvs), (read_rows(csv, needs_weights=True) for csv in csvs)))
     if noisy_csv:
         levels = _by_files(read_rows(noisy_csv, needs_levels=True))["iterations"]
         for csv, rows in zip(csvs, tables.values()):
@@ -91,16 +91,20 @@ def read_weights(csvs: Sequence[Path | str], noisy_csv: Path | str | None = None
     return tables
 
 
-def _names_of(csvs: Sequence[Path | str]) -> list[str]:
-    """A name for each of several files, told apart by folders, and by suffixes where all else is the same."""
-    paths = [Path(os.path.abspath(csv)) for csv in csvs]
+def names_of(files: Sequence[Path | str], flag: str = "--weights") -> list[str]:
+    """A name for each of several files, told apart by folders, and by suffixes where all else is the same.
+
+    Raises:
+        UserError: a file is named twice with this flag.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
     for whole in ([path.with_suffix("") for path in paths], paths):
         for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
             names = ["/".join(path.parts[-depth:]) for path in whole]
             if len(set(names)) == len(names):
                 return names
-    if csvs:
-        raise UserError(f"--weights: {next(csv for csv, path in zip(csvs, paths) if paths.count(path) > 1)} is named twice")
+    if files:
+        raise UserError(f"{flag}: {next(file for file, path in zip(files, paths) if paths.count(path) > 1)} is named twice")
     return []
 
 

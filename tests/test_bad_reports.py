@@ -58,6 +58,15 @@ REPORTS = [
     ("a table.json and an unknown baseline", lambda d: write_json(d.folder / "t.json", {
         "classes": ["a", "b"], "args": {}, "runs": {"n": run_of("noisy")}}), "--baseline x: no run has this name",
      ["--json", "t.json", "--baseline", "x"]),
+    ("several tables and no row", None, "of several files, name the runs to tabulate with --rows",
+     ["--json", "t.json", "u.json"]),
+    ("rows of no table", None, "--rows goes with --json", [*RUNS, "--rows", "noisy"]),
+    ("rows by another baseline", None, "--rows takes each table's own baseline",
+     ["--json", "t.json", "--rows", "n", "--clean", "c"]),
+    ("one table twice", lambda d: write_json(d.folder / "t.json", {"classes": 1, "runs": {}}), "--json: t.json is named twice",
+     ["--json", "t.json", "t.json", "--rows", "n"]),
+    ("rows of something else", lambda d: write_json(d.folder / "t.json", {"classes": 1, "runs": 2}),
+     "t.json: not a table.json of a report", ["--json", "t.json", "--rows", "n"]),
 ]
 
 TEACH = ["--train_csv", "train.csv", "--folds", 2, *TINY]

@@ -147,10 +147,10 @@ def test_weight_csvs_of_one_name_are_told_apart(desk, monkeypatch, capsys):
 
 def test_names_of_weight_csvs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert report_files._names_of(["a/w.csv", "a/v.csv"]) == ["w", "v"] and report_files._names_of([]) == []
+    assert report_files.names_of(["a/w.csv", "a/v.csv"]) == ["w", "v"] and report_files.names_of([]) == []
     here = f"{tmp_path.parent.name}/{tmp_path.name}"
-    assert report_files._names_of(["x/a/w.csv", "y/a/w.csv", "v.csv"]) == ["x/a/w", "y/a/w", f"{here}/v"]
-    assert report_files._names_of(["w.csv", "w.txt"]) == ["w.csv", "w.txt"]
+    assert report_files.names_of(["x/a/w.csv", "y/a/w.csv", "v.csv"]) == ["x/a/w", "y/a/w", f"{here}/v"]
+    assert report_files.names_of(["w.csv", "w.txt"]) == ["w.csv", "w.txt"]
 
 
 def test_weights_with_levels_and_without_stand_in_one_table(desk, monkeypatch, capsys):
