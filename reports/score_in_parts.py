@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, counted
-from data.rows import read_rows
+from data.rows import pseudo_label_paths, read_rows
 from engine import lock
 from engine.run_folder import file_digest, hashed, inside, listing
 from reports.plan import Job, run_plan
@@ -52,7 +52,7 @@ def check(args: argparse.Namespace, other: list[str]) -> dict[str, str]:
     """Digests of what the parts read: dict of --csv, --truth and --pred-dir -> 16 hex digits.
 
     Raises:
-        UserError: get_weight would refuse its flags or files, or parts of another number lie there.
+        UserError: get_weight would refuse its flags or files, a pseudo-label is missing, or parts of another number lie there.
     """
     score = weight_parser().parse_args(["--csv", args.csv, "--pred-dir", args.pred_dir, *other, "--out", "weight.csv",
                                         *["--truth", args.truth] * bool(args.truth)])
@@ -68,7 +68,8 @@ def check(args: argparse.Namespace, other: list[str]) -> dict[str, str]:
     if others:
         raise UserError(f"{others[0]}: is a part of another number than --parts {args.parts}; pass --name for another folder, "
                         f"or remove {args.home} to begin anew")
-    found = {args.csv: rows_digest(args.csv, rows["mask"]), args.pred_dir: folder_digest(args.pred_dir)}
+    pseudo = pseudo_label_paths(rows, args.pred_dir, pattern=score.pred_name)
+    found = {args.csv: rows_digest(args.csv, rows["mask"]), args.pred_dir: listing(map(os.path.abspath, pseudo))}
     if args.truth:
         found[args.truth] = rows_digest(args.truth, truth_masks(score, rows))
     return found
@@ -77,15 +78,6 @@ def check(args: argparse.Namespace, other: list[str]) -> dict[str, str]:
 def rows_digest(csv: str, masks: Iterable[str]) -> str:
     """16 hex digits that stand for a CSV and the names, sizes and times of its masks."""
     return hashed([file_digest(csv), listing(map(os.path.abspath, masks))])
-
-
-def folder_digest(folder: Path | str) -> str:
-    """16 hex digits that stand for the names, sizes and times of a folder's files; a UserError if it is not there."""
-    try:
-        files = sorted(entry.path for entry in os.scandir(os.path.abspath(folder)))
-    except OSError as error:
-        raise UserError(f"--pred-dir {folder}: {error.strerror}") from None
-    return listing(files)
 
 
 def plan(args: argparse.Namespace, other: list[str], inputs: dict[str, str]) -> Job:

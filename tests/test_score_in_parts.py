@@ -88,9 +88,24 @@ def test_masks_that_were_mended_are_never_taken_for_those_that_were_scored(judge
     assert code == 2 and f"{judged / 'train.csv'} held other files" in told
 
 
+def test_masks_of_another_model_go_by_the_pattern_of_their_names(judged, score):
+    for path in sorted((judged / "pseudo").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    pattern = judged / "pseudo" / "{stem}_mask.png"
+    rest = ["--csv", judged / "train.csv", "--metric", "bf", "--size", 48, 48]
+    run_script("utils/get_weight.py", "--pred-dir", pattern, *rest, "--out", judged / "whole.csv")
+    call = [*rest, "--parts", 2, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
+    assert score("--pred-dir", pattern, *call)[0] == 0
+    assert (judged / "runs/bf/weight.csv").read_bytes() == (judged / "whole.csv").read_bytes()
+    next((judged / "pseudo").iterdir()).unlink()
+    code, _, told = score("--pred-dir", pattern, *call)
+    assert code == 2 and "1 of 10 pseudo-labels are missing" in told
+
+
 @pytest.mark.parametrize("flags, message", [
     (["--shard=1/2"], "--shard: does not go with parts"), (["--parts", 0], "a whole number > 0"),
-    (["--pred-dir", "no"], "--pred-dir no: No such file"), (["--parts", 11], "--parts 11: "), (["--csv", "no.csv"], "no.csv"),
+    (["--pred-dir", "no"], "10 of 10 pseudo-labels are missing, first no/"),
+    (["--parts", 11], "--parts 11: "), (["--csv", "no.csv"], "no.csv"),
     (["--metric", "bf", "bm"], "--metric bf bm: parts are scored by one"), (["--metrik", "bf"], "--metrik"),
     (["--truth", "short.csv"], "--truth short.csv: holds other images")])
 def test_bad_input_is_refused_at_once(judged, score, monkeypatch, flags, message):
