@@ -85,6 +85,12 @@ def cell_of(figure):
     return figure["order"], figure["fixed"], figure["recipe"]
 
 
+def cost_of(cell):
+    """What a row of the table costs, in trainings: its own, the one that the network comes from, and the one that ranks."""
+    order, _, recipe = cell
+    return 1 + (recipe in ("then alone", *CONTROL)) + (order == "worst first")
+
+
 def gain_text(gain):
     """A paired difference in points, with its 95 % interval where there is one; - without a baseline."""
     if gain is None or gain[0] is None:
@@ -101,9 +107,10 @@ def lines_of(found):
     for cell in sorted(cells, key=lambda cell: (cell[1], cell[2], cell[0])):
         means = " / ".join(f"{100 * np.mean(list(of(score, *cell).values())):.1f}" for score in SCORES)
         gains = [paired_difference(of(score, *cell), of(score, *COARSE)) for score in SCORES] if cell != COARSE else []
-        lines.append((cell[1], {**RECIPES, **CONTROL}.get(cell[2], "all masks"), cell[0], means,
+        lines.append((cell[1], {**RECIPES, **CONTROL}.get(cell[2], "all masks"), cell[0], cost_of(cell), means,
                       *(gain_text(each) for each in gains or [None] * 2)))
-    return table(("corrected masks", "trained on", "which", "mIoU / BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"), lines)
+    return table(("corrected masks", "trained on", "which", "cost, trainings", "mIoU / BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"),
+                 lines)
 
 
 def refuse_other_flags(args):

@@ -230,8 +230,9 @@ def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
     assert learnt["worst_first2_replaced"][1] == ()
     assert folders["coarse_again"] == folders["coarse"] and learnt["coarse_again"][1] == learnt["worst_first2_then_alone"][1]
     lines = bench_fixed.lines_of(found + [{**each, "seed": 1, "bf": each["bf"] + each["fixed"] / 10} for each in found])
-    assert lines[2] == "| 0 | all masks | - | 1.0 / 50.0 | - | - |"
-    assert "| 2 | all masks, corrected ones among them | worst first | 4.0 / 60.0 | +3.0 ± 0.0 | +10.0 ± 127.1 |" in lines
+    assert lines[2] == "| 0 | all masks | - | 1 | 1.0 / 50.0 | - | - |"
+    assert "| 2 | all masks, corrected ones among them | worst first | 2 | 4.0 / 60.0 | +3.0 ± 0.0 | +10.0 ± 127.1 |" in lines
+    assert "| 2 | first the coarse masks, then the corrected ones alone | worst first | 3 |" in "\n".join(lines)
 
 
 def test_runs_of_other_flags_are_refused(coarse):
