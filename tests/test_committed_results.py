@@ -10,6 +10,7 @@ import pytest
 from related.blindkd.table import text_of as blindkd_text
 from related.lad.lad_text import text_of as lad_text
 from related.nlis.nlis_table import text_of as nlis_text
+from reports.across import across_text
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
@@ -46,6 +47,16 @@ def test_the_pages_show_the_committed_results(path):
     assert f"({page.name})" in (ROOT / "docs" / "results" / "README.md").read_text()
     for result in content.get("runs", {}).values():  # no path of the machine that measured
         assert not any(str(value).startswith(("/", "~")) for value in {**content.get("args", {}), **result["args"]}.values())
+
+
+def test_the_overview_is_what_its_command_prints():
+    """It holds every committed table of several seeds in which the recommended option has runs."""
+    command, = commands_of(LOG, "python report.py --json docs/results/people_own")
+    words = shlex.split(command)
+    files, names = words[words.index("--json") + 1:words.index("--rows")], words[words.index("--rows") + 1:]
+    contents = {(path := ROOT / file).stem: json.loads(path.read_text()) for file in files}
+    assert across_text(contents, names) in LOG
+    assert sorted(contents) == [path.stem for path in RESULTS if '/own3"' in path.read_text() and '/seed2/' in path.read_text()]
 
 
 def test_the_intervals_of_the_faces_come_from_their_figures():
