@@ -51,7 +51,7 @@ def test_the_pages_show_the_committed_results(path):
 
 def test_the_overview_is_what_its_command_prints():
     """It holds every committed table of several seeds in which the recommended option has runs."""
-    command, = commands_of(LOG, "python report.py --json docs/results/people_own")
+    command, = commands_of(LOG, "python report.py --json")
     words = shlex.split(command)
     files, names = words[words.index("--json") + 1:words.index("--rows")], words[words.index("--rows") + 1:]
     contents = {(path := ROOT / file).stem: json.loads(path.read_text()) for file in files}
