@@ -32,7 +32,7 @@ from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, read_json
 from cli.flags import add_legend_flag
 from data.legend import Legend, read_legend
-from reports.across import across_text
+from reports.across import across_text, rows_of
 from reports.comparison import read_runs
 from reports.report_files import FILES, names_of, packed, read_weights, report_text, weight_summaries, write_report
 from reports.scores import class_count
@@ -161,18 +161,21 @@ def print_across(args: argparse.Namespace) -> None:
     if args.baseline or args.clean or args.recommended:
         raise UserError("--rows takes each table's own baseline and clean runs: it goes without --baseline, --clean and "
                         "--recommended")
-    contents = dict(zip(names_of(args.json, "--json"), (read_json(path, "classes", "runs") for path in args.json)))
-    with tables_of(", ".join(args.json)):
-        print(across_text(contents, args.rows))
+    tables = {}
+    for name, path in zip(names_of(args.json, "--json"), args.json):
+        content = read_json(path, "classes", "runs")
+        with tables_of(path):
+            tables[name] = rows_of(content)
+    print(across_text(tables, args.rows))
 
 
 @contextmanager
-def tables_of(files: str) -> Iterator[None]:
-    """Turn whatever goes wrong while the tables of these files are made into a UserError that names them."""
+def tables_of(file: str) -> Iterator[None]:
+    """Turn whatever goes wrong while the tables of a file are made into a UserError that names it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise UserError(f"{files}: not a table.json of a report ({type(error).__name__}: {error})") from None
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise UserError(f"{file}: not a table.json of a report ({type(error).__name__}: {error})") from None
 
 
 if __name__ == "__main__":

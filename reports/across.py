@@ -1,6 +1,7 @@
 """One option over several tables: where it wins, and where it does not. Scores are in 0..1 here and in percent in the table."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,66 +12,63 @@ from reports.report_files import unpacked
 
 
 def share_title(share: float, content: dict) -> str:
-    """What a column of this share of noisy annotations is called.
+    """What a column of this share of noisy masks is called.
 
     Args:
         share: 0..1.
-        content: of a table.json.
+        content: of a table.json of `tables.py`.
     """
-    drawn = any(f"/{DRAWN}/" in folder for folder in content["runs"])  # nothing was added: they are coarse as they are
-    if share in (0, 1) and (drawn or not share):
-        return "coarse as drawn" if share else "clean masks"
-    return f"{100 * share:.0f} % noisy"
+    drawn = any(Path(folder).parts[-3:-2] == (DRAWN,) for folder in content["runs"])  # HOME/drawn/seed0/NAME: no noise added
+    if not share:
+        return "clean masks"
+    return "coarse as drawn" if share == 1 and drawn else f"{100 * share:.3g} % noisy"
 
 
-def across_rows(contents: dict[str, dict], names: Sequence[str]) -> list[dict]:
-    """Each run of these names in each table, at each share of noisy annotations.
+def rows_of(content: dict) -> list[dict]:
+    """The rows of `comparison.compare` of a table.json, last epoch, each with `share`, text.
+
+    Raises:
+        ValueError: the table's baseline is not among its runs.
+    """
+    baseline = content.get("baseline")
+    rows = comparison.compare(unpacked(content), "test_last", baseline, content.get("clean") or "clean")
+    if baseline and all(row["name"] != baseline for row in rows):
+        raise ValueError(f"no run has the name of its baseline, {baseline}")
+    for row in rows:
+        share = row["noise_share"]
+        row["share"] = "-" if share is None else share_title(share, content) if share else "clean"
+    return rows
+
+
+def across_text(tables: dict[str, list[dict]], names: Sequence[str]) -> str:
+    """The runs of these names in all tables, as one Markdown table, in percent: each against the baseline of its own table,
+    noise share and network.
 
     Args:
-        contents: dict of name -> content of a table.json.
-        names: of runs; a table may lack some.
-
-    Returns:
-        list of dict: `table`, `share` (text) and a row of `comparison.compare`, whose differences are those to the baseline of
-        its own table and network.
+        tables: dict of name -> `rows_of` it; a table may lack some of the runs.
 
     Raises:
         UserError: no table has runs of one of the names, or two tables are compared by other scores.
     """
-    found, compared = [], {}
-    for table, content in contents.items():
-        rows = [row for row in comparison.compare(unpacked(content), "test_last", content.get("baseline"),
-                                                  content.get("clean") or "clean") if not row["network"]]
-        compared[table] = comparison.compared_in(rows)
-        for name in names:
-            found += [{"table": table, "share": "-" if row["noise_share"] is None else share_title(row["noise_share"], content),
-                       **row} for row in rows if row["name"] == name]
+    scores = {table: comparison.compared_in(rows) for table, rows in tables.items()}
+    first, compared = next(iter(scores.items()))
+    for table, own in scores.items():
+        if own != compared:
+            raise UserError(f"{table}: is compared by {', '.join(own.values())}, {first} by {', '.join(compared.values())}; "
+                            "tabulate them apart")
     for name in names:
-        if all(row["name"] != name for row in found):
+        if all(row["name"] != name for rows in tables.values() for row in rows):
             raise UserError(f"--rows {name}: no table has runs of this name")
-    first = next(iter(compared))
-    for table, scores in compared.items():
-        if scores != compared[first]:
-            raise UserError(f"{table}: is compared by {', '.join(scores.values())}, {first} by "
-                            f"{', '.join(compared[first].values())}; tabulate them apart")
-    return found
-
-
-def across_text(contents: dict[str, dict], names: Sequence[str]) -> str:
-    """`across_rows` as a Markdown table, in percent.
-
-    Args:
-        contents, names: see `across_rows`.
-    """
-    rows = across_rows(contents, names)
-    compared = comparison.compared_in(rows)
+    found = [(table, row) for table, rows in tables.items() for name in dict.fromkeys(names) for row in rows
+             if row["name"] == name]
+    lines = [row for _, row in found]
     frame = pd.DataFrame({
-        "table": [row["table"] for row in rows], "noise": [row["share"] for row in rows], "run": [row["name"] for row in rows],
-        "seeds": [str(len(row["seeds"])) for row in rows],
-        comparison.spread_title(" / ".join(compared.values()), rows):
-            [" / ".join(comparison.with_spread(row["scores"][score], 1) for score in compared) for row in rows],
-        **{comparison.spread_title(f"Δ {title}", rows, "interval"):
-           [comparison.difference_text(row["scores"][score]) for row in rows] for score, title in compared.items()},
+        "table": [table for table, _ in found], "noise": [row["share"] for row in lines],
+        "run": [row["label"] for row in lines], "seeds": [str(len(row["seeds"])) for row in lines],
+        comparison.spread_title(" / ".join(compared.values()), lines):
+            [" / ".join(comparison.with_spread(row["scores"][score], 1) for score in compared) for row in lines],
+        **{comparison.spread_title(f"Δ {title}", lines, "interval"):
+           [comparison.difference_text(row["scores"][score]) for row in lines] for score, title in compared.items()},
         f"gap recovered, {' / '.join(compared.values())}":
-            [" / ".join(comparison.percent(row["scores"][score]["recovered"], 0) for score in compared) for row in rows]})
+            [" / ".join(comparison.percent(row["scores"][score]["recovered"], 0) for score in compared) for row in lines]})
     return comparison.markdown(frame)

@@ -32,7 +32,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     """(flags of this script, flags of get_weight that each part gets)."""
     parser = tool_parser(__doc__)
     parser.add_argument("--csv", required=True, help="rows to score: images and their annotations")
-    parser.add_argument("--pred-dir", required=True, help="folder of the teacher's pseudo-labels, or of another model's masks")
+    parser.add_argument("--pred-dir", required=True, help="folder of the teacher's pseudo-labels, or of another model's "
+                                                             "masks; it may end in a pattern: masks/{stem}_mask.png")
     parser.add_argument("--parts", type=positive_int, default=8, help="commands that score an equal share of the rows each")
     parser.add_argument("--out", default="runs/weights", help="where the folders of all sets are kept")
     parser.add_argument("--name", required=True, help="folder in --out of the weights, their parts and logs")

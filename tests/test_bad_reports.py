@@ -65,6 +65,13 @@ REPORTS = [
      ["--json", "t.json", "--rows", "n", "--clean", "c"]),
     ("one table twice", lambda d: write_json(d.folder / "t.json", {"classes": 1, "runs": {}}), "--json: t.json is named twice",
      ["--json", "t.json", "t.json", "--rows", "n"]),
+    ("a table.json of runs without scores", lambda d: write_json(d.folder / "t.json", {
+        "classes": ["a", "b"], "args": {}, "runs": {"n": {**run_of("noisy"), "test_last": []}}}),
+     "t.json: not a table.json of a report", ["--json", "t.json"]),
+    ("rows of a table whose baseline is lost", lambda d: write_json(d.folder / "t.json", {
+        "classes": ["a", "b"], "args": {}, "baseline": "lost", "runs": {"n": run_of("noisy")}}),
+     "t.json: not a table.json of a report (ValueError: no run has the name of its baseline, lost)",
+     ["--json", "t.json", "--rows", "noisy"]),
     ("rows of something else", lambda d: write_json(d.folder / "t.json", {"classes": 1, "runs": 2}),
      "t.json: not a table.json of a report", ["--json", "t.json", "--rows", "n"]),
 ]

@@ -233,6 +233,8 @@ def test_the_benchmark_exchanges_the_masks_that_it_says(coarse, monkeypatch):
     assert lines[2] == "| 0 | all masks | - | 1 | 1.0 / 50.0 | - | - |"
     assert "| 2 | all masks, corrected ones among them | worst first | 2 | 4.0 / 60.0 | +3.0 ± 0.0 | +10.0 ± 127.1 |" in lines
     assert "| 2 | first the coarse masks, then the corrected ones alone | worst first | 3 |" in "\n".join(lines)
+    assert [bench_fixed.cost_of(cell) for cell in (("-", 0, "-"), ("-", 0, "coarse again"), ("random", 2, "then alone"),
+                                                   ("random", 2, "moved"))] == [1, 2, 2, 1]
 
 
 def test_runs_of_other_flags_are_refused(coarse):

@@ -7,10 +7,11 @@ import shlex
 
 import pytest
 
+from benchmarks import bench_fixed
 from related.blindkd.table import text_of as blindkd_text
 from related.lad.lad_text import text_of as lad_text
 from related.nlis.nlis_table import text_of as nlis_text
-from reports.across import across_text
+from reports.across import across_text, rows_of
 from reports.comparison import compare
 from reports.report_files import report_text, unpacked
 from tables import table_text
@@ -54,9 +55,16 @@ def test_the_overview_is_what_its_command_prints():
     command, = commands_of(LOG, "python report.py --json")
     words = shlex.split(command)
     files, names = words[words.index("--json") + 1:words.index("--rows")], words[words.index("--rows") + 1:]
-    contents = {(path := ROOT / file).stem: json.loads(path.read_text()) for file in files}
-    assert across_text(contents, names) in LOG
-    assert sorted(contents) == [path.stem for path in RESULTS if '/own3"' in path.read_text() and '/seed2/' in path.read_text()]
+    tables = {(path := ROOT / file).stem: rows_of(json.loads(path.read_text())) for file in files}
+    assert across_text(tables, names) in LOG
+    assert sorted(tables) == [path.stem for path in RESULTS if '/own3"' in path.read_text() and '/seed2/' in path.read_text()]
+
+
+def test_the_curve_of_corrected_masks_comes_from_its_figures():
+    for path in RESULTS:
+        content = json.loads(path.read_text())
+        if "fixed" in content:
+            assert list(content["tables"].values()) == [bench_fixed.lines_of(content["fixed"])], path.name
 
 
 def test_the_intervals_of_the_faces_come_from_their_figures():

@@ -97,7 +97,11 @@ def test_masks_of_another_model_go_by_the_pattern_of_their_names(judged, score):
     call = [*rest, "--parts", 2, "--jobs", 1, "--out", judged / "runs", "--name", "bf"]
     assert score("--pred-dir", pattern, *call)[0] == 0
     assert (judged / "runs/bf/weight.csv").read_bytes() == (judged / "whole.csv").read_bytes()
-    next((judged / "pseudo").iterdir()).unlink()
+    changed = sorted((judged / "pseudo").iterdir())[4]
+    write_mask(changed, 1 - read_mask(changed))
+    code, _, told = score("--pred-dir", pattern, *call)
+    assert code == 2 and "held other files" in told
+    changed.unlink()
     code, _, told = score("--pred-dir", pattern, *call)
     assert code == 2 and "1 of 10 pseudo-labels are missing" in told
 
