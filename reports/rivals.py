@@ -3,16 +3,25 @@
 from pathlib import Path
 
 from cli.files import read_json
-from reports.experiment import PLAIN, TEACHER, Cell
+from reports.experiment import OWN, PASSES, PLAIN, TEACHER, Cell
 from reports.plan import Job, with_needs
 
 
+def refined_masks(cell: Cell, method: str) -> Job:
+    """CSV of the masks that `method` of benchmarks/refine_masks.py has refined; a job."""
+    return cell.prepared(f"csv/train_{method}.csv", [cell.noisy, cell.clean], "benchmarks/refine_masks.py",
+                         "--csv", cell.noisy.result, "--method", method, "--truth", cell.clean.result,
+                         "--size", *cell.settings.size, "--theta", cell.settings.theta)
+
+
 def refined(cell: Cell, method: str) -> Job:
-    """A training on masks that `method` of benchmarks/refine_masks.py has refined."""
-    masks = cell.prepared(f"csv/train_{method}.csv", [cell.noisy, cell.clean], "benchmarks/refine_masks.py",
-                          "--csv", cell.noisy.result, "--method", method, "--truth", cell.clean.result,
-                          "--size", *cell.settings.size, "--theta", cell.settings.theta)
-    return cell.student(method, PLAIN, masks)
+    """A training on refined masks."""
+    return cell.student(method, PLAIN, refined_masks(cell, method))
+
+
+def refined_own(cell: Cell, method: str) -> Job:
+    """The last of the passes of own weights on refined masks."""
+    return cell.passes([f"{method}_{each}" for each in PASSES], OWN, refined_masks(cell, method))[-1]
 
 
 def filtered(cell: Cell, name: str, drop: str) -> Job:

@@ -6,7 +6,7 @@ from enum import Enum
 
 from reports.experiment import DRAWN, KD, OWN, PASSES, PLAIN, TEACHER, Cell
 from reports.plan import Job
-from reports.rivals import adele, drop_worst, filtered, refined, small_loss
+from reports.rivals import adele, drop_worst, filtered, refined, refined_own, small_loss
 
 Plan = Callable[[Cell], Job]
 
@@ -148,6 +148,12 @@ def own_controls(name: str, title: str, flag: str) -> list[Row]:
             own_row(passes, f"control: own weight, third pass, {title}", flag, role=Role.CONTROL)]
 
 
+def refined_rows(method: str, title: str) -> list[Row]:
+    """Rows of masks that `method` of benchmarks/refine_masks.py has refined: without weights, and with own weights."""
+    return [Row(method, title, lambda cell: refined(cell, method)),
+            Row(f"{method}_own3", f"{title}, then own weight, third pass", lambda cell: refined_own(cell, method))]
+
+
 def sharp_weights(cell: Cell) -> Job:
     """The weights of the option beyond the paper: sharpened BF of second-round teachers."""
     return cell.weights(cell.settings.teacher, "bf", rounds=2, sharpen=True)
@@ -174,8 +180,7 @@ CONTROLS = [*weight_controls(sharp_weights), ORACLE,
             longer_row("clean", "control: clean masks, three times as long", lambda cell: cell.clean)]
 
 RIVALS = [
-    Row("grabcut", "masks refined by GrabCut", lambda cell: refined(cell, "grabcut")),
-    Row("densecrf", "masks refined by a dense CRF", lambda cell: refined(cell, "densecrf")),
+    *refined_rows("grabcut", "masks refined by GrabCut"), *refined_rows("densecrf", "masks refined by a dense CRF"),
     Row("small_loss", "small-loss selection", small_loss), Row("drop_worst", "drop the worst by BF, first round", drop_worst),
     Row("adele", "ADELE", adele),
     Row("confident_rows", "confident learning drops masks", lambda cell: filtered(cell, "confident_rows", "rows")),

@@ -140,6 +140,18 @@ def test_each_rival_has_its_command(args):
     assert pixels[pixels.index("--teacher") + 1].endswith("/teacher_pointrend")
 
 
+def test_own_weights_may_follow_refined_masks(args):
+    """Three passes, each after the one before, all on the masks that the row without weights learns."""
+    jobs = tables.jobs_of("rivals", args)
+    third = jobs["densecrf_own3", 0.6, 0]
+    passes = [third, (second := next(job for job in third.needs if job.result.parent.name == "densecrf_own2")),
+              next(job for job in second.needs if job.result.parent.name == "densecrf_own")]
+    assert [job.command[0] for job in passes] == ["train_with_own_weight.py"] * 3 and trainings(third) == 3
+    refined, = [job for job in jobs["densecrf", 0.6, 0].needs]
+    assert all(refined in job.needs for job in passes)
+    assert third.command[third.command.index("--after") + 1] == str(second.result.parent)
+
+
 def test_the_time_of_a_rival_counts_what_prepares_it(args):
     jobs = tables.jobs_of("rivals", args)
     filtered, refined = jobs["confident_rows", 0.6, 0], jobs["grabcut", 0.6, 0]
