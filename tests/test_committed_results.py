@@ -60,6 +60,21 @@ def test_the_overview_is_what_its_command_prints():
     assert sorted(tables) == [path.stem for path in RESULTS if '/own3"' in path.read_text() and '/seed2/' in path.read_text()]
 
 
+def test_the_recommended_option_never_ended_below_no_weights():
+    """As the README says; without noise no weights are the training on clean masks."""
+    assert "with no seed, [did it end below no weights]" in README
+    pairs = 0
+    for path in RESULTS:
+        runs = unpacked(content) if "/own3" in path.read_text() and "table" in (content := json.loads(path.read_text())) else {}
+        for run in (run for run in runs if run.endswith("/own3")):
+            base = run.removesuffix("own3") + "noisy"
+            if "/noise0/" in run:
+                base, = (other for other in runs if other.endswith(f"/{run.split('/')[-2]}/clean"))
+            pairs += 1
+            assert all(runs[run]["test_last"][0][score] >= runs[base]["test_last"][0][score] for score in ("miou", "bf")), run
+    assert pairs > 30
+
+
 def test_the_curve_of_corrected_masks_comes_from_its_figures():
     for path in RESULTS:
         content = json.loads(path.read_text())
