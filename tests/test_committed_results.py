@@ -61,18 +61,23 @@ def test_the_overview_is_what_its_command_prints():
 
 
 def test_the_recommended_option_never_ended_below_no_weights():
-    """As the README says; without noise no weights are the training on clean masks."""
-    assert "with no seed, [did it end below no weights]" in README
-    pairs = 0
+    """As the README says, of the masks as they are; without noise no weights are the training on clean masks. About two
+    of five pairs are ties."""
+    assert "with no seed, [did it end below one training without weights]" in README
+    assert "on two of five runs it was equal" in README
+    gains = {}
     for path in RESULTS:
-        runs = unpacked(content) if "/own3" in path.read_text() and "table" in (content := json.loads(path.read_text())) else {}
+        runs = unpacked(json.loads(path.read_text())) if "/own3" in path.read_text() and "portraits_rivals" != path.stem else {}
         for run in (run for run in runs if run.endswith("/own3")):
             base = run.removesuffix("own3") + "noisy"
             if "/noise0/" in run:
                 base, = (other for other in runs if other.endswith(f"/{run.split('/')[-2]}/clean"))
-            pairs += 1
-            assert all(runs[run]["test_last"][0][score] >= runs[base]["test_last"][0][score] for score in ("miou", "bf")), run
-    assert pairs > 30
+            gains[path.stem, run] = [runs[run]["test_last"][0][score] - runs[base]["test_last"][0][score]
+                                     for score in ("miou", "bf")]
+    assert min(map(min, gains.values())) == 0
+    assert {name for name, _ in gains} == {path.stem for path in RESULTS if '/own3"' in path.read_text()} - {"portraits_rivals"}
+    ties = sum(gain == [0, 0] for gain in gains.values())
+    assert 0.35 < ties / len(gains) < 0.45
 
 
 def test_the_curve_of_corrected_masks_comes_from_its_figures():

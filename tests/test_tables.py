@@ -140,16 +140,19 @@ def test_each_rival_has_its_command(args):
     assert pixels[pixels.index("--teacher") + 1].endswith("/teacher_pointrend")
 
 
-def test_own_weights_may_follow_refined_masks(args):
+@pytest.mark.parametrize("method", ["grabcut", "densecrf"])
+def test_own_weights_may_follow_refined_masks(args, method):
     """Three passes, each after the one before, all on the masks that the row without weights learns."""
     jobs = tables.jobs_of("rivals", args)
-    third = jobs["densecrf_own3", 0.6, 0]
-    passes = [third, (second := next(job for job in third.needs if job.result.parent.name == "densecrf_own2")),
-              next(job for job in second.needs if job.result.parent.name == "densecrf_own")]
+    third = jobs[f"{method}_own3", 0.6, 0]
+    passes = [third, (second := next(job for job in third.needs if job.result.parent.name == f"{method}_own2")),
+              next(job for job in second.needs if job.result.parent.name == f"{method}_own")]
     assert [job.command[0] for job in passes] == ["train_with_own_weight.py"] * 3 and trainings(third) == 3
-    refined, = [job for job in jobs["densecrf", 0.6, 0].needs]
-    assert all(refined in job.needs for job in passes)
-    assert third.command[third.command.index("--after") + 1] == str(second.result.parent)
+    refined, = [job for job in jobs[method, 0.6, 0].needs]
+    for job in passes:
+        assert refined in job.needs and job.command[job.command.index("--train_csv") + 1] == str(refined.result)
+    for later, earlier in zip(passes, passes[1:]):
+        assert later.command[later.command.index("--after") + 1] == str(earlier.result.parent)
 
 
 def test_the_time_of_a_rival_counts_what_prepares_it(args):
