@@ -29,7 +29,7 @@ from data.rows import read_rows
 from engine import checkpoint
 from engine.own_memory import RunningScores
 from engine.run_folder import file_digest
-from reports.comparison import paired_difference
+from reports.comparison import difference
 
 CONTROL = {"coarse again": "the coarse masks, and once more"}
 RECIPES = {"replaced": "all masks, corrected ones among them", "moved": "the same, the others moved by the classes' offsets",
@@ -91,13 +91,6 @@ def cost_of(cell):
     return 1 + (recipe in ("then alone", *CONTROL)) + (order == "worst first")
 
 
-def gain_text(gain):
-    """A paired difference in points, with its 95 % interval where there is one; - without a baseline."""
-    if gain is None or gain[0] is None:
-        return "-"
-    return f"{100 * gain[0]:+.1f}" + ("" if gain[1] is None else f" ± {100 * gain[1]:.1f}")
-
-
 def lines_of(found):
     """Lines of the table: each recipe's mean scores, and its differences to no corrected mask, paired by seed."""
     def of(score, *cell):
@@ -106,9 +99,8 @@ def lines_of(found):
     lines, cells = [], dict.fromkeys(map(cell_of, found))
     for cell in sorted(cells, key=lambda cell: (cell[1], cell[2], cell[0])):
         means = " / ".join(f"{100 * np.mean(list(of(score, *cell).values())):.1f}" for score in SCORES)
-        gains = [paired_difference(of(score, *cell), of(score, *COARSE)) for score in SCORES] if cell != COARSE else []
-        lines.append((cell[1], {**RECIPES, **CONTROL}.get(cell[2], "all masks"), cell[0], cost_of(cell), means,
-                      *(gain_text(each) for each in gains or [None] * 2)))
+        gains = [difference(of(score, *cell), of(score, *COARSE)) if cell != COARSE else "-" for score in SCORES]
+        lines.append((cell[1], {**RECIPES, **CONTROL}.get(cell[2], "all masks"), cell[0], cost_of(cell), means, *gains))
     return table(("corrected masks", "trained on", "which", "cost, trainings", "mIoU / BF", "Δ mIoU ± 95 %", "Δ BF ± 95 %"),
                  lines)
 

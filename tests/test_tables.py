@@ -148,7 +148,7 @@ def test_own_weights_may_follow_refined_masks(args, method):
     passes = [third, (second := next(job for job in third.needs if job.result.parent.name == f"{method}_own2")),
               next(job for job in second.needs if job.result.parent.name == f"{method}_own")]
     assert [job.command[0] for job in passes] == ["train_with_own_weight.py"] * 3 and trainings(third) == 3
-    refined, = [job for job in jobs[method, 0.6, 0].needs]
+    refined, = jobs[method, 0.6, 0].needs
     for job in passes:
         assert refined in job.needs and job.command[job.command.index("--train_csv") + 1] == str(refined.result)
     for later, earlier in zip(passes, passes[1:]):
