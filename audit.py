@@ -14,7 +14,8 @@ FOLDER holds images/ and masks/; or --csv names them. Every mask is compared, co
 
 It leaves in --out: report.html, one file for a browser, worst first, with keys to tick what to fix; ranking.csv and
 components.csv, the same as tables; proposals/, the judge's masks. No mask is changed: --mend writes moved copies to mended/ and
-mended.csv, only where the judge is sure. --export hands the worst N to an annotation tool, --merge DIR reads them back.
+mended.csv, only where the judge is sure. --export hands masks to an annotation tool, --merge DIR reads them back: the worst N,
+or those that were ticked `fix` on the page, `--export cvat ticks.csv`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from data.splits import pair_folder
 from engine.flags import add_device_flags, add_flip_flag
 from models import NAMES
 from reports.audit_report import write_audit
+from reports.audit_tables import ticked_rows
 from utils.faults import TOLERANCE
 from utils.generate_noisy_label import noisy_mask_names
 
@@ -65,7 +67,8 @@ def flags() -> argparse.ArgumentParser:
                         help="class without outlines of its own; none = every class counts (street scenes)")
     parser.add_argument("--tolerance", type=positive_float, metavar="PX",
                         help=f"what an outline may be off (default: {100 * TOLERANCE:.2g} %% of the mask's diagonal)")
-    parser.add_argument("--export", nargs=2, metavar=("TOOL", "N"), help=f"write the worst N as a task: {', '.join(TOOLS)}")
+    parser.add_argument("--export", nargs=2, metavar=("TOOL", "N|TICKS"),
+                        help=f"write the worst N, or those marked `fix` in the CSV of ticks, as a task: {', '.join(TOOLS)}")
     parser.add_argument("--merge", metavar="DIR", help="read a task that came back, and do nothing else")
     parser.add_argument("--mend", action="store_true", help="write copies of masks that are too loose or too tight, moved back")
     parser.add_argument("--model", default="smp_unet", choices=NAMES, help="network of the judge")
@@ -104,8 +107,10 @@ def parse() -> argparse.Namespace:
     refuse_other_judges_flags(args, given)
     if args.background is not None and args.background >= args.num_classes:
         raise UserError(f"--background {args.background}: there are the classes 0 to {args.num_classes - 1}, see --num-classes")
-    if args.export and not (args.export[0] in TOOLS and args.export[1].isdecimal() and int(args.export[1])):
-        raise UserError(f"--export {' '.join(args.export)}: a tool ({', '.join(TOOLS)}) and a number of masks are needed")
+    if args.export and not (args.export[0] in TOOLS and (args.export[1].isdecimal() and int(args.export[1])
+                                                         or args.export[1].endswith(".csv"))):
+        raise UserError(f"--export {' '.join(args.export)}: a tool ({', '.join(TOOLS)}) and a number of masks, or the CSV of "
+                        "ticks that the page saved, are needed")
     name = Path(args.folder).resolve().name if args.folder else Path(args.csv).stem
     args.out = Path(args.out or Path("runs", f"audit_{name}"))
     return args
@@ -189,6 +194,7 @@ def main() -> None:
     if args.export:
         names_of(legend)  # refuses, before the work, names that no annotation tool can tell apart
     rows = rows_of(args)
+    ticked = ticked_rows(args.export[1], rows) if args.export and args.export[1].endswith(".csv") else None
     outputs = [args.out / name for name in ("ranking.csv", "components.csv", "report.html", *["mended.csv"] * args.mend)]
     check_results(args, rows, outputs)
     task = args.out / f"export_{args.export[0]}" if args.export else None
@@ -198,7 +204,8 @@ def main() -> None:
         table = write_audit(args, rows, legend, outputs, written_at)
     said = [table.attrs["lead"]]
     if task:
-        worst, names = table.head(int(args.export[1])), noisy_mask_names(rows)
+        worst = table[table["position"].isin(ticked)] if ticked is not None else table.head(int(args.export[1]))
+        names = noisy_mask_names(rows)
         proposals = [args.out / "proposals" / names[position] for position in worst["position"]]
         settings = {"num_classes": args.num_classes, "background": args.background}
         export_task(task, args.export[0], worst, proposals, settings, legend, table)

@@ -4,6 +4,7 @@
 #   bash run.sh quick DIR [flags]    the main job on your own DIR/images and DIR/masks; see quick.py
 #   bash run.sh table1 ... table5 --data CSVDIR [flags]     one of the paper's tables, with seeds and controls; see tables.py
 #   bash run.sh figure3 --data CSVDIR [flags]               the lowest and the highest weights; `all`: tables and figure
+#   bash run.sh alternatives --data CSVDIR [flags]          weightings beyond the paper
 #   bash run.sh rivals --data CSVDIR [flags]                what else can be done with coarse masks: refine, select, correct, filter
 #   bash run.sh blindkd [flags]      wrong class labels: BlindKD and its baselines on the digits; see related/blindkd/table.py
 #   bash run.sh nlis [flags]         wrong class labels of regions and instances: NLIS and its rivals; see related/nlis/nlis_table.py
@@ -50,6 +51,6 @@ case ${1:-sample} in
     blindkd) setup; shift; exec "$python" "$home/related/blindkd/table.py" "$@" ;;
     nlis) setup; shift; exec "$python" "$home/related/nlis/nlis_table.py" "$@" ;;
     lad) setup; shift; exec "$python" "$home/related/lad/lad_table.py" "$@" ;;
-    -h|--help|help) sed -n '2,13s/^# \{0,1\}//p' "$0" ;;
+    -h|--help|help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
     *) fail "unknown job '$1'; see bash run.sh --help" ;;
 esac

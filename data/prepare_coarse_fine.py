@@ -14,18 +14,17 @@ Test rows are those whose stem fits --test-names, else a random share --test. Th
 
 from pathlib import Path
 
-from cli.command_line import command_line, share
+from cli.command_line import command_line
 from cli.files import UserError
 from data.legend import write_legend
-from data.splits import divide, open_output, pair_folder, prepare_parser, write_splits
+from data.splits import add_test_flags, divide, open_output, pair_folder, prepare_parser, test_rows_apart, write_splits
 
 
 def main() -> None:
     parser = prepare_parser(__doc__, "holds images/ and the two mask folders", valid_of="the other rows", valid=0.15)
     parser.add_argument("--coarse", default="coarse", help="folder of the coarse masks, in `folder`")
     parser.add_argument("--fine", default="fine", help="folder of the fine masks, in `folder`")
-    parser.add_argument("--test-names", metavar="PATTERN", help="stems of the test images, e.g. 'test_*'")
-    parser.add_argument("--test", type=share, default=0.2, help="share for test, without --test-names")
+    add_test_flags(parser)
     parser.add_argument("--class-names", nargs="*", default=[], metavar="NAME", help="class 0, 1, ...: written to classes.json")
     args = parser.parse_args()
 
@@ -34,10 +33,7 @@ def main() -> None:
     if rows.empty:
         raise UserError(f"{args.folder}: no image has a mask in both {args.coarse} and {args.fine}")
     if args.test_names:
-        chosen = rows["image"].map(lambda path: Path(Path(path).stem).match(args.test_names))
-        rest, test = rows[~chosen], rows[chosen]
-        if test.empty or rest.empty:
-            raise UserError(f"--test-names {args.test_names}: fits {len(test)} of {len(rows)} stems; both sides need some")
+        rest, test = test_rows_apart(rows, args.test_names)
     else:
         rest, test = divide(rows, args.test, args.seed)
     train, valid = divide(rest, args.valid, args.seed)

@@ -94,6 +94,43 @@ def split_rows(rows: pd.DataFrame, valid_share: float, test_share: float, seed: 
     return {split: rows.iloc[np.sort(part)] for split, part in zip(SPLITS, parts)}
 
 
+def some_of(rows: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+    """At most `limit` of the rows, at random, in their order; None = all."""
+    return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit])]
+
+
+def add_test_flags(parser: argparse.ArgumentParser) -> None:
+    """--test-names and --test: which rows are for test."""
+    parser.add_argument("--test-names", metavar="PATTERN|FILE",
+                        help="stems of the test images: a pattern, e.g. 'test_*', or a text file, a stem or file name a line")
+    parser.add_argument("--test", type=share, default=0.2, help="share for test, without --test-names")
+
+
+def test_rows_apart(rows: pd.DataFrame, names: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of training and of test, as --test-names says.
+
+    Args:
+        names: a pattern of stems of images, or a text file that lists stems or file names.
+
+    Raises:
+        UserError: a listed name fits no image, or one side is empty.
+    """
+    paths = rows["image"].map(Path)
+    if Path(names).is_file():
+        wanted = [line.strip() for line in lines_of(names)]
+        known = {name for path in paths for name in (path.stem, path.name)}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            more = f", and {len(unknown) - 1} more" * (len(unknown) > 1)
+            raise UserError(f"--test-names {names}: {unknown[0]!r}{more}: no image of a pair has this stem or name")
+        chosen = paths.map(lambda path: not {path.stem, path.name}.isdisjoint(wanted))
+    else:
+        chosen = paths.map(lambda path: Path(path.stem).match(names))
+    if chosen.all() or not chosen.any():
+        raise UserError(f"--test-names {names}: fits {chosen.sum()} of {len(rows)} images; both sides need some")
+    return rows[~chosen], rows[chosen]
+
+
 def divide(rows: pd.DataFrame, share_taken: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows, cut at random into (the rest, the share that is taken), both in their order and with one row at least.
 
@@ -134,17 +171,26 @@ def require(*paths: Path | str, layout: str) -> None:
             raise UserError(f"{path}: not found; this is the layout that is read: {layout}")
 
 
+def lines_of(path: Path | str) -> list[str]:
+    """The lines of a list, without empty ones and comments (#).
+
+    Raises:
+        UserError: the file is not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except ValueError as error:
+        raise UserError(f"{path}: not a text in UTF-8 ({error})") from None
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
 def listed_names(path: Path | str) -> list[str]:
     """The names that a list of a data set holds, the first word of each line; files are read and written under them.
 
     Raises:
         UserError: the file is not UTF-8, or a name holds a folder (such as ../x).
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except ValueError as error:
-        raise UserError(f"{path}: not a text in UTF-8 ({error})") from None
-    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    names = [line.split()[0] for line in lines_of(path)]
     for name in names:
         if Path(name).name != name:
             raise UserError(f"{path}: {name!r} is not the name of a file without its folder")

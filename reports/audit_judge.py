@@ -16,7 +16,7 @@ from data.rows import read_rows
 from engine import judges, run_folder
 from engine.devices import start_fabric
 from reports.experiment import training_flags
-from reports.plan import Job, named_files, run_plan
+from reports.plan import Job, named_files, refuse_other_settings, run_plan
 from reports.workers import LocalWorkers
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
@@ -44,6 +44,7 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
         run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
     else:
         job = training_job(args, rows)
+        refuse_other_settings([job], f"pass another --out, or remove {job.result.parent} to train the judge anew")
         run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")
     return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cli.files import UserError
+from data.csv_files import read_table
 from data.legend import Legend
 from reports.audit_page import KINDS, group_table
 from utils.faults import OBJECTS, Finding
@@ -44,6 +48,31 @@ def ranking(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, not
         table["mend"] = list(notes)
     table["position"] = np.arange(len(table))
     return table.sort_values("score", kind="stable")
+
+
+def ticked_rows(csv: Path | str, rows: pd.DataFrame) -> list[int]:
+    """Positions of the rows that are marked `fix` in the CSV that the page saves.
+
+    Args:
+        csv: with the columns `image`, `mask` and `tick`; an apostrophe does not count where the page writes one, before a name
+            that a spreadsheet would take for a formula.
+        rows: `image`, `mask`.
+
+    Raises:
+        UserError: no such columns, no row is marked `fix`, or one that is so is not among the rows.
+    """
+    table = read_table(csv, None)
+    if not {"image", "mask", "tick"} <= set(table.columns):
+        raise UserError(f"{csv}: no CSV of ticks, which has the columns image, mask and tick; the audit's page saves it")
+    fixes = table[table["tick"] == "fix"]
+    if fixes.empty:
+        raise UserError(f"{csv}: no mask is ticked `fix`")
+    known = {pair: position for position, pair in enumerate(zip(rows["image"], rows["mask"]))}
+    pairs = [tuple(re.sub(r"^'(?=[=+@-])", "", name) for name in pair) for pair in zip(fixes["image"], fixes["mask"])]
+    for image, mask in pairs:
+        if (image, mask) not in known:
+            raise UserError(f"{csv}: {image} with {mask} is none of the rows of this audit; was it ticked on another page?")
+    return [known[pair] for pair in pairs]
 
 
 def component_table(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, order: Sequence[int]) -> pd.DataFrame:

@@ -35,7 +35,11 @@ RUN_WORDS = {  # by the name of a run of the main job; a page explains those tha
     "noisy": "The run without weights: all masks count alike.",
     "kd_bm": "The run by weights of teacher and student, the paper's NLKD. bm is the mean of BF and mIoU, from 0 to 1: how "
              "well a mask and a prediction agree.",
-    "pixels": "The run by weights of each pixel: a doubted mask counts where its teacher agrees with it.",
+    "own": "The run by own weights: the network's own scores, averaged over its training, say which masks to doubt. It needs "
+           "no teacher.",
+    "own2": "A second pass after own: it goes on from that network, which says where doubted masks count and, of binary ones, "
+            "where their outlines belong.",
+    "own3": "A third pass after own2, the recommended option. All three together are three trainings.",
     "clean": "The run on masks without noise, the best that weights could reach.",
 }
 WORDS = {

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from cli.files import UserError, write_json, write_rows
 from data.make_sample import draw_set
 from data.pictures import read_mask, write_mask
 from data.splits import pair_folder
+from reports.audit_tables import ticked_rows
 from tests.conftest import run_script
 from utils.outlines import moved
 
@@ -109,7 +111,12 @@ def test_a_task_comes_back_as_a_csv_with_weights(folder, audited, tmp_path):
     ([], "pass either a folder"), (["{folder}", "--csv", "x.csv"], "pass either a folder"),
     (["{folder}", "--pred-dir", "{folder}/true", "--epochs", "3"], "--epochs: no flag of this script"),
     (["{folder}", "--export", "paint", "3"], "--export paint 3: a tool (cvat"),
-    (["{folder}", "--export", "cvat", "0"], "--export cvat 0"), (["--merge", "{folder}"], "--merge goes with --out"),
+    (["{folder}", "--export", "cvat", "0"], "--export cvat 0"),
+    (["{folder}", "--export", "coco", "none.csv"], "none.csv: no such CSV"),
+    (["{folder}", "--export", "coco", "{folder}/true/fine.csv"], "no mask is ticked `fix`"),
+    (["{folder}", "--export", "coco", "{folder}/true/rows.csv"], "no CSV of ticks"),
+    (["{folder}", "--export", "coco", "{folder}/true/other.csv"], "x.jpg with x.png is none of the rows"),
+    (["--merge", "{folder}"], "--merge goes with --out"),
     (["--merge", "{folder}", "--out", "{tmp}/x"], "has no audit_task.json"),
     (["--merge", "{folder}", "--out", "{tmp}/x", "--mend"], "--mend: without use here: --merge takes --out"),
     (["--merge", "{folder}", "--out", "{tmp}/x", "--num-classes", "2"], "--num-classes: without use here"),
@@ -128,11 +135,36 @@ def test_a_task_comes_back_as_a_csv_with_weights(folder, audited, tmp_path):
     (["{folder}/images", "--pred-dir", "x"], "no such folder")])
 def test_faults_are_told_in_one_line(folder, tmp_path, monkeypatch, words, message):
     write_json(folder / "true" / "two.json", {"names": ["x", "proposal: x"]})
+    for name, text in (("fine", "image,mask,tick\nx.jpg,x.png,fine"), ("rows", "image,mask\nx.jpg,x.png"),
+                       ("other", "image,mask,tick\nx.jpg,x.png,fix")):
+        (folder / "true" / f"{name}.csv").write_text(text)
     out = [] if "--merge" in words else ["--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["audit.py", *[word.format(folder=folder, tmp=tmp_path) for word in words], *out])
     with pytest.raises(UserError, match=re.escape(message)) as fault:
         audit.main()
     assert "\n" not in str(fault.value) and not list(tmp_path.glob("out/*.*"))
+
+
+def test_ticked_masks_are_exported_whatever_their_rank(folder, tmp_path, monkeypatch):
+    """Those that were marked `fix` on the page, as it saves them, the worst one first."""
+    ticks, marks = tmp_path / "ticks.csv", {"0002": "fix", "0004": "fix", "0007": "fine", "0001": ""}
+    lines = [f"{folder / 'images' / name}.jpg,{folder / 'masks' / name}.png,0.5,{tick}" for name, tick in marks.items()]
+    ticks.write_text("\n".join(["image,mask,score,tick", *lines]))
+    words = ["audit.py", str(folder), "--pred-dir", str(folder / "true"), "--out", str(tmp_path / "x"), "--export", "coco",
+             str(ticks)]
+    monkeypatch.setattr(sys, "argv", words)
+    audit.main()
+    task = json.loads((tmp_path / "x" / "export_coco" / "audit_task.json").read_text())
+    assert [Path(row["mask"]).stem for row in task["rows"]] == ["0004", "0002"]
+
+
+@pytest.mark.parametrize("name", ["=1", "-a", "@x", "'plain", "plain"])
+def test_ticks_name_files_as_the_page_writes_them(tmp_path, name):
+    """An apostrophe before what a spreadsheet would take for a formula, as `field` of audit.js has it."""
+    rows = pd.DataFrame({"image": [f"{name}.jpg", "b.jpg"], "mask": [f"{name}.png", "b.png"]})
+    written = [("'" if name[0] in "=+-@" else "") + f"{name}{suffix}" for suffix in (".jpg", ".png")]
+    (tmp_path / "ticks.csv").write_text(f"image,mask,tick\n{','.join(written)},fix\nb.jpg,b.png,fine\n")
+    assert ticked_rows(tmp_path / "ticks.csv", rows) == [0]
 
 
 def test_results_are_not_overwritten_unasked(folder, audited, monkeypatch):

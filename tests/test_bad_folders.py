@@ -46,6 +46,13 @@ FOLDERS = [
     ("names with commas and quotes", lambda a: (move(a, "images/1.jpg", 'images/a, "b".jpg'),
                                                 move(a, "masks/1.png", 'masks/a, "b".png')), None),
     ("suffixes in capitals", lambda a: move(a, "images/1.jpg", "images/1.JPG"), None),
+    ("a list of test rows with an unknown name", lambda a: (a.folder / "best.txt").write_text("1\nx y.jpg\n"),
+     "--test-names best.txt: 'x y.jpg': no image of a pair has", "--test-names", "best.txt"),
+    ("a list of test rows that is no text", lambda a: (a.folder / "best.txt").write_bytes(b"\xff\xfe"),
+     "best.txt: not a text in UTF-8", "--test-names", "best.txt"),
+    ("an empty list of test rows", lambda a: (a.folder / "best.txt").write_text("# none\n"), "best.txt: fits 0 of",
+     "--test-names", "best.txt"),
+    ("a pattern of all", lambda a: None, "--test-names *: fits", "--test-names", "*"),
 ]
 
 

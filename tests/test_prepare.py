@@ -3,6 +3,7 @@
 import base64
 import json
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -241,6 +242,22 @@ def test_coarse_and_fine(tmp_path):
     other = run_script("data/prepare_coarse_fine.py", tmp_path / "faces", "--out", tmp_path / "out", check=False)
     assert other.returncode == 2 and "other flags" in other.stderr and "--overwrite" in other.stderr
     run_script("data/prepare_coarse_fine.py", tmp_path / "faces", "--out", tmp_path / "out", "--overwrite")
+
+
+@pytest.mark.parametrize("names", ["best_*", "list.txt"])
+def test_the_test_rows_of_a_folder_may_be_named(tmp_path, names):
+    """By a pattern, or by a list of stems and file names, blanks in them included; --limit leaves them alone."""
+    stems = ["best_1", "best 2", "best_3"] if names == "list.txt" else ["best_1", "best_2", "best_3"]
+    for stem in [*stems, *"abcdefgh"]:
+        image(tmp_path / "mine" / "images" / f"{stem}.jpg")
+        labels(tmp_path / "mine" / "masks" / f"{stem}.png", full(255))
+    (tmp_path / "list.txt").write_text("best_1\n# a comment\nbest 2.jpg\n\nbest_3\n")
+    named = str(tmp_path / names) if names == "list.txt" else names
+    rows = prepare("prepare_folder", tmp_path / "mine", tmp_path / "out", "--test-names", named, "--limit", 5)
+    found = {split: [Path(path).stem for path in part["image"]] for split, part in rows.items()}
+    assert sorted(found["test"]) == sorted(stems) and [len(found[split]) for split in ("train", "valid")] == [4, 1]
+    assert not {*found["train"], *found["valid"]} & set(stems) and found["train"] == sorted(found["train"])
+    assert len({*found["train"], *found["valid"]}) == 5
 
 
 @pytest.mark.parametrize("script, words", [

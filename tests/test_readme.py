@@ -53,7 +53,7 @@ def test_own_data_commands_run_in_order(photos, tmp_path):
         (tmp_path / "my_photos" / "masks").mkdir(exist_ok=True)
         (tmp_path / "my_photos" / "masks" / row.mask.rsplit("/", 1)[1]).symlink_to(row.mask)
     commands = bash_commands(GUIDE[:GUIDE.index("\n## Class labels\n")])  # test_prepare_classes.py runs those on class labels
-    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 27
+    assert len(commands) == len(bash_commands(GUIDE)) - 9 == 29
     for command in commands:
         run_command(command, tmp_path)
         if "train_teacher.py" in command and "--weighted" not in command:
@@ -69,7 +69,7 @@ def run_command(command, folder):
     """Run a command of the guide in a folder, as small as EXTRA makes it."""
     if command.startswith("python "):
         script, *flags = shlex.split(command)[1:]
-        judged = {"--pred-dir", "--merge"} & set(flags) and script == "audit.py"  # no judge is trained
+        judged = {"--pred-dir", "--merge", "--after"} & set(flags) and script == "audit.py"  # no judge is trained
         run_script(ROOT / script, *flags, *([] if judged else EXTRA.get(script, "").split()), cwd=folder)
     else:
         done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
@@ -126,7 +126,7 @@ def test_the_quick_command_knows_its_flags(name, tmp_path):
 def test_run_sh_knows_the_jobs_that_pages_name(path):
     known = subprocess.run(["bash", "run.sh", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
     for job in re.findall(r"bash run\.sh(?: (\w+))?", path.read_text(encoding="utf-8")):
-        assert not job or re.fullmatch("table[1-5]|alternatives", job) or f"bash run.sh {job}" in known, job
+        assert not job or re.fullmatch("table[1-5]", job) or f"bash run.sh {job}" in known, job
 
 
 def test_run_sh_explains_itself_and_refuses_what_it_does_not_know():
