@@ -1,21 +1,23 @@
 """ADELE: correct the labels of a class once the network has learnt it and before it memorises its errors.
 
     f_c(t) = a (1 - exp(-b t^g)), fitted to the training IoU of class c after the epochs t = 1, 2, ...
-    class c is corrected, once, after the first epoch with |f_c'(1) - f_c'(t)| / |f_c'(1)| > r        (r = --slope-change)
+    class c is corrected from the end of the first epoch with |f_c'(1) - f_c'(t)| / |f_c'(1)| > r     (r = --slope-change)
 
     python benchmarks/adele.py --train_csv train_noisy.csv --test_csv test.csv --name adele
 
-Correction: where the prediction averaged over --scales is class c with a probability above --confidence, the label becomes c,
-for the rest of the run; ignored pixels stay ignored. The background is a class like the others, so that a mask that is too
-large can shrink. The training IoU is measured against the given annotations, on the predictions of each epoch's own steps, for
-nothing.
+Correction, anew after each epoch, always of the given label: where the prediction averaged over --scales is class c with a
+probability above --confidence, c is among the classes of the picture's annotation, and the given label is of a class that is
+corrected, the label becomes c. Class 0 is corrected as soon as another one is, so that a mask that is too large can shrink.
+Ignored pixels stay ignored. The training IoU is measured against the given annotations, on the predictions of each epoch's
+own steps, for nothing.
 
 --consistency LAMBDA adds LAMBDA times the Jensen-Shannon divergence of the predictions at the scales, over the pixels that
 their mean is sure of. It is off by default, since each step then costs a forward and backward pass per scale, about 3.7 times
 the pixels. Masks that differ in each epoch (--augment) and torchrun are refused.
 
 Source: Liu et al., "Adaptive Early-Learning Correction for Segmentation from Noisy Annotations", CVPR 2022. As in its published
-code the exponent g is at most 1, and later epochs count more in the fit.
+code the exponent g is at most 1, later epochs count more in the fit, labels are corrected anew in each epoch, and class 0
+is among the corrected ones. The table of rivals leaves --consistency off: it shows the correction of labels alone.
 """
 
 import os
@@ -116,7 +118,7 @@ def divergence(logits, confidence):
 
 
 class Memory:
-    """Training IoU of each class so far, the epoch that each was corrected after, and the corrected labels.
+    """Training IoU of each class so far, the epoch after which each was first corrected, and the corrected labels.
 
     Args:
         rows: N; size: (H, W), px; num_classes: C.
@@ -171,22 +173,41 @@ def forward_scales(scales, network, batch):
     return {**(output if isinstance(output, dict) else {"logits": output}), "scaled": scaled}
 
 
+def corrections(found, given, active):
+    """The corrected labels, uint8 (B, H, W); KEPT where the given one stays.
+
+    Args:
+        found: uint8 (B, H, W), of `sure_labels`.
+        given: annotations (B, H, W).
+        active: classes that are corrected, list of int.
+    """
+    classes = torch.tensor(active)
+    labels = torch.where(torch.isin(given, classes) & torch.isin(found, classes.byte()), found, KEPT)
+    for label in active:  # only into classes that the annotation of the picture has
+        absent = ~(given == label).flatten(1).any(1)
+        labels[absent[:, None, None] & (labels == label)] = KEPT
+    return labels
+
+
 def after_epoch(memory, args, task, rows, fabric, state, stop):
-    """Note the training IoU; correct the labels of each class whose curve has flattened."""
+    """Note the training IoU; correct the labels of the classes whose curves have flattened, now or before."""
     curves = torch.cat([memory.curves, memory.iou()[None]])
     changes = [slope_change(curve) for curve in curves.T.tolist()]
     due = [c for c, change in enumerate(changes) if change > args.slope_change and memory.switched[c] < 0]
-    labels = memory.labels.cpu().clone()
-    if due:
+    active = sorted({*due, *(memory.switched >= 0).nonzero().flatten().tolist()})
+    active = sorted({0, *active}) if active else active
+    labels = torch.full_like(memory.labels, KEPT, device="cpu")
+    if active:
         network = state.networks[0].eval()
         loader = build_loaders(args, {"corrected": rows}, fabric, task)["corrected"]
         for batch in progress(loader, "correcting", unit="batch"):
             with torch.no_grad(), fabric.autocast():
                 found = sure_labels(network, on_device(fabric, batch, task)["image"], args.scales, args.confidence).cpu()
-            wanted = torch.isin(found, torch.tensor(due, dtype=torch.uint8))
-            labels[batch["index"]] = torch.where(wanted, found, labels[batch["index"]])
+            labels[batch["index"]] = corrections(found, batch["mask"].cpu(), active)
             stop.check()  # nothing has changed yet
-        print(f"epoch {state.epoch + 1}: labels of class {', '.join(map(str, due))} corrected", flush=True)
+        if due:
+            names = ", ".join(map(str, active))
+            print(f"epoch {state.epoch + 1}: labels of class {names} are corrected from here on", flush=True)
     memory.labels, memory.curves, memory.counts = labels, curves, torch.zeros_like(memory.counts)
     memory.switched[due] = state.epoch
     return {"training_iou": [None if value != value else value for value in curves[-1].tolist()], "slope_change": changes,

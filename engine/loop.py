@@ -138,7 +138,9 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
                 means = train_one_epoch(args, fabric, state, loaders["train"], task, objective, watch, stop)
                 seconds = time.perf_counter() - began
                 valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
+                resumed = time.perf_counter()
                 more = after_epoch(fabric, state, stop) if after_epoch else {}
+                seconds += time.perf_counter() - resumed  # a method's own work after an epoch is a part of its cost
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise

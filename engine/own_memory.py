@@ -186,6 +186,16 @@ def refuse_other_shape(own: Any, saved: Any) -> None:
         raise ValueError(f"its memory is of shape {tuple(saved.shape)}, this run's of {tuple(own.shape)}")
 
 
+def has_outline(mask: Tensor) -> Tensor:
+    """Whether a mask has pixels of two classes at least, bool (B,).
+
+    Args:
+        mask: (B, H, W), 255 = ignored.
+    """
+    labels, ignored = mask.flatten(1), (mask == IGNORE_INDEX).flatten(1)
+    return labels.masked_fill(ignored, 0).amax(1) > labels.amin(1)  # where all is ignored, 0 and 255
+
+
 def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
     """1 where the predicted region is larger than the mask's, 0 where it is smaller, else 0.5; (B,).
 
@@ -200,7 +210,8 @@ def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
 class OwnMemory:
     """Scores and averaged predictions of all rows, and the weights that the scores give.
 
-    Of binary masks it also holds how often a prediction was `larger` than the mask, see `utils.own_scores.one_sided`.
+    It also holds which masks are `outlined`, and of binary ones how often a prediction was `larger` than the mask, see
+    `utils.own_scores.own_weights` and `one_sided`.
 
     Args:
         rows: N.
@@ -217,7 +228,7 @@ class OwnMemory:
                  origin: str = "", moved: bool = False) -> None:
         self.scores, self.from_epoch, self.change, self.say, self.origin = RunningScores(rows), from_epoch, change, say, origin
         self.predictions = AveragedPredictions(rows, shape, moved) if shape else None
-        self.larger = RunningScores(rows)
+        self.larger, self.outlined = RunningScores(rows), RunningScores(rows)
         self.current: tuple[int, Tensor] | None = None  # epoch and its weights, float32 (N,)
         self.said = ""
         self.reason: str | None = None  # why all weights were 1 when they were last judged
@@ -226,6 +237,7 @@ class OwnMemory:
         """Take note of a batch: its scores (B,) and logits (B, 1 or C, H, W)."""
         index = batch["index"]
         self.scores.note(index, scores)
+        self.outlined.note(index, has_outline(batch["mask"]).float())
         if logits.shape[1] == 1:
             self.larger.note(index, prediction_is_larger(logits, batch["mask"]))
         if self.predictions and epoch >= self.from_epoch:
@@ -240,7 +252,7 @@ class OwnMemory:
 
     def judged(self) -> np.ndarray:
         """Weights of all rows by all scores so far, float (N,); tells once why all are 1."""
-        weights, reason = own_weights(self.scores.means())
+        weights, reason = own_weights(self.scores.means(), self.outlined.means() != 0)  # NaN: not known, of an older run
         reason = reason or one_sided(weights, self.larger.means())
         weights = np.ones_like(weights) if reason else weights
         if reason and reason != self.said:
@@ -251,15 +263,15 @@ class OwnMemory:
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
         """End an epoch, see `engine.loop`; returns its mean score for the log."""
-        for part in (self.scores, self.larger, self.predictions):
+        for part in (self.scores, self.larger, self.outlined, self.predictions):
             if part:
                 part.fold(fabric)
         return {"own_score": float(np.nanmean(self.scores.means()))}
 
     def state_dict(self) -> dict:
         """All that changes; the weights follow from it."""
-        return {"scores": self.scores.state_dict(), "larger": self.larger.state_dict(), "origin": self.origin,
-                "predictions": self.predictions.state_dict() if self.predictions else None}
+        return {"scores": self.scores.state_dict(), "larger": self.larger.state_dict(), "outlined": self.outlined.state_dict(),
+                "origin": self.origin, "predictions": self.predictions.state_dict() if self.predictions else None}
 
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave; a ValueError if it is not of this run."""
@@ -274,6 +286,8 @@ class OwnMemory:
         """Take over what `state_dict` says of the scores alone, of this run or of the one before it."""
         self.scores.load_state_dict(state["scores"])
         self.larger.load_state_dict(state["larger"])
+        if "outlined" in state:  # older runs have none
+            self.outlined.load_state_dict(state["outlined"])
 
     def keep_predictions(self, state: dict) -> None:
         """Take over the averaged predictions of a `state_dict` of another run, moved ones or not, if any are kept."""

@@ -36,7 +36,8 @@ def ranking(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, not
     table = rows[["image", "mask"]].reset_index(drop=True)
     findings = [verdict.finding for verdict in verdicts]
     table["score"] = [round(verdict.score, 4) for verdict in verdicts]
-    table["weight"] = own_weights(table["score"].to_numpy())[0].round(4)
+    outlined = [any(found.kind != "missing" for found in verdict.findings) for verdict in verdicts]
+    table["weight"] = own_weights(table["score"].to_numpy(), np.array(outlined))[0].round(4)
     table["kind"] = [found.kind if found else "fine" for found in findings]
     table["offset"] = [round(found.offset, 1) if found else math.nan for found in findings]
     table["class"] = [legend.names[found.label] if found else "" for found in findings]

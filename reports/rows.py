@@ -182,7 +182,7 @@ CONTROLS = [*weight_controls(sharp_weights), ORACLE,
 RIVALS = [
     *refined_rows("grabcut", "masks refined by GrabCut"), *refined_rows("densecrf", "masks refined by a dense CRF"),
     Row("small_loss", "small-loss selection", small_loss), Row("drop_worst", "drop the worst by BF, first round", drop_worst),
-    Row("adele", "ADELE", adele),
+    Row("adele", "ADELE, correction of labels alone", adele),
     Row("confident_rows", "confident learning drops masks", lambda cell: filtered(cell, "confident_rows", "rows")),
     Row("confident_pixels", "confident learning ignores pixels", lambda cell: filtered(cell, "confident_pixels", "pixels"))]
 

@@ -38,7 +38,7 @@ def two_passes(request, drawn, tmp_path, call, monkeypatch):
     more = getattr(request, "param", [])
     weights = np.where(np.arange(12) % 3 == 0, 0.45, 0.9)
     weights[9] = 0.55
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (weights, None))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (weights, None))
     csv = drawn / "train_noisy_60.csv"
     first = call("train_with_own_weight", *small(csv, tmp_path, "first"), *more)
     return first, [*small(csv, tmp_path, "second"), *more, "--after", first]

@@ -176,3 +176,13 @@ def test_adele_refuses(drawn, tmp_path, monkeypatch, flags, message):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="torchrun: labels are corrected by one process"):
         call(monkeypatch, adele, *adele_flags(drawn, tmp_path))
+
+
+def test_corrections_by_hand():
+    """Into classes of the picture's annotation alone; labels of classes that are not corrected stay, and ignored ones."""
+    kept = adele.KEPT
+    given = torch.tensor([[[0, 1, 1, 2, 255]], [[0, 0, 2, 2, 2]]])
+    found = torch.tensor([[[1, 0, kept, 0, 0]], [[1, 2, 0, 2, kept]]], dtype=torch.uint8)
+    assert adele.corrections(found, given, [0, 1]).tolist() == [[[1, 0, kept, kept, kept]], [[kept, kept, kept, kept, kept]]]
+    assert adele.corrections(found, given, [0, 2]).tolist() == [[[kept, kept, kept, 0, kept]], [[kept, 2, 0, 2, kept]]]
+    assert (adele.corrections(found, given, [0])[0] == torch.tensor([kept, kept, kept, kept, kept])).all()

@@ -19,9 +19,27 @@ def test_weights_are_those_of_two_groups_or_all_one():
     weights, reason = own_weights(np.append(np.concatenate([good, coarse]), np.nan).astype(np.float32))
     assert reason is None and (weights[:30] > 0.99).all() and (weights[30:50] < 0.01).all() and weights[50] == 1
     for means, words in ((good, "one group"), (np.append(good[:1], np.zeros(30)), "a few rows have all the weight"),
-                         (np.full(4, np.nan), "one group")):
+                         (np.full(4, np.nan), "no scores yet")):
         weights, reason = own_weights(means)
         assert (weights == 1).all() and words in reason
+
+
+@pytest.mark.parametrize("centre, deviation, share", [(0.5, 0.15, 0.1), (0.64, 0.21, 0.3), (0.73, 0.18, 0.3)])
+def test_masks_without_an_outline_make_no_group_of_their_own(centre, deviation, share):
+    """Agreement with them is all or nothing: as a group of their own they would have all other masks doubted. Those that the
+    student never finds empty are doubted where there are two groups."""
+    dice = np.random.default_rng(0)
+    outlined = np.arange(240) >= 240 * share
+    means = np.where(outlined, dice.normal(centre, deviation, 240).clip(0, 1), 1)
+    assert (own_weights(means)[0][outlined] < 0.5).sum() > 50  # the fault, where they are fitted, too
+    weights, reason = own_weights(means, outlined)
+    assert (weights == 1).all() and "one group" in reason
+    means[outlined] = dice.normal(np.repeat([0.8, 0.3], [outlined.sum() - 80, 80]), 0.05)
+    means[0] = 0
+    weights, reason = own_weights(means, outlined)
+    assert reason is None and weights[0] < 0.01 and (weights[1:-80] > 0.9).all() and (weights[-80:] < 0.1).all()
+    weights, reason = own_weights(means, np.zeros(240, bool))
+    assert (weights == 1).all() and reason
 
 
 def disc(radius, size=(96, 128)):
@@ -117,6 +135,11 @@ def test_doubted_masks_that_are_most_and_err_alike_are_not_doubted():
     assert one_sided(weights, seem_tight(38)) is None and one_sided(weights, seem_tight(30)) is None
     assert one_sided(np.repeat([0.1, 0.9], [50, 50]), seem_tight(50, 50)) is None
     assert one_sided(weights, np.full(100, np.nan)) is None
+    ties = np.concatenate([np.repeat([0.9, 0.2, 0.5], [21, 21, 18]), np.full(40, 0.9)])
+    assert one_sided(weights, ties) is None and one_sided(weights, 1 - ties) is None  # as often larger as smaller: no direction
+    ties[:42] = np.repeat([0.9, 0.2], [29, 13])
+    assert "69 % seem too tight" in one_sided(weights, ties) and "69 % seem too loose" in one_sided(weights, 1 - ties)
+    assert one_sided(weights, np.full(100, 0.5)) is None
     few = np.repeat([0.1, 0.9], [11, 5])
     assert one_sided(few, np.repeat([0.9, 0.1], [8, 8])) is None and one_sided(few, np.repeat([0.9, 0.1], [9, 7])) is not None
 
@@ -127,6 +150,30 @@ def test_which_of_prediction_and_mask_is_larger():
     assert own_memory.prediction_is_larger(logits, mask).tolist() == [1, 0.5, 0]
     logits[0, 0, 0] = torch.tensor([1.0, 1, -1, 9])  # what is ignored does not count
     assert own_memory.prediction_is_larger(logits, mask).tolist() == [0.5, 0.5, 0]
+
+
+def test_a_mask_has_an_outline_where_two_classes_meet():
+    masks = torch.tensor([[0, 0, 255], [255, 255, 255], [1, 1, 1], [0, 255, 1], [2, 3, 255], [254, 255, 254]])[:, None]
+    for kind in (torch.long, torch.uint8):
+        assert own_memory.has_outline(masks.to(kind)).tolist() == [False, False, False, True, True, False]
+
+
+def test_empty_masks_do_not_bend_the_memory_s_weights():
+    """A third of the masks is empty and predicted so; of the others no group stands out. The state keeps which are empty."""
+    memory, index = own_memory.OwnMemory(90, None, 1, say=print), torch.arange(90)
+    mask = torch.zeros(90, 1, 4, dtype=torch.long)
+    mask[30:, :, 0] = 1
+    scores = torch.tensor(np.random.default_rng(0).normal(0.6, 0.15, 90).clip(0, 1), dtype=torch.float32)
+    scores[:30] = 1
+    memory.note({"index": index, "mask": mask}, scores, torch.zeros(90, 1, 1, 4), 0)
+    memory.after_epoch(OneProcess(), None, None)
+    other = own_memory.OwnMemory(90, None, 1, say=print)
+    other.load_scores(memory.state_dict())
+    assert (memory.judged() == 1).all() and (other.judged() == 1).all() and "one group" in other.reason
+    old = {name: part for name, part in memory.state_dict().items() if name != "outlined"}
+    other = own_memory.OwnMemory(90, None, 1, say=print)
+    other.load_scores(old)  # of an older version, which did not know
+    assert np.isnan(other.outlined.means()).all() and (own_weights(other.scores.means())[0][30:] < 0.5).sum() > 30
 
 
 def test_one_sided_doubts_give_weights_of_one(monkeypatch):

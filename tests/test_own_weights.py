@@ -55,7 +55,7 @@ def running_kd(labels, losses, masks, given, epoch, scores={}):  # noqa: B006  a
     ("train_with_KDweight", running_kd, ["--student", "running", "--lambda-warmup", 1])])
 def test_a_script_trains_as_its_equation_says(drawn, tmp_path, monkeypatch, call, script, method, flags):
     """Three epochs; the weights are the mean scores themselves, so that every one of them shows."""
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (means, None))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (means, None))
     monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger: None)
     csv = drawn / WEIGHTED.format("bf")
     run = call(script, *small(csv, tmp_path), *flags)
@@ -83,7 +83,7 @@ def test_the_weights_begin_after_three_of_ten_epochs_and_flags_are_recorded(draw
 
 def test_a_plain_run_and_one_whose_scores_form_one_group_are_the_same(drawn, tmp_path, call, monkeypatch, capsys):
     """And that is told once, and stands in result.json."""
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: own_weights(np.full_like(means, 0.5)))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: own_weights(np.full_like(means, 0.5)))
     runs = [call(script, *small(drawn / "train_noisy_60.csv", tmp_path, script)) for script in
             ("train_without_weight", "train_with_own_weight")]
     plain, ours = (checkpoint.load(run / "last.ckpt")["networks"][0]["state"] for run in runs)
@@ -96,7 +96,7 @@ def test_a_plain_run_and_one_whose_scores_form_one_group_are_the_same(drawn, tmp
 @pytest.mark.parametrize("flag", ["--shuffle-weights", "--mean-weights"])
 def test_controls_change_the_weights_of_each_epoch(drawn, tmp_path, call, monkeypatch, flag):
     given = np.linspace(0.1, 0.9, 12)
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (given, None))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (given, None))
     used = {}
 
     def weigh(args, own, logits, batch, epoch):
@@ -146,7 +146,7 @@ def test_a_further_pass_without_a_reason_to_learn_keeps_the_network(two_passes, 
     """Its scores form one group. Longer training on the same masks is no remedy: where all are coarse it does harm.
 
     A pass after that one keeps the network, too."""
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (np.ones(len(means)), "the scores form one group"))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (np.ones(len(means)), "the scores form one group"))
     first, second = two_passes
     flags = [str(first / "weights.csv") if flag == "ALL" else flag for flag in flags]
     run = call("train_with_own_weight", *second, *flags)

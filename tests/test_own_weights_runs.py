@@ -36,7 +36,7 @@ drawn, call, two_passes = test_loop_by_hand.drawn, own_runs.call, own_runs.two_p
 def test_a_stop_amid_any_epoch_changes_nothing(two_passes, tmp_path, call, monkeypatch, further):
     """Stopped once within each epoch; networks, memory and weights as in a run that was never stopped, byte for byte."""
     first, flags = two_passes
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (means, None))  # weights that follow from the memory
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (means, None))  # weights that follow from the memory
     monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger: None)  # so that a further pass has masks to doubt
     flags = [*flags[:-2], *(["--after", first] if further else ["--from-epoch", 1])]
     whole = call("train_with_own_weight", *[{"second": "whole"}.get(flag, flag) for flag in flags])
@@ -168,7 +168,7 @@ def test_another_earlier_run_is_refused_on_resuming(two_passes, call, capsys):
 
 def test_class_csvs_and_ignored_pixels(finished, tmp_path, call, monkeypatch):
     """More than two classes, with ignored pixels: one pass after the other, which doubts every second mask."""
-    monkeypatch.setattr(own_memory, "own_weights", lambda means: (np.resize([0.1, 0.9], len(means)), None))
+    monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (np.resize([0.1, 0.9], len(means)), None))
     dice = np.random.default_rng(0)
     draw_set(tmp_path, 8, (48, 48))
     for path in pair_folder(tmp_path)["mask"]:

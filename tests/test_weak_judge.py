@@ -15,7 +15,7 @@ from data.splits import pair_folder
 from engine.flags import metric_of
 from tests.conftest import run_script
 from utils import judge
-from utils.weighting import scaled
+from utils.weighting import scaled, sharpened
 
 TINY = ["--size", 48, 32, "--width", 4, "--accelerator", "cpu", "--epochs", 1]
 TEACHER, KD = "train_with_Teacher_weight.py", "train_with_KDweight.py"
@@ -87,6 +87,26 @@ def test_a_good_judges_scores_are_sharpened_as_before(judged):
     assert weights[::2].min() > 0.99 and weights[1::2].max() < 0.01
     assert content["fallback"] is None and content["effective_share"] == pytest.approx(0.5, abs=0.01)
     assert content["mean_weight"] == pytest.approx(0.5, abs=0.01) and "own size" not in out
+
+
+def test_masks_without_an_outline_are_no_group_of_good_ones(judged, tmp_path):
+    """A third of the masks is empty, and so are their pseudo-labels; the others are scored alike: none is doubted."""
+    rows = read_rows(judged / "train.csv")
+    for number, name in enumerate(pseudo_label_names(rows)):
+        labels = read_mask(judged / "good" / name)
+        empty = number % 3 == 0
+        write_mask(tmp_path / "masks" / name, np.zeros_like(labels) if empty else labels)
+        write_mask(tmp_path / "pseudo" / name, np.zeros_like(labels) if empty
+                   else np.roll(labels, labels.shape[1] // 20, axis=1))
+    rows["mask"] = [str(tmp_path / "masks" / name) for name in pseudo_label_names(rows)]
+    write_rows(tmp_path / "train.csv", rows)
+    run_script("utils/get_weight.py", "--csv", tmp_path / "train.csv", "--pred-dir", tmp_path / "pseudo", "--metric", "bf",
+               "--out", tmp_path / "plain.csv")
+    scores = read_rows(tmp_path / "plain.csv")["weight"]
+    assert (scores[::3] == 1).all() and (sharpened(scores.to_numpy())[1::3] < 0.5).all()
+    run_script("utils/get_weight.py", "--csv", tmp_path / "train.csv", "--pred-dir", tmp_path / "pseudo", "--metric", "bf",
+               "--out", tmp_path / "sharp.csv", "--sharpen")
+    assert (read_rows(tmp_path / "sharp.csv")["weight"] == 1).all()
 
 
 def test_the_judge_of_parts_is_the_judge_of_the_whole(judged):

@@ -16,6 +16,7 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ import numpy as np
 import pandas as pd
 
 from cli.files import UserError, read_json
+from cli.machine import usable_cores
+from data import IGNORE_INDEX
 from data.classification import is_class_csv, read_class_names, read_class_rows
+from data.pictures import read_mask
 from data.rows import read_rows
 from utils.agreement import METRICS
 from utils.weighting import sharpened
@@ -62,6 +66,17 @@ def weakness(agreement: dict[str, float] | None, weights: np.ndarray | None = No
     return None
 
 
+def outlined(masks: Sequence[str], num_classes: int) -> np.ndarray:
+    """Which mask files have pixels of two classes at least, 255 apart; bool (rows,). The others have no outline to agree on."""
+    def look(path: str) -> bool:
+        labels = read_mask(path, num_classes)
+        found = labels[labels != IGNORE_INDEX]
+        return bool(found.size) and bool(found.min() < found.max())
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return np.array(list(pool.map(look, masks)), bool)
+
+
 def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
     """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
 
@@ -70,7 +85,7 @@ def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.
     Args:
         facts: has the judge's mean `agreement`.
     """
-    weights = sharpened(rows["weight"].to_numpy())
+    weights = sharpened(rows["weight"].to_numpy(), outlined(rows["mask"].tolist(), args.num_classes))
     reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
     facts["fallback"] = f"since {reason}" if reason else None
     if reason:

@@ -30,19 +30,22 @@ def own_tolerance(theta: float) -> float:
     return max(1.0, TOLERANCE * theta) if theta >= 1 else TOLERANCE * theta
 
 
-def own_weights(means: np.ndarray) -> tuple[np.ndarray, str | None]:
+def own_weights(means: np.ndarray, outlined: np.ndarray | None = None) -> tuple[np.ndarray, str | None]:
     """The weights of all rows by their mean scores, and the reason, as text, where all are 1.
 
     Args:
         means: float (N,), in 0..1; NaN = no score yet.
+        outlined: bool (N,), masks that have an outline: they alone make the groups of scores, see `sharpened`; default: all.
 
     Returns:
         (float (N,) in 0..1, `sharpened` scores, 1 for a row without one; reason or None)
     """
     weights, known = np.ones(len(means)), ~np.isnan(means)
     if known.any():
-        weights[known] = sharpened(means[known].astype(float))
+        weights[known] = sharpened(means[known].astype(float), None if outlined is None else outlined[known])
     few = weakness(None, weights)
+    if not known.any():
+        return weights, "there are no scores yet"
     if few or (weights == 1).all():
         return np.ones(len(means)), few or "the scores form one group: no mask stands out as coarse"
     return weights, None
@@ -55,7 +58,7 @@ def one_sided(weights: np.ndarray, larger: np.ndarray) -> str | None:
     look as if the other kind were coarse and this one good, and its weights would teach the error. Coarse masks among good ones
     err both ways, or are the fewer ones. In trials at 60 % noise 51 to 57 % of the doubted masks erred to the commoner side
     (people and portraits), and 74 to 92 % where every mask was noisy: ONE_SIDED is half-way. In
-    docs/results/portraits.md, with every mask noisy, they are 66 to 71 %: the margin is small.
+    docs/results/portraits.md, with every mask noisy, they are 66 to 74 %: the margin is small.
 
     Args:
         weights: float (N,), of `own_weights`.
@@ -64,9 +67,12 @@ def one_sided(weights: np.ndarray, larger: np.ndarray) -> str | None:
     doubted = (weights < DOUBTED) & ~np.isnan(larger)
     if doubted.mean() <= 0.5:
         return None
-    share = float((larger[doubted] > 0.5).mean())
+    decided = larger[doubted & (larger != 0.5)]  # as often larger as smaller says nothing
+    if not len(decided):
+        return None
+    share = float((decided > 0.5).mean())
     commoner = max(share, 1 - share)
-    if commoner < max(ONE_SIDED, 0.5 + 1 / math.sqrt(doubted.sum())):  # the second is two standard errors from chance
+    if commoner < max(ONE_SIDED, 0.5 + 1 / math.sqrt(len(decided))):  # the second is two standard errors from chance
         return None
     return (f"{100 * doubted.mean():.0f} % of the masks are doubted, and of those {100 * commoner:.0f} % seem too "
             f"{'tight' if share > 0.5 else 'loose'}: either these are coarse, or all the others")

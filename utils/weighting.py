@@ -79,7 +79,7 @@ def levelled(weights: np.ndarray) -> np.ndarray:
     return np.full_like(weights, weights.mean())
 
 
-def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
+def sharpened(scores: np.ndarray, fitted: np.ndarray | None = None, margin: float = 2) -> np.ndarray:
     """The probability that each score belongs to the higher of two groups, trusted and doubted annotations.
 
     The groups are two normal distributions of one variance; the result is a logistic curve of the score, so the ranking stays.
@@ -88,6 +88,9 @@ def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
 
     Args:
         scores: float (rows,), in 0..1.
+        fitted: bool (rows,), the rows whose scores make the groups; default: all. The others get their weights from the same
+            curve. Masks without an outline should not be fitted: agreement with them is all or nothing, so that they would
+            be the better group, and all masks with an outline the worse one.
         margin: by how much the criterion of two groups must beat that of one. 2 is positive evidence. Of 60 sets of clean
             scores, chance gives it to 8 with 8 rows each, 3 with 12, and 1 with 20 or 60; a larger margin would miss coarse
             masks in small sets.
@@ -98,9 +101,10 @@ def sharpened(scores: np.ndarray, margin: float = 2) -> np.ndarray:
     Source: a mixture fitted to per-sample losses tells clean from noisy in DivideMix (Li et al. 2020); here it is fitted to the
     paper's agreement scores. Evidence by the criterion: Kass and Raftery, Bayes Factors (1995).
     """
-    if np.ptp(scores) == 0:
+    own = scores if fitted is None else scores[fitted]
+    if not len(own) or np.ptp(own) == 0:
         return np.ones_like(scores)
-    column = scores[:, None]  # (rows, 1)
+    column = own[:, None]  # (rows that are fitted, 1)
     # reg_covar adds a deviation of 0.01: without it a few equal scores would be a group of their own
     one, two = (sklearn_mixture.GaussianMixture(groups, covariance_type="tied", n_init=5, reg_covar=1e-4,
                                                 random_state=0).fit(column) for groups in (1, 2))
