@@ -2,9 +2,9 @@
 
     w_i = P(good | mean over the epochs so far of BF(student's prediction of x_i at its step, y_i)), 1 in the first epochs
 
-P is `sharpened`: the probability of being in the better of two groups of scores. Every weight is 1 where the scores form one
-group, or where most masks are doubted and err alike. The tolerance of this BF is two thirds of --theta. It goes beyond the
-paper, whose student scores one step alone.
+P is `sharpened`: the probability of being in the better of two groups of scores; masks without an outline make no group. Every
+weight is 1 where the scores form one group, or where most masks are doubted and err alike. The tolerance of this BF is two
+thirds of --theta. It goes beyond the paper, whose student scores one step alone.
 
     python train_with_own_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_own --epochs 100 --batch-size 4 --learning-rate 0.1
@@ -12,8 +12,9 @@ paper, whose student scores one step alone.
 --after RUN is a further pass, a training that starts from a finished run's network and memory: a doubted mask (w < 0.5) is
 learnt as its most likely level set by that run's predictions, averaged since its weights began, and only where the two agree;
 with more than two classes as it is, where its label is the most probable one. All other masks count fully. No file of the CSV
-is changed. Where RUN's weights ended at 1, the pass keeps RUN's network. --fixed names masks that a person has corrected: they
-weigh 1. --from-scratch starts from a new network instead. Three passes are the recommended option (docs/results).
+is changed. Where RUN ended with no doubted mask, the pass keeps RUN's network, unless it is a control. --fixed names masks that
+a person has corrected: they weigh 1. --from-scratch starts from a new network instead. Three passes are the recommended option
+(docs/results).
 
 The memory takes 3 bytes a training row, pixel and class (binary: a row and pixel), with --augment 2 more a row and pixel, three
 times as much while it is saved, and is refused where that does not fit; --scores-only does without. It averages the first 257

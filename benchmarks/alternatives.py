@@ -15,6 +15,7 @@ from functools import partial
 from cli.command_line import command_line, positive_int
 from cli.files import UserError
 from cli.lazy import torch
+from data import IGNORE_INDEX
 from engine.flags import train_parser
 from engine.folds import weigh_by_csv
 from engine.loop import run
@@ -24,13 +25,15 @@ from utils.weighting import uniform
 def weigh_band(band, logits, batch, epoch):
     """w_ip = t_i near the outline of y_i, else 1; (B, H, W)."""
     mask = batch["mask"][:, None].float()  # (B, 1, H, W)
-    highest, lowest = (sign * torch.nn.functional.max_pool2d(sign * mask, 2 * band + 1, 1, band) for sign in (1, -1))
+    ignored = mask == IGNORE_INDEX  # no class, and its rim no outline
+    highest, lowest = (sign * torch.nn.functional.max_pool2d((sign * mask).masked_fill(ignored, -torch.inf), 2 * band + 1, 1,
+                                                             band) for sign in (1, -1))
     return [torch.where((highest != lowest)[:, 0], batch["weight"][:, None, None], 1.0)]
 
 
 def weigh_relabelled(logits, batch, epoch):
     """w_i = 1, (B,); the batch's doubted masks become pseudo-labels."""
-    doubted = (batch["weight"] < 0.5)[:, None, None]
+    doubted = (batch["weight"] < 0.5)[:, None, None] & (batch["mask"] != IGNORE_INDEX)
     batch["mask"][:] = torch.where(doubted, batch["pseudo"].long(), batch["mask"])
     return [uniform(batch["weight"])]
 

@@ -195,8 +195,9 @@ def main() -> None:
     folder = Path(args.mask_dir) if args.mask_dir else Path(args.out).with_suffix("")
     targets = [str(folder / name) for name in noisy_mask_names(rows)]
     record = Path(args.out).with_suffix(".json")
-    check_outputs([*targets, args.out, record], args.overwrite, [args.csv, args.truth, *rows["image"], *rows["mask"]])
     truth = truth_masks(args, rows) if args.truth else None
+    check_outputs([*targets, args.out, record], args.overwrite,
+                  [args.csv, args.truth, *(truth or []), *rows["image"], *rows["mask"]])
     check_rows(args.csv, rows, args.num_classes)
     with together() as written_at:
         places = [written_at(target) for target in targets]

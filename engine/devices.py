@@ -50,7 +50,11 @@ def visible_gpus(args: Namespace) -> int:
         return 0
     if args.devices in ("auto", "-1"):
         return torch.cuda.device_count()
-    return len(args.devices.strip(",").split(",")) if "," in args.devices else int(args.devices)
+    if "," in args.devices:
+        return len(args.devices.strip(",").split(","))
+    if not args.devices.isdecimal():
+        raise UserError(f"--devices {args.devices}: a number of devices, a list of them such as 0,1, or auto")
+    return int(args.devices)
 
 
 def choose_precision(args: Namespace, folder: Path | None = None) -> None:

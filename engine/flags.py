@@ -235,10 +235,16 @@ def metric_of(args: argparse.Namespace) -> str:
 
 
 def forget_rate_of(args: argparse.Namespace) -> float:
-    """The forget rate tau: --forget-rate, else the share of noisy rows if the CSV has `iterations`, else 0.2."""
+    """The forget rate tau: --forget-rate, else the share of noisy rows if the CSV has `iterations`, else 0.2.
+
+    Where every row is noisy, as in masks that all are coarse as drawn, the share would leave nothing to learn from: 0.2, too.
+    """
     if args.forget_rate is not None:
         return args.forget_rate
     rows = None if is_class_csv(args.train_csv) else read_rows(args.train_csv)
     rate = float((rows["iterations"] > 0).mean()) if rows is not None and "iterations" in rows else 0.2
+    if rate == 1:
+        print("forget rate: 0.200, since every row is noisy and a rate of 1 would drop all")
+        return 0.2
     print(f"forget rate: {rate:.3f}")
     return rate

@@ -262,7 +262,7 @@ def finish(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.T
         test_last = evaluate_all(args, fabric, state, loaders.get("test"), task, stop)
         best = checkpoint.load(folder / "best.ckpt")
         state.load_weights(best["networks"])
-        if best["epoch"] == args.epochs - 1:
+        if best["epoch"] == args.epochs - 1 and not facts.get("kept_network"):  # that run may have had other --epochs
             test = test_last
         else:
             test = evaluate_all(args, fabric, state, loaders.get("test"), task, stop)

@@ -48,8 +48,8 @@ def add_own_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--after", metavar="RUN", help="a further pass: folder of a finished run of this script on these rows")
     parser.add_argument("--from-scratch", action="store_true",
                         help="a further pass starts from a new network, not from that of --after")
-    parser.add_argument("--fixed", metavar="DIR|CSV", help="masks that a person has corrected: rows whose masks lie in DIR or "
-                        "stand in CSV weigh 1, whatever their scores")
+    parser.add_argument("--fixed", metavar="DIR|CSV", help="masks that a person has corrected: rows whose masks lie below DIR "
+                        "or stand in CSV weigh 1, whatever their scores")
     parser.add_argument("--scores-only", action="store_true", help="keep no averaged predictions; no run can follow by --after")
     controls = parser.add_mutually_exclusive_group()
     controls.add_argument("--shuffle-weights", action="store_true", help="control: each row gets the weight of another")
@@ -109,7 +109,8 @@ class OwnRun:
             self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
             last = Path(args.after, "last.ckpt").resolve()
-            if not len(self.corrected.learnt) and not args.fixed and args.load and Path(args.load).resolve() == last:
+            goes_on = args.load and Path(args.load).resolve() == last
+            if goes_on and not len(self.corrected.learnt) and not args.fixed and control_of(args) is None:
                 self.keeps = Path(args.after)
                 self.memory.keep_predictions(before)
                 say(f"--after {args.after}: its scores give no reason to learn more, so this run keeps its network")
@@ -182,8 +183,8 @@ def change_of(args: Namespace, rows: pd.DataFrame) -> Callable[[np.ndarray], np.
         return control
     fixed = Path(args.fixed)
     masks = [Path(mask).resolve() for mask in rows["mask"]]
-    named = {Path(mask).resolve() for mask in read_rows(fixed)["mask"]} if not fixed.is_dir() else set()
-    corrected = np.array([mask in named or mask.parent == fixed.resolve() and fixed.is_dir() for mask in masks])
+    named = {Path(mask).resolve() for mask in read_rows(fixed)["mask"]} if not fixed.is_dir() else {fixed.resolve()}
+    corrected = np.array([not named.isdisjoint([mask, *mask.parents]) for mask in masks])
     if not corrected.any():
         raise UserError(f"--fixed {fixed}: {args.train_csv} has none of its masks; name them in the CSV first, see "
                         "utils/calibrate_masks.py")

@@ -149,16 +149,18 @@ class Cell:
         needs, valid = [annotations], []
         if self.validated:
             needs, valid = [annotations, self.valid], ["--valid_csv", self.valid.result]
+        training = self.settings.training
         if after:
             folder = after.result.parent
             needs = [*needs, after]
+            training = without_value(training, "--load")  # it is for the first training; this one goes on from `after`
             flags = *(["--after", folder] if script == OWN else ["--load", folder / "last.ckpt"]), *flags
         weighs = "--weighted" in flags or script in WEIGHING
         judge = ["--weak-judge", "use"] * (weighs and self.settings.weak_judge == "use")
         return self._job(result, needs, script, "--train_csv", annotations.result, *valid, *flags, *judge,
                          "--name", Path(result).parent, "--out-dir", self.home, "--size", *self.settings.size,
                          "--theta", self.settings.theta, "--num-classes", self.settings.num_classes, "--seed", self.seed,
-                         "--resume", *self.settings.training)
+                         "--resume", *training)
 
     def teacher(self, model: str, rounds: int = 1) -> Job:
         """Train out-of-fold teachers; a second round weights each annotation by the first round's teachers; a job."""
@@ -206,6 +208,14 @@ class Cell:
         for name in names:
             jobs.append(self.student(name, script, annotations, *flags, model=model, after=jobs[-1] if jobs else None))
         return jobs
+
+
+def without_value(words: Sequence[str], flag: str) -> list[str]:
+    """The words without a flag and its value, if they have it."""
+    if flag not in words:
+        return list(words)
+    place = list(words).index(flag)
+    return [*words[:place], *words[place + 2:]]
 
 
 def trainings(job: Job) -> int:

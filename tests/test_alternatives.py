@@ -32,6 +32,17 @@ def test_only_doubted_masks_are_replaced():
     assert weights.tolist() == [1, 1] and samples["mask"].tolist() == [[[1, 1, 0]], [[0, 0, 1]]]
 
 
+def test_ignored_pixels_stay_ignored_and_have_no_outline():
+    samples = batch()
+    samples["mask"][0, 0, 0] = 255
+    weigh_relabelled(None, samples, 0)
+    assert samples["mask"][0].tolist() == [[255, 1, 0]]
+    mask = torch.zeros(1, 1, 9, dtype=torch.long)
+    mask[0, 0, 5:] = 255
+    (weights,) = weigh_band(2, None, {"mask": mask, "weight": torch.tensor([0.5])}, 0)
+    assert weights[0, 0, :5].tolist() == [1] * 5
+
+
 def test_the_band_lies_to_both_sides_of_the_outline():
     mask = torch.zeros(1, 1, 9, dtype=torch.long)
     mask[0, 0, 4:] = 1

@@ -141,7 +141,8 @@ def test_a_further_pass_starts_from_the_network_before_it(two_passes, call, flag
 
 
 @pytest.mark.parametrize("flags, learns", [([], False), (["--augment"], False), (["--from-scratch"], True),
-                                           (["--fixed", "ALL"], True)])
+                                           (["--fixed", "ALL"], True), (["--mean-weights"], True),
+                                           (["--epochs", "9"], False)])
 def test_a_further_pass_without_a_reason_to_learn_keeps_the_network(two_passes, call, monkeypatch, capsys, flags, learns):
     """Its scores form one group. Longer training on the same masks is no remedy: where all are coarse it does harm.
 

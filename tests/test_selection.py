@@ -1,16 +1,21 @@
 """Two-network methods by hand: which network selects for which, how the loss is averaged, and empty selections."""
 
+import argparse
 import importlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import train_decoupling
+from cli.files import write_rows
 from data.rows import read_rows
 from engine import loop, networks
+from engine.flags import forget_rate_of
 from engine.objective import averaged_over_kept
 from tests.conftest import run_script
 from tests.small_runs import arguments, epochs_of
@@ -84,6 +89,19 @@ def test_trust_is_a_small_loss_or_a_high_score():
     by_score = trust(logits, mask, "bm", 2)
     assert torch.equal(by_score, agreement((logits[:, 0] > 0).long(), mask, 2, "bm"))
     assert by_score[0] == 1 > by_score[1]
+    mask[1] = 255  # nothing to teach, though its loss is 0
+    for select_by in ("loss", "bm"):
+        assert trust(logits, mask, select_by, 2)[1] == -torch.inf < trust(logits, mask, select_by, 2)[0]
+
+
+@pytest.mark.parametrize("levels, rate", [([6, 0, 8, 0], 0.5), ([0, 0], 0), ([1, 1, 1], 0.2)])
+def test_the_forget_rate_is_the_share_of_noisy_rows_unless_that_is_all(tmp_path, levels, rate):
+    rows = [(f"{tmp_path}/{number}.jpg", f"{tmp_path}/{number}.png", level) for number, level in enumerate(levels)]
+    for image, mask, _ in rows:
+        Path(image).touch(), Path(mask).touch()
+    write_rows(tmp_path / "train.csv", pd.DataFrame(rows, columns=["image", "mask", "iterations"]), "iterations")
+    assert forget_rate_of(argparse.Namespace(forget_rate=None, train_csv=str(tmp_path / "train.csv"))) == rate
+    assert forget_rate_of(argparse.Namespace(forget_rate=1.0, train_csv=str(tmp_path / "train.csv"))) == 1
 
 
 def planted():

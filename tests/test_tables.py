@@ -82,6 +82,17 @@ def test_passes_and_their_controls_go_on_from_one_another(args):
     assert [trainings(jobs[name, 0.6, 0]) for name in ("own", "own3", "noisy3")] == [1, 3, 3]
 
 
+def test_a_network_to_start_from_is_for_the_first_pass(args):
+    """--load among the flags for all trainings; a further pass goes on from the pass before it."""
+    args.training = ["--epochs", "3", "--load", "start.ckpt", "--workers", "0"]
+    jobs = tables.jobs_of("table2", args)
+    for name, last in (("own", "start.ckpt"), ("noisy", "start.ckpt"), ("noisy2", "noisy/last.ckpt"), ("own2", None)):
+        job = jobs.get((name, 0.6, 0)) or jobs["noisy3", 0.6, 0].needs[-1]
+        loads = [word for before, word in zip(job.command, job.command[1:]) if before == "--load"]
+        assert len(loads) == (last is not None) and all(str(word).endswith(last) for word in loads)
+        assert job.command[-4:] == ["--epochs", "3", "--workers", "0"] or last == "start.ckpt"
+
+
 def test_tables_share_their_teachers(args):
     """Six rows of weights by one teacher: one job of the teacher, one of its second round."""
     jobs = tables.jobs_of("table2", args)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cli.lazy import scipy_special, sklearn_mixture, torch
+from data import IGNORE_INDEX
 from utils.agreement import agreement, hard_labels, miou
 from utils.losses import per_sample_loss
 
@@ -137,10 +138,12 @@ def trust(logits: torch.Tensor, mask: torch.Tensor, select_by: str, num_classes:
 
     Args:
         select_by: `loss`, the negative per-sample loss (the field's small-loss rule); or a metric of `agreement`.
+
+    A sample whose pixels are all ignored has nothing to teach and is trusted least.
     """
-    if select_by == "loss":
-        return -per_sample_loss(logits, mask)
-    return agreement(hard_labels(logits), mask, num_classes, select_by, theta)
+    found = -per_sample_loss(logits, mask) if select_by == "loss" else \
+        agreement(hard_labels(logits), mask, num_classes, select_by, theta)
+    return found.masked_fill((mask == IGNORE_INDEX).flatten(1).all(1), -torch.inf)
 
 
 def keep_share(epoch: int, forget_rate: float, ramp_epochs: int = 10) -> float:
