@@ -3,8 +3,8 @@
     python benchmarks/refine_masks.py --csv runs/people/train_noisy.csv --method grabcut --out runs/people/refined.csv
 
 The rows of --csv, in their order and with their columns, are written with refined masks; these stand in a folder beside --out.
-Only the band of --band px on both sides of an outline may change (px at 321 px, scaled to the longer side of a mask): what lies
-deeper inside is sure, and so is what lies farther outside. Ignored pixels (255) stay ignored.
+Only the band of --band px on both sides of an outline may change: what lies deeper inside is sure, and so is what lies farther
+outside. Lengths are px at 321 px, scaled to the longer side of a mask. Ignored pixels (255) stay ignored.
 
     grabcut    cv2.grabCut (Rother, Kolmogorov and Blake 2004). Of several classes each one is refined against the rest; a pixel
                that several or none of them claim keeps its label
@@ -38,12 +38,13 @@ from data import IGNORE_INDEX
 from data.pictures import read_checked_mask, read_image, write_mask
 from data.rows import NAMED_COLUMNS, check_rows, check_shape, read_rows
 from engine.run_folder import versions
-from utils.add_noise import scaled_level
+from utils.add_noise import REFERENCE_SIZE, scaled_level
 from utils.generate_noisy_label import noisy_mask_names
 from utils.get_weight import truth_masks
 from utils.scoring import score_pairs
 
 PACKAGES = {"grabcut": ("opencv-python-headless",), "densecrf": ("pydensecrf2",)}
+SMOOTHNESS = 2.4  # px at 321 px: deviation of place in the dense CRF's kernel without colours
 COMPONENTS = 5  # of each colour mixture of GrabCut: a side with fewer pixels has none
 Refine = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # (image (H, W, 3), labels (H, W), band in px) -> labels (H, W)
 
@@ -86,14 +87,14 @@ def grabcut(image: np.ndarray, labels: np.ndarray, band: int, rounds: int = 3) -
 
 
 def dense_crf(image: np.ndarray, labels: np.ndarray, band: int, certainty: float, colour: float, reach: float,
-              rounds: int = 5) -> np.ndarray:
+              rounds: int) -> np.ndarray:
     """The likeliest labels of a dense CRF within the band, uint8 (H, W).
 
     Args:
         image: uint8 (H, W, 3).
         labels: uint8 (H, W); 255 says nothing.
         certainty: probability of each given label, 0.5..1.
-        colour, reach: standard deviations of the appearance kernel: of colour, 0..255, and of place, px.
+        colour, reach: standard deviations of the appearance kernel: of colour, 0..255, and of place, px at 321 px.
         rounds: of mean-field inference.
     """
     from pydensecrf.densecrf import DenseCRF2D
@@ -105,8 +106,9 @@ def dense_crf(image: np.ndarray, labels: np.ndarray, band: int, certainty: float
     odds[:, labels == IGNORE_INDEX] = 1 / len(classes)
     field = DenseCRF2D(labels.shape[1], labels.shape[0], len(classes))
     field.setUnaryEnergy(np.ascontiguousarray(-np.log(odds).reshape(len(classes), -1), np.float32))
-    field.addPairwiseGaussian(sxy=3, compat=3)  # the smoothness kernel of its authors
-    field.addPairwiseBilateral(sxy=reach, srgb=colour, rgbim=np.ascontiguousarray(image), compat=10)
+    scale = max(labels.shape) / REFERENCE_SIZE
+    field.addPairwiseGaussian(sxy=SMOOTHNESS * scale, compat=3)
+    field.addPairwiseBilateral(sxy=reach * scale, srgb=colour, rgbim=np.ascontiguousarray(image), compat=10)
     chosen = classes[np.array(field.inference(rounds)).argmax(0).reshape(labels.shape)]
     near = cv2.dilate(labels, disc(band)) != cv2.erode(labels, disc(band))  # within the band of any outline
     return np.where(near & (labels != IGNORE_INDEX), chosen, labels)
@@ -148,11 +150,11 @@ def parse() -> Namespace:
     parser.add_argument("--method", required=True, choices=("grabcut", "densecrf"))
     parser.add_argument("--out", required=True, help="CSV with the refined masks")
     parser.add_argument("--mask-dir", help="folder of the refined masks (default: beside --out, named after it)")
-    parser.add_argument("--band", type=positive_int, default=18, help="px on both sides of an outline that may change")
+    parser.add_argument("--band", type=positive_int, default=18, help="px at 321 px on both sides of an outline that may change")
     parser.add_argument("--rounds", type=positive_int, default=3, help="of cutting, or of mean-field inference")
     parser.add_argument("--certainty", type=positive_float, default=0.6, help="densecrf: probability of a given label")
     parser.add_argument("--colour", type=positive_float, default=8, help="densecrf: deviation of colour, 0..255")
-    parser.add_argument("--reach", type=positive_float, default=40, help="densecrf: deviation of place, px")
+    parser.add_argument("--reach", type=positive_float, default=32, help="densecrf: deviation of place, px at 321 px")
     parser.add_argument("--truth", metavar="CSV", help="the same images with better masks: score given and refined ones")
     parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="of --truth: score at this size, px")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")

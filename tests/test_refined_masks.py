@@ -15,7 +15,8 @@ from data.rows import read_rows
 from tests.ellipses import SQUARE, call, picture
 from utils.agreement_cpu import agreement
 
-METHODS = {"grabcut": refine_masks.grabcut, "densecrf": partial(refine_masks.dense_crf, certainty=0.6, colour=8.0, reach=40.0)}
+METHODS = {"grabcut": refine_masks.grabcut, "densecrf": partial(refine_masks.dense_crf, certainty=0.6, colour=8.0, reach=134.0,
+                                                                  rounds=5)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -30,6 +31,19 @@ def test_a_mask_4_px_off_is_pulled_to_the_edge(method, change):
     narrow = METHODS[method](image, coarse, 2)  # the edge lies outside this band
     distance = cv2.distanceTransform(coarse, cv2.DIST_L2, 5) + cv2.distanceTransform(1 - coarse, cv2.DIST_L2, 5)
     assert (narrow != coarse).any() and (narrow == coarse)[distance > 3].all()
+
+
+def test_a_dense_crf_does_not_depend_on_the_number_of_pixels(monkeypatch):
+    """Its lengths are those of the kernels at 321 px, scaled; at four times the size the same outline is found."""
+    pytest.importorskip("pydensecrf.densecrf")
+    image, mask = picture()
+    coarse = cv2.dilate(mask, SQUARE, iterations=4)
+    image, coarse = (cv2.resize(each, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST) for each in (image, coarse))
+    refine = partial(METHODS["densecrf"], image, coarse, 28)
+    truth = cv2.resize(mask, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
+    scaled = agreement(refine(), truth, 2, "bf", 2.0)
+    monkeypatch.setattr(refine_masks, "REFERENCE_SIZE", 4 * refine_masks.REFERENCE_SIZE)  # lengths stay those of the small one
+    assert scaled > max(0.9, agreement(refine(), truth, 2, "bf", 2.0))
 
 
 @pytest.mark.parametrize("method", METHODS)
