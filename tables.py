@@ -171,11 +171,20 @@ def parse() -> argparse.Namespace:
     add_legend_flag(parser)
     add_noise_flags(parser)
     args, other = parser.parse_known_args()
+    unset = object()
+    marked, _ = parser.parse_known_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
     names = {row.name for _, rows in TABLES.values() for row in rows}
     for name in sorted({*(args.rows or [])} - names):
         raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
+    drawn = (args.splits / "train_truth.csv").exists()
+    for flag in ("share", "shares", "noise") if drawn else ():
+        if getattr(marked, flag) is not unset:
+            raise UserError(f"--{flag}: {args.splits} holds train_truth.csv, so that its masks are taken as coarse as they "
+                            "are; leave it out")
+    if args.table == "table2" and not drawn and max(args.shares) == 0:
+        raise UserError("--shares 0: without noise there is no baseline to compare with; pass another share, too")
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
     args.training = training_flags(list(map(str, [

@@ -150,7 +150,7 @@ def parse() -> Namespace:
     parser.add_argument("--method", required=True, choices=("grabcut", "densecrf"))
     parser.add_argument("--out", required=True, help="CSV with the refined masks")
     parser.add_argument("--mask-dir", help="folder of the refined masks (default: beside --out, named after it)")
-    parser.add_argument("--band", type=positive_int, default=18, help="px at 321 px on both sides of an outline that may change")
+    parser.add_argument("--band", type=positive_int, default=18, help="px at 321 px beside an outline that may change")
     parser.add_argument("--rounds", type=positive_int, default=3, help="of cutting, or of mean-field inference")
     parser.add_argument("--certainty", type=positive_float, default=0.6, help="densecrf: probability of a given label")
     parser.add_argument("--colour", type=positive_float, default=8, help="densecrf: deviation of colour, 0..255")

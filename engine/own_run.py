@@ -202,8 +202,9 @@ def check_memory(args: Namespace, rows: int, shape: Sequence[int]) -> None:
     Raises:
         UserError: that is more than the free memory.
     """
-    training = AveragedPredictions.size(rows, shape, args.augment) * local_processes() / 2**30
-    needed, free = 3 * training, free_memory() / 2**30  # saving makes two copies
+    each = AveragedPredictions.size(rows, shape, args.augment) / 2**30
+    training, free = each * local_processes(), free_memory() / 2**30
+    needed = training + 2 * each  # saving makes two copies, in one process
     what = f"averaged predictions of {rows} masks of {args.size[0]}x{args.size[1]}, {args.num_classes} classes"
     if needed > free:
         raise UserError(f"{what} take {needed:.2f} GiB, {free:.2f} GiB are free; pass --scores-only, which keeps none, so that "

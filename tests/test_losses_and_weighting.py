@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils.losses import batch_loss, per_sample_loss, training_losses, weighted_loss
+from engine.objective import batch_loss
+from engine.task import SEGMENTATION
+from utils.losses import per_sample_loss, training_losses, weighted_loss
 from utils.weighting import floored, lambda_at, levelled, mix, sharpened
 
 
@@ -33,13 +35,13 @@ def test_pixel_weights_count_within_their_sample():
     logits, mask = torch.randn(2, 1, 4, 4, requires_grad=True), torch.randint(0, 2, (2, 4, 4))
     mask[0, 0] = 255
     samples = torch.tensor([0.25, 1.0])
-    alike = batch_loss(logits, mask, samples[:, None, None].expand(2, 4, 4))
-    torch.testing.assert_close(alike, batch_loss(logits, mask, samples))
+    alike = batch_loss(SEGMENTATION, logits, {"mask": mask}, samples[:, None, None].expand(2, 4, 4))
+    torch.testing.assert_close(alike, batch_loss(SEGMENTATION, logits, {"mask": mask}, samples))
     pixels = torch.ones(2, 4, 4)
     pixels[1, :2] = 0
     half = per_sample_loss(logits[:, :, 2:], mask[:, 2:])[1] / 2
     expected = torch.stack([per_sample_loss(logits, mask)[0], half]).mean()
-    loss = batch_loss(logits, mask, pixels)
+    loss = batch_loss(SEGMENTATION, logits, {"mask": mask}, pixels)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert (logits.grad[1, 0, :2] == 0).all() and (logits.grad[1, 0, 2:] != 0).all()

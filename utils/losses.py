@@ -93,15 +93,3 @@ def weighted_loss(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         weights: float (B,), without gradient.
     """
     return (weights * losses).sum() / losses.shape[0]
-
-
-def batch_loss(output: Output, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The loss of a batch by the weights of its samples or of its pixels.
-
-    Args:
-        output, mask: see `training_losses`.
-        weights: float, without gradient: (B,), of samples; or (B, H, W), how much each pixel counts in its sample's loss.
-    """
-    if weights.dim() == 3:
-        return training_losses(output, mask, weights).mean()
-    return weighted_loss(training_losses(output, mask), weights)
