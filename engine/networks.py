@@ -48,12 +48,21 @@ def build_state(args: Namespace, fabric: lightning_fabric.Fabric, suffixes: Sequ
     configs = [task.config(args, suffix) for suffix in suffixes]
     networks = build_networks(args, configs, suffixes, task.build)
     together = min(args.batch_size, rows or args.batch_size)  # a last batch that is not full is dropped
-    task.check_networks(args, networks, max(1, together // fabric.world_size))
+    task.check_networks(args, networks, smallest_part(together, fabric))
     steps = steps_per_epoch(args, rows or args.batch_size, fabric.world_size)
     optimizers, schedulers = zip(*(build_optimizer(args, network.parameters(), steps) for network in networks))
     wrapped, optimizers = zip(*(fabric.setup(n, o) for n, o in zip(networks, optimizers)))
     fixed = [freeze(fabric, network) for network in (frozen(args) if callable(frozen) else frozen)]
     return checkpoint.TrainingState(configs, wrapped, optimizers, schedulers, fabric.strategy.precision, fixed, memory)
+
+
+def smallest_part(batch: int, fabric: lightning_fabric.Fabric) -> int:
+    """How many samples the smallest part of a batch has, where processes or the devices of DataParallel share it."""
+    devices = getattr(fabric.strategy, "parallel_devices", None) or [None]
+    if fabric.world_size > 1 or len(devices) < 2:
+        return max(1, batch // fabric.world_size)
+    part = -(-batch // len(devices))  # as torch.chunk cuts it: parts of equal size, and the rest
+    return batch - part * ((batch - 1) // part)
 
 
 def freeze(fabric: lightning_fabric.Fabric, network: torch.nn.Module) -> torch.nn.Module:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -67,6 +68,16 @@ def test_dataparallel_gives_what_one_device_gives(csvs, tmp_path, monkeypatch):
     parallel = loop.run(arguments(csvs, tmp_path / "dp"), lambda lo, b, e: [b["weight"]])
     assert epochs_of(tmp_path / "one") == epochs_of(tmp_path / "dp")
     assert one["test"] == parallel["test"]
+
+
+@pytest.mark.parametrize("batch, devices, smallest", [(4, 4, 1), (5, 4, 1), (8, 4, 2), (9, 4, 3), (3, 4, 1), (7, 2, 3),
+                                                      (6, 1, 6)])
+def test_the_smallest_part_of_a_batch_is_tried(batch, devices, smallest):
+    """DataParallel cuts a batch as torch.chunk does; networks are checked on the smallest part."""
+    fabric = SimpleNamespace(world_size=1, strategy=SimpleNamespace(parallel_devices=[torch.device("cpu")] * devices))
+    assert networks.smallest_part(batch, fabric) == smallest == min(map(len, torch.arange(batch).chunk(devices)))
+    alone = SimpleNamespace(world_size=2, strategy=SimpleNamespace(parallel_devices=[torch.device("cpu")] * 2))
+    assert networks.smallest_part(batch, alone) == batch // 2
 
 
 def test_two_processes_by_torchrun(csvs, tmp_path):

@@ -146,6 +146,18 @@ def test_memory_that_does_not_fit_is_refused(finished, monkeypatch, capsys, flag
     check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, *flags, "--name", f"without{needed}", "--scores-only")
 
 
+@pytest.mark.parametrize("flags, pixels", [([], 1), (["--augment"], 2), (["--after", "runs/own"], 3)])
+def test_a_gpu_that_is_too_small_is_told_before_the_first_epoch(finished, monkeypatch, capsys, flags, pixels):
+    """1 byte a pixel for the predictions of an epoch, 1 for where augmented ones were met, 2 for corrected masks."""
+    folder, tiny = finished
+    free = [pixels * 8 * 32 * 24 - 1]
+    monkeypatch.setattr(own_run, "visible_gpus", lambda args: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free[0], 0))
+    check(monkeypatch, capsys, folder, SCRIPT, "0.00 GiB of the GPU", *tiny, *flags, "--name", "new")
+    free[0] += 1
+    check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, *flags, "--name", f"fits{pixels}")
+
+
 @pytest.mark.parametrize("shape, moved", [((4, 6), False), ((4, 6), True), ((3, 4, 6), False), ((3, 4, 6), True)])
 def test_the_memory_is_as_large_as_is_said(shape, moved):
     memory = own_memory.AveragedPredictions(5, shape, moved)
