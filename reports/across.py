@@ -68,7 +68,7 @@ def across_text(tables: dict[str, list[dict]], names: Sequence[str]) -> str:
         comparison.spread_title(" / ".join(compared.values()), lines):
             [" / ".join(comparison.with_spread(row["scores"][score], 1) for score in compared) for row in lines],
         **{comparison.spread_title(f"Δ {title}", lines, "interval"):
-           [comparison.difference_text(row["scores"][score]) for row in lines] for score, title in compared.items()},
+           [comparison.difference_text(row, score) for row in lines] for score, title in compared.items()},
         f"gap recovered, {' / '.join(compared.values())}":
             [" / ".join(comparison.percent(row["scores"][score]["recovered"], 0) for score in compared) for row in lines]})
     return comparison.markdown(frame)

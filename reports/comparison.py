@@ -195,11 +195,11 @@ def _mean_auroc(results: Results, group: dict) -> float | None:
 def _against(results: Results, which: str, score: str, own: dict[int, float], group: dict, lower: dict | None,
              upper: dict | None) -> dict:
     """Difference to the baseline and recovered gap, over the seeds that both have."""
-    found: dict[str, float | None] = {"difference": None, "interval": None, "recovered": None}
+    found: dict[str, float | None] = {"difference": None, "interval": None, "recovered": None, "pairs": None}
     if lower is None or group is lower:
         return found
     base = _by_seed(results, lower, which, 0, score)
-    found["difference"], found["interval"], _ = paired_difference(own, base)
+    found["difference"], found["interval"], found["pairs"] = paired_difference(own, base)
     if upper is not None:
         best = _by_seed(results, upper, which, 0, score)
         common = own.keys() & base.keys() & best.keys()
@@ -269,7 +269,7 @@ def score_frame(rows: list[dict]) -> pd.DataFrame:
         "seeds": [str(len(row["seeds"])) for row in rows],
         **{spread_title(score["title"], rows): [with_spread(row["scores"][name]) for row in rows]
            for name, score in rows[0]["scores"].items()},
-        **{spread_title(f"Δ {title}", rows, "interval"): [difference_text(row["scores"][name]) for row in rows]
+        **{spread_title(f"Δ {title}", rows, "interval"): [difference_text(row, name) for row in rows]
            for name, title in compared.items()},
         f"gap recovered, {' / '.join(compared.values())}":
             [" / ".join(percent(row["scores"][name]["recovered"], 0) for name in compared) for row in rows],
@@ -277,10 +277,14 @@ def score_frame(rows: list[dict]) -> pd.DataFrame:
     return frame.drop(columns=[column for column in frame if not any(set(cell) - set("- /") for cell in frame[column])])
 
 
-def difference_text(score: dict) -> str:
-    """{difference, interval} -> +1.23 ± 0.45, in points; - where there is no difference."""
+def difference_text(row: dict, name: str) -> str:
+    """The difference by one score of a row of `compare`: +1.23 ± 0.45, in points; - where there is none. Fewer pairs than
+    seeds, where the baseline lacks some, are told."""
+    score = row["scores"][name]
     text = percent(score["difference"], sign=True)
-    return text if score["interval"] is None else f"{text} ± {percent(score['interval'])}"
+    if score["interval"] is not None:
+        text = f"{text} ± {percent(score['interval'])}"
+    return text if score["pairs"] in (None, len(row["seeds"])) else f"{text} (n = {score['pairs']})"
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -79,6 +79,12 @@ def test_differences_are_taken_seed_by_seed():
     assert paired_difference({0: 0.5}, {1: 0.25}) == (None, None, None)
 
 
+def test_fewer_pairs_than_seeds_are_told():
+    runs = {"a": run_of("noisy", 0.5), "b": run_of("kd", 0.6), "c": run_of("kd", 0.7, seed=1)}
+    assert "+10.00 (n = 1)" in result_tables(runs)
+    assert "(n =" not in result_tables({**runs, "d": run_of("noisy", 0.5, seed=1)})
+
+
 def test_recovered_gap_by_hand():
     assert recovered(0.9, 0.8, 1.0) == pytest.approx(0.5) and recovered(0.7, 0.8, 1.0) == pytest.approx(-0.5)
     assert recovered(0.9, 0.8, 0.8) is None
