@@ -61,11 +61,10 @@ def test_the_overview_is_what_its_command_prints():
 
 
 def test_the_recommended_option_never_ended_below_no_weights():
-    """As the README says, of the masks as they are; without noise no weights are the training on clean masks. About two
-    of five pairs are ties."""
+    """As the README says, of the masks as they are; without noise no weights are the training on clean masks. It counts the
+    ties, and says why they are."""
     assert "with no seed, [did it end below one training without weights]" in README
-    assert "on two of five runs it was equal" in README
-    gains = {}
+    gains, reasons = {}, set()
     for path in RESULTS:
         runs = unpacked(json.loads(path.read_text())) if "/own3" in path.read_text() and "portraits_rivals" != path.stem else {}
         for run in (run for run in runs if run.endswith("/own3")):
@@ -74,10 +73,14 @@ def test_the_recommended_option_never_ended_below_no_weights():
                 base, = (other for other in runs if other.endswith(f"/{run.split('/')[-2]}/clean"))
             gains[path.stem, run] = [runs[run]["test_last"][0][score] - runs[base]["test_last"][0][score]
                                      for score in ("miou", "bf")]
+            if gains[path.stem, run] == [0, 0]:
+                reasons.add(runs[run]["weights"]["fallback"])
     assert min(map(min, gains.values())) == 0
     assert {name for name, _ in gains} == {path.stem for path in RESULTS if '/own3"' in path.read_text()} - {"portraits_rivals"}
     ties = sum(gain == [0, 0] for gain in gains.values())
-    assert 0.35 < ties / len(gains) < 0.45
+    told = f"on {ties} of {len(gains)} runs it was equal, since no mask stood out and all weights were 1"
+    assert told in " ".join(README.split())
+    assert reasons == {"since the scores form one group: no mask stands out as coarse"}
 
 
 def test_the_curve_of_corrected_masks_comes_from_its_figures():
