@@ -2,9 +2,10 @@
 
     w_i = P(good | mean over the epochs so far of BF(student's prediction of x_i at its step, y_i)), 1 in the first epochs
 
-P is `sharpened`: the probability of being in the better of two groups of scores; masks without an outline make no group. Every
-weight is 1 where the scores form one group, or where most masks are doubted and err alike. The tolerance of this BF is two
-thirds of --theta. It goes beyond the paper, whose student scores one step alone.
+P is `sharpened`: the probability of being in the better of two groups of scores; masks without an outline make no group. Of
+more than two classes each one's BF counts less that class's mean over the rows, so that masks of thin classes are no group.
+Every weight is 1 where the scores form one group, or where most masks are doubted and err alike. The tolerance of this BF is
+two thirds of --theta. It goes beyond the paper, whose student scores one step alone.
 
     python train_with_own_weight.py --train_csv data/csv/train_noisy_60.csv --valid_csv data/csv/valid_noisy_60.csv \\
         --test_csv data/csv/test.csv --name train_noisy_60_own --epochs 100 --batch-size 4 --learning-rate 0.1
@@ -32,14 +33,16 @@ from cli.command_line import command_line
 from engine.flags import train_parser
 from engine.loop import run
 from engine.own_run import OwnRun, add_own_flags, complete
-from utils.agreement import agreement, hard_labels
+from utils.agreement import bf_per_class, hard_labels, mean_bf
 from utils.own_scores import own_tolerance
 
 
 def weigh(args: Namespace, own: OwnRun, logits: Sequence, batch: dict, epoch: int) -> list:
     """w_i by the scores of the epochs before, (B,); in a further pass (B, H, W), 0 where a doubted mask does not count."""
-    scores = agreement(hard_labels(logits[0]), batch["mask"], args.num_classes, "bf", own_tolerance(args.theta))
-    own.memory.note(batch, scores, logits[0], epoch)
+    predicted, mask = hard_labels(logits[0]), batch["mask"]
+    by_class = bf_per_class(predicted, mask, args.num_classes, own_tolerance(args.theta))  # (B, C)
+    scores = mean_bf(by_class, predicted, mask)
+    own.memory.note(batch, scores, logits[0], epoch, by_class)
     if own.corrected:
         return [own.corrected.pixel_weights(batch)]
     return [own.memory.weights(epoch, scores.device)[batch["index"]]]

@@ -31,7 +31,7 @@ def prepare(args, own_weights):
     batches = [fabric.to_device({**batch_of(args.batch_size, args.size, args.classes),
                                  "index": torch.arange(first, first + args.batch_size)})
                for first in range(0, rows, args.batch_size)]
-    memory = OwnMemory(rows, shape_of(flags), from_epoch=1)
+    memory = OwnMemory(rows, shape_of(flags), from_epoch=1, num_classes=args.classes)
     weigh = partial(train_with_own_weight.weigh, flags, SimpleNamespace(memory=memory, corrected=None))
 
     def epoch():

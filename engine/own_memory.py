@@ -18,7 +18,7 @@ from cli.lazy import torch
 from data import IGNORE_INDEX
 from utils.agreement import hard_labels
 from utils.metrics import over_processes
-from utils.own_scores import one_sided, own_weights
+from utils.own_scores import adjusted_for_classes, one_sided, own_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,16 @@ CHUNK = 64  # rows that are gathered at once
 
 
 class RunningScores:
-    """Sum and count of the scores of each row."""
+    """Sum and count of the scores of each row; a score that is NaN does not count.
 
-    def __init__(self, rows: int) -> None:
-        self.sums, self.counts = torch.zeros(rows), torch.zeros(rows)
+    Args:
+        rows: N.
+        columns: None for one score a row; C for C scores, and an axis of this length everywhere.
+    """
+
+    def __init__(self, rows: int, columns: int | None = None) -> None:
+        shape = (rows,) if columns is None else (rows, columns)
+        self.sums, self.counts = torch.zeros(shape), torch.zeros(shape)
         self.now: Tensor | None = None  # (2, N): score and count of this epoch; None = nothing yet
 
     def note(self, index: Tensor, scores: Tensor) -> None:
@@ -39,11 +45,11 @@ class RunningScores:
         if self.now is None or self.now.device != scores.device:
             self._move(scores.device)
         assert self.now is not None
-        self.now[:, index] = torch.stack([scores, torch.ones_like(scores)])
+        self.now[:, index] = torch.stack([scores.nan_to_num(), (~scores.isnan()).to(scores.dtype)])
 
     def _move(self, device: torch.device) -> None:
         self.sums, self.counts = self.sums.to(device), self.counts.to(device)
-        self.now = torch.zeros(2, len(self.sums), device=device) if self.now is None else self.now.to(device)
+        self.now = torch.zeros(2, *self.sums.shape, device=device) if self.now is None else self.now.to(device)
 
     def running(self, index: Tensor) -> Tensor:
         """Means (B,) of all scores of rows that this epoch has noted, its own included."""
@@ -221,22 +227,27 @@ class OwnMemory:
         say: function that tells the user a sentence.
         origin: of the run that this one follows, a text; a run must go on after the same one.
         moved: see `AveragedPredictions`.
+        num_classes: C; of more than two it holds the scores of each, see `utils.own_scores.adjusted_for_classes`.
     """
 
     def __init__(self, rows: int, shape: Sequence[int] | None, from_epoch: int,
                  change: Callable[[np.ndarray], np.ndarray] | None = None, say: Callable[[str], None] = print,
-                 origin: str = "", moved: bool = False) -> None:
+                 origin: str = "", moved: bool = False, num_classes: int = 2) -> None:
         self.scores, self.from_epoch, self.change, self.say, self.origin = RunningScores(rows), from_epoch, change, say, origin
         self.predictions = AveragedPredictions(rows, shape, moved) if shape else None
         self.larger, self.outlined = RunningScores(rows), RunningScores(rows)
+        self.by_class = RunningScores(rows, num_classes) if num_classes > 2 else None
         self.current: tuple[int, Tensor] | None = None  # epoch and its weights, float32 (N,)
         self.said = ""
         self.reason: str | None = None  # why all weights were 1 when they were last judged
 
-    def note(self, batch: dict, scores: Tensor, logits: Tensor, epoch: int) -> None:
-        """Take note of a batch: its scores (B,) and logits (B, 1 or C, H, W)."""
+    def note(self, batch: dict, scores: Tensor, logits: Tensor, epoch: int, by_class: Tensor | None = None) -> None:
+        """Take note of a batch: its scores (B,) and logits (B, 1 or C, H, W); of more than two classes the scores of each,
+        (B, C), NaN = absent."""
         index = batch["index"]
         self.scores.note(index, scores)
+        if self.by_class:
+            self.by_class.note(index, by_class)
         self.outlined.note(index, has_outline(batch["mask"]).float())
         if logits.shape[1] == 1:
             self.larger.note(index, prediction_is_larger(logits, batch["mask"]))
@@ -252,7 +263,10 @@ class OwnMemory:
 
     def judged(self) -> np.ndarray:
         """Weights of all rows by all scores so far, float (N,); tells once why all are 1."""
-        weights, reason = own_weights(self.scores.means(), self.outlined.means() != 0)  # NaN: not known, of an older run
+        means = self.scores.means()
+        if self.by_class:
+            means = adjusted_for_classes(self.by_class.means(), means)
+        weights, reason = own_weights(means, self.outlined.means() != 0)  # NaN: not known, of an older run
         reason = reason or one_sided(weights, self.larger.means())
         weights = np.ones_like(weights) if reason else weights
         if reason and reason != self.said:
@@ -263,7 +277,7 @@ class OwnMemory:
 
     def after_epoch(self, fabric: Any, state: Any, stop: Any) -> dict:
         """End an epoch, see `engine.loop`; returns its mean score for the log."""
-        for part in (self.scores, self.larger, self.outlined, self.predictions):
+        for part in (self.scores, self.larger, self.outlined, self.by_class, self.predictions):
             if part:
                 part.fold(fabric)
         return {"own_score": float(np.nanmean(self.scores.means()))}
@@ -271,7 +285,8 @@ class OwnMemory:
     def state_dict(self) -> dict:
         """All that changes; the weights follow from it."""
         return {"scores": self.scores.state_dict(), "larger": self.larger.state_dict(), "outlined": self.outlined.state_dict(),
-                "origin": self.origin, "predictions": self.predictions.state_dict() if self.predictions else None}
+                "by_class": self.by_class.state_dict() if self.by_class else None, "origin": self.origin,
+                "predictions": self.predictions.state_dict() if self.predictions else None}
 
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave; a ValueError if it is not of this run."""
@@ -286,8 +301,9 @@ class OwnMemory:
         """Take over what `state_dict` says of the scores alone, of this run or of the one before it."""
         self.scores.load_state_dict(state["scores"])
         self.larger.load_state_dict(state["larger"])
-        if "outlined" in state:  # older runs have none
-            self.outlined.load_state_dict(state["outlined"])
+        for name in ("outlined", "by_class"):  # older runs have none
+            if state.get(name):
+                getattr(self, name).load_state_dict(state[name])
 
     def keep_predictions(self, state: dict) -> None:
         """Take over the averaged predictions of a `state_dict` of another run, moved ones or not, if any are kept."""

@@ -106,7 +106,7 @@ class OwnRun:
         say = print if is_first_process() else no_word
         change = change_of(args, rows)
         origin = run_folder.file_digest(Path(args.after, "last.ckpt")) if args.after else ""
-        self.memory = OwnMemory(len(rows), shape, args.from_epoch, change, say, origin, args.augment)
+        self.memory = OwnMemory(len(rows), shape, args.from_epoch, change, say, origin, args.augment, args.num_classes)
         if before is not None:
             self.memory.load_scores(before)
             self.corrected = CorrectedMasks(rows, args, self.memory.judged(), before["predictions"])
@@ -152,7 +152,7 @@ class OwnRun:
         if not is_first_process() or (folder / "weights.csv").exists():
             return
         rows = SEGMENTATION.rows(self.args)["train"]
-        memory = OwnMemory(len(rows), None, 0, change_of(self.args, rows), no_word)
+        memory = OwnMemory(len(rows), None, 0, change_of(self.args, rows), no_word, num_classes=self.args.num_classes)
         memory.load_scores(checkpoint.load(folder / "last.ckpt")["memory"])
         write_rows(folder / "weights.csv", rows.assign(weight=memory.judged()), "weight",
                    *["iterations"] * ("iterations" in rows))

@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from engine import own_memory
-from utils.own_scores import REACH, STEPS, learnt_mask, likely_level_set, one_sided, own_tolerance, own_weights, signed_distance
+from utils.own_scores import (
+    REACH,
+    STEPS,
+    adjusted_for_classes,
+    learnt_mask,
+    likely_level_set,
+    one_sided,
+    own_tolerance,
+    own_weights,
+    signed_distance,
+)
 
 
 def test_the_tolerance_stays_in_its_unit():
@@ -40,6 +50,36 @@ def test_masks_without_an_outline_make_no_group_of_their_own(centre, deviation, 
     assert reason is None and weights[0] < 0.01 and (weights[1:-80] > 0.9).all() and (weights[-80:] < 0.1).all()
     weights, reason = own_weights(means, np.zeros(240, bool))
     assert (weights == 1).all() and reason
+
+
+def test_a_class_s_score_counts_relative_to_its_mean():
+    """Means of the classes: 0.8, 0.2, -; the rows lie 0.1, -0.05, 0, -0.05 above them; all about the rows' mean, 0.5."""
+    nan = np.nan
+    by_class = np.array([[0.9, 0.3, nan], [0.7, 0.2, nan], [0.8, nan, nan], [nan, 0.15, nan], [nan] * 3, [nan, 0.15, nan]])
+    means = np.array([0.6, 0.45, 0.8, 0.15, 1.0, nan])
+    adjusted = adjusted_for_classes(by_class, means)
+    assert adjusted[[0, 1, 2, 3]] == pytest.approx([0.7, 0.55, 0.6, 0.55]) and adjusted[4] == 1
+    assert adjusted_for_classes(np.full((2, 3), nan), means[:2]).tolist() == [0.6, 0.45]  # of an older run
+
+
+def test_masks_of_thin_classes_are_no_group_of_coarse_ones():
+    """Half of the masks hold a thin class. Coarse ones are 0.2 below in each class: those are found, and nothing else."""
+    dice = np.random.default_rng(0)
+    by_class, coarse = np.tile([0.9, 0.8, 0.3], (200, 1)) + dice.normal(0, 0.04, (200, 3)), np.arange(200) % 3 == 0
+    by_class[::2, 2] = np.nan
+    memory = own_memory.OwnMemory(200, None, 1, say=print, num_classes=3)
+    for spoilt in (False, True):
+        scores = torch.tensor(by_class - 0.2 * (spoilt * coarse)[:, None], dtype=torch.float32)
+        memory.scores, memory.by_class = own_memory.RunningScores(200), own_memory.RunningScores(200, 3)
+        batch = {"index": torch.arange(200), "mask": torch.tensor([[[0, 1]]]).expand(200, 1, 2)}
+        memory.note(batch, scores.nanmean(1), torch.zeros(200, 3, 1, 2), 0, scores)
+        memory.after_epoch(OneProcess(), None, None)
+        weights = memory.judged()
+        assert ((weights < 0.1) == coarse).all() if spoilt else (weights == 1).all()
+        assert (own_weights(scores.nanmean(1).numpy())[0][1::2] < 0.5).all()  # the fault: of means over classes, the thin ones
+    other = own_memory.OwnMemory(200, None, 1, say=print, num_classes=3)
+    other.load_scores(memory.state_dict())
+    assert (other.judged() == weights).all()
 
 
 def disc(radius, size=(96, 128)):
