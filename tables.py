@@ -183,8 +183,6 @@ def parse() -> argparse.Namespace:
         if getattr(marked, flag) is not unset:
             raise UserError(f"--{flag}: {args.splits} holds train_truth.csv, so that its masks are taken as coarse as they "
                             "are; leave it out")
-    if args.table == "table2" and not drawn and max(args.shares) == 0:
-        raise UserError("--shares 0: without noise there is no baseline to compare with; pass another share, too")
     if args.classes is None and (args.splits / "classes.json").exists():
         args.classes = args.splits / "classes.json"
     args.training = training_flags(list(map(str, [
@@ -204,6 +202,8 @@ def main() -> None:
     cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
     examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []
     for table, jobs in plans.items():
+        if not any(shares_of(table, args)):
+            raise UserError(f"{table}: without noise there is no baseline to compare with; pass a share of noisy masks above 0")
         if not any(name == "noisy" for name, _, _ in jobs):
             raise UserError(f"{table}: the baseline, `noisy`, is not finished or not among --rows")
     if not args.finished:

@@ -6,7 +6,7 @@
     python benchmarks/adele.py --train_csv train_noisy.csv --test_csv test.csv --name adele
 
 Correction, anew after each epoch, always of the given label: where the prediction averaged over --scales is class c with a
-probability above --confidence, c is among the classes of the picture's annotation, and the given label is of a class that is
+probability above --confidence, c is class 0 or in the picture's annotation, and the given label is of a class that is
 corrected, the label becomes c. Class 0 is corrected as soon as another one is, so that a mask that is too large can shrink.
 Ignored pixels stay ignored. The training IoU is measured against the given annotations, on the predictions of each epoch's
 own steps, for nothing.
@@ -16,8 +16,9 @@ their mean is sure of. It is off by default, since each step then costs a forwar
 the pixels. Masks that differ in each epoch (--augment) and torchrun are refused.
 
 Source: Liu et al., "Adaptive Early-Learning Correction for Segmentation from Noisy Annotations", CVPR 2022. As in its published
-code the exponent g is at most 1, later epochs count more in the fit, labels are corrected anew in each epoch, and class 0
-is among the corrected ones. The table of rivals leaves --consistency off: it shows the correction of labels alone.
+code the exponent g is at most 1 and later epochs count more in the fit. The code corrects in several ways; this is nearest
+to its way for medical images: anew from the given labels, class 0 among the corrected ones. (For VOC it adds correction to
+correction, whatever the given class.) The table of rivals leaves --consistency off: it shows the correction alone.
 """
 
 import os
@@ -174,16 +175,16 @@ def forward_scales(scales, network, batch):
 
 
 def corrections(found, given, active):
-    """The corrected labels, uint8 (B, H, W); KEPT where the given one stays.
+    """The corrected labels, uint8 (B, H, W); KEPT where they are the given ones.
 
     Args:
         found: uint8 (B, H, W), of `sure_labels`.
         given: annotations (B, H, W).
-        active: classes that are corrected, list of int.
+        active: classes that are corrected, list of int, 0 first.
     """
     classes = torch.tensor(active)
-    labels = torch.where(torch.isin(given, classes) & torch.isin(found, classes.byte()), found, KEPT)
-    for label in active:  # only into classes that the annotation of the picture has
+    labels = torch.where((found != given) & torch.isin(given, classes) & torch.isin(found, classes.byte()), found, KEPT)
+    for label in active[1:]:  # only into the background and classes that the annotation of the picture has
         absent = ~(given == label).flatten(1).any(1)
         labels[absent[:, None, None] & (labels == label)] = KEPT
     return labels
@@ -193,11 +194,10 @@ def after_epoch(memory, args, task, rows, fabric, state, stop):
     """Note the training IoU; correct the labels of the classes whose curves have flattened, now or before."""
     curves = torch.cat([memory.curves, memory.iou()[None]])
     changes = [slope_change(curve) for curve in curves.T.tolist()]
-    due = [c for c, change in enumerate(changes) if change > args.slope_change and memory.switched[c] < 0]
-    active = sorted({*due, *(memory.switched >= 0).nonzero().flatten().tolist()})
-    active = sorted({0, *active}) if active else active
+    due = [c for c, change in enumerate(changes) if c and change > args.slope_change and memory.switched[c] < 0]
+    active = [0, *sorted({*due, *(memory.switched >= 0).nonzero().flatten().tolist()})]
     labels = torch.full_like(memory.labels, KEPT, device="cpu")
-    if active:
+    if len(active) > 1:
         network = state.networks[0].eval()
         loader = build_loaders(args, {"corrected": rows}, fabric, task)["corrected"]
         for batch in progress(loader, "correcting", unit="batch"):

@@ -32,7 +32,7 @@ def main() -> None:
         pair_folder(args.folder, args.fine).rename(columns={"mask": "fine"}), on="image")
     if rows.empty:
         raise UserError(f"{args.folder}: no image has a mask in both {args.coarse} and {args.fine}")
-    if args.test_names:
+    if args.test_names is not None:
         rest, test = test_rows_apart(rows, args.test_names)
     else:
         rest, test = divide(rows, args.test, args.seed)

@@ -23,7 +23,7 @@ def main() -> None:
     rows = pair_folder(args.folder)
     for path in rows["image"].tolist() + rows["mask"].tolist():
         image_size(path)
-    if args.test_names:
+    if args.test_names is not None:
         others, test = test_rows_apart(rows, args.test_names)
         train, valid = divide(some_of(others, args.limit, args.seed), args.valid, args.seed)
         splits = {"train": train, "valid": valid, "test": test}

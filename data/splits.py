@@ -115,6 +115,8 @@ def test_rows_apart(rows: pd.DataFrame, names: str) -> tuple[pd.DataFrame, pd.Da
     Raises:
         UserError: a listed name fits no image, or one side is empty.
     """
+    if not names.strip():
+        raise UserError("--test-names: is empty; pass a pattern of stems, or a file that lists them")
     paths = rows["image"].map(Path)
     if Path(names).is_file():
         wanted = [line.strip() for line in lines_of(names)]
@@ -127,7 +129,8 @@ def test_rows_apart(rows: pd.DataFrame, names: str) -> tuple[pd.DataFrame, pd.Da
     else:
         chosen = paths.map(lambda path: Path(path.stem).match(names))
     if chosen.all() or not chosen.any():
-        raise UserError(f"--test-names {names}: fits {chosen.sum()} of {len(rows)} images; both sides need some")
+        what = "" if chosen.any() or Path(names).is_file() else " (as a pattern of stems; there is no such file)"
+        raise UserError(f"--test-names {names}: fits {chosen.sum()} of {len(rows)} images{what}; both sides need some")
     return rows[~chosen], rows[chosen]
 
 

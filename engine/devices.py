@@ -57,6 +57,13 @@ def visible_gpus(args: Namespace) -> int:
     return int(args.devices)
 
 
+def own_gpu(args: Namespace) -> int:
+    """The index of this process's GPU; of DataParallel the first one, which holds what the others do not share."""
+    if "," in args.devices:
+        return int(args.devices.split(",")[int(os.environ.get("LOCAL_RANK", 0))])
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def choose_precision(args: Namespace, folder: Path | None = None) -> None:
     """Put the precision of this machine in the place of --fast, and say which.
 

@@ -202,6 +202,16 @@ def has_outline(mask: Tensor) -> Tensor:
     return labels.masked_fill(ignored, 0).amax(1) > labels.amin(1)  # where all is ignored, 0 and 255
 
 
+def held_classes(mask: Tensor, num_classes: int) -> Tensor:
+    """Which classes a mask holds, bool (B, C).
+
+    Args:
+        mask: (B, H, W), 255 = ignored.
+    """
+    found = torch.zeros(len(mask), IGNORE_INDEX + 1, device=mask.device)
+    return found.scatter_(1, mask.flatten(1).long(), 1)[:, :num_classes] > 0
+
+
 def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
     """1 where the predicted region is larger than the mask's, 0 where it is smaller, else 0.5; (B,).
 
@@ -247,7 +257,8 @@ class OwnMemory:
         index = batch["index"]
         self.scores.note(index, scores)
         if self.by_class:
-            self.by_class.note(index, by_class)
+            held = held_classes(batch["mask"], by_class.shape[1])  # a class that is predicted astray is no part of the mask
+            self.by_class.note(index, torch.where(held, by_class, torch.nan))
         self.outlined.note(index, has_outline(batch["mask"]).float())
         if logits.shape[1] == 1:
             self.larger.note(index, prediction_is_larger(logits, batch["mask"]))
@@ -266,8 +277,9 @@ class OwnMemory:
         means = self.scores.means()
         if self.by_class:
             means = adjusted_for_classes(self.by_class.means(), means)
-        weights, reason = own_weights(means, self.outlined.means() != 0)  # NaN: not known, of an older run
-        reason = reason or one_sided(weights, self.larger.means())
+        outlined = self.outlined.means() != 0  # NaN: not known, of an older run
+        weights, reason = own_weights(means, outlined)
+        reason = reason or one_sided(weights, self.larger.means(), outlined)
         weights = np.ones_like(weights) if reason else weights
         if reason and reason != self.said:
             self.say(f"own weights: all are 1, since {reason}")

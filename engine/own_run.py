@@ -28,7 +28,7 @@ from data.rows import read_rows
 from data.samples import Samples
 from engine import checkpoint, run_folder
 from engine.cache_memory import local_processes
-from engine.devices import visible_gpus
+from engine.devices import own_gpu, visible_gpus
 from engine.lock import is_first_process
 from engine.own_memory import AveragedPredictions, OwnMemory
 from engine.task import SEGMENTATION, check_files
@@ -211,11 +211,10 @@ def check_memory(args: Namespace, rows: int, shape: Sequence[int]) -> None:
     if visible_gpus(args):
         # of this epoch's predictions, and of the doubted masks of a further pass and where they count
         pixels = math.prod(shape) + math.prod(args.size) * (args.augment + 2 * bool(args.after))
-        held, left = rows * pixels / 2**30, torch.cuda.mem_get_info()[0] / 2**30
+        held, left = rows * pixels / 2**30, torch.cuda.mem_get_info(own_gpu(args))[0] / 2**30
         if held > left:
-            other = "" if args.after else ", or pass --scores-only, which keeps none, so that no run can follow by --after"
-            raise UserError(f"{what} take up to {held:.2f} GiB of the GPU, {left:.2f} GiB are free; choose a smaller "
-                            f"--size{other}")
+            raise UserError(f"{what} take up to {held:.2f} GiB of the GPU, {left:.2f} GiB are free; choose a smaller --size, "
+                            "or pass --scores-only, which keeps none, so that no run can follow by --after")
     if needed > free:
         raise UserError(f"{what} take {needed:.2f} GiB, {free:.2f} GiB are free; pass --scores-only, which keeps none, so that "
                         "no run can follow by --after, or choose a smaller --size")

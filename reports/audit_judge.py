@@ -45,15 +45,15 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
     else:
         job = training_job(args, rows)
         refuse_other_settings([job], f"pass another --out, or remove {job.result.parent} to train the judge anew")
+        write_rows(args.out / "rows.csv", rows)
         run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")
     return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)
 
 
 def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:
-    """The training of the judge, which a second call with the same flags and files does not repeat."""
+    """The training of the judge on `rows.csv`, which a second call with the same flags and files does not repeat."""
     csv = args.out / "rows.csv"
-    write_rows(csv, rows)
     size = args.size or fitting_size(image_size(rows["image"].iloc[0]))
     batch = min(8, len(rows))
     epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(SAMPLES / len(rows))))

@@ -20,6 +20,7 @@ from utils.faults import OBJECTS, Finding
 from utils.own_scores import own_weights
 from utils.verdict import Verdict
 
+FORMULA = r"^[=+\-@\t\r]"  # beginning of a text that a spreadsheet runs; the page writes an apostrophe before it
 PARTS = 5  # findings that a row of the page names
 WEAK = 0.5  # median share of outlines in doubt above which the judge is called weak; a good one has 0.3 (docs/results/audit.md)
 COUNTED = {"loose": "too loose", "tight": "too tight", "hasty": "with a hasty outline", "missing": "with an object missing",
@@ -36,7 +37,7 @@ def ranking(rows: pd.DataFrame, verdicts: Sequence[Verdict], legend: Legend, not
     table = rows[["image", "mask"]].reset_index(drop=True)
     findings = [verdict.finding for verdict in verdicts]
     table["score"] = [round(verdict.score, 4) for verdict in verdicts]
-    outlined = [any(found.kind != "missing" for found in verdict.findings) for verdict in verdicts]
+    outlined = [any(found.number and found.length for found in verdict.findings) for verdict in verdicts]
     table["weight"] = own_weights(table["score"].to_numpy(), np.array(outlined))[0].round(4)
     table["kind"] = [found.kind if found else "fine" for found in findings]
     table["offset"] = [round(found.offset, 1) if found else math.nan for found in findings]
@@ -55,8 +56,7 @@ def ticked_rows(csv: Path | str, rows: pd.DataFrame) -> list[int]:
     """Positions of the rows that are marked `fix` in the CSV that the page saves.
 
     Args:
-        csv: with the columns `image`, `mask` and `tick`; an apostrophe does not count where the page writes one, before a name
-            that a spreadsheet would take for a formula.
+        csv: with the columns `image`, `mask` and `tick`.
         rows: `image`, `mask`.
 
     Raises:
@@ -69,7 +69,8 @@ def ticked_rows(csv: Path | str, rows: pd.DataFrame) -> list[int]:
     if fixes.empty:
         raise UserError(f"{csv}: no mask is ticked `fix`")
     known = {pair: position for position, pair in enumerate(zip(rows["image"], rows["mask"]))}
-    pairs = [tuple(re.sub(r"^'(?=[=+@-])", "", name) for name in pair) for pair in zip(fixes["image"], fixes["mask"])]
+    written = {tuple(re.sub(FORMULA, r"'\g<0>", name) for name in pair): pair for pair in known}  # as the page has them
+    pairs = [written.get(pair, pair) for pair in zip(fixes["image"], fixes["mask"])]
     for image, mask in pairs:
         if (image, mask) not in known:
             raise UserError(f"{csv}: {image} with {mask} is none of the rows of this audit; was it ticked on another page?")

@@ -127,7 +127,7 @@ def compare(results: Results, which: str = "test", baseline: str | None = None, 
         list of dict, JSON-ready, one per group and network: `label`, `name`, `network` (0-based), `noise_share`, `rows` (to
         train on, None where the number is not known), `seeds`, `auroc` (mean, of the training weights), and `scores`: dict of
         score name -> {`title`, `mean`, `sd`}, of the compared scores with `difference`, `interval` (half width, 95 %),
-        `recovered`. All scores are None where no seed has a value.
+        `pairs` (seeds of the difference), `recovered`. All scores are None where no seed has a value.
     """
     groups, titles = group_runs(results), column_titles(results)
     compared = compared_of(next(iter(results.values())))

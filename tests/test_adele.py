@@ -184,5 +184,6 @@ def test_corrections_by_hand():
     given = torch.tensor([[[0, 1, 1, 2, 255]], [[0, 0, 2, 2, 2]]])
     found = torch.tensor([[[1, 0, kept, 0, 0]], [[1, 2, 0, 2, kept]]], dtype=torch.uint8)
     assert adele.corrections(found, given, [0, 1]).tolist() == [[[1, 0, kept, kept, kept]], [[kept, kept, kept, kept, kept]]]
-    assert adele.corrections(found, given, [0, 2]).tolist() == [[[kept, kept, kept, 0, kept]], [[kept, 2, 0, 2, kept]]]
-    assert (adele.corrections(found, given, [0])[0] == torch.tensor([kept, kept, kept, kept, kept])).all()
+    assert adele.corrections(found, given, [0, 2]).tolist() == [[[kept, kept, kept, 0, kept]], [[kept, 2, 0, kept, kept]]]
+    whole = torch.tensor([[[1, 1, 255]]])  # no pixel of class 0, and yet too large
+    assert adele.corrections(torch.tensor([[[0, 1, 0]]], dtype=torch.uint8), whole, [0, 1]).tolist() == [[[0, kept, kept]]]

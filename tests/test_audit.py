@@ -158,7 +158,7 @@ def test_ticked_masks_are_exported_whatever_their_rank(folder, tmp_path, monkeyp
     assert [Path(row["mask"]).stem for row in task["rows"]] == ["0004", "0002"]
 
 
-@pytest.mark.parametrize("name", ["=1", "-a", "@x", "'plain", "plain"])
+@pytest.mark.parametrize("name", ["=1", "-a", "@x", "'plain", "plain", "'=1"])
 def test_ticks_name_files_as_the_page_writes_them(tmp_path, name):
     """An apostrophe before what a spreadsheet would take for a formula, as `field` of audit.js has it."""
     rows = pd.DataFrame({"image": [f"{name}.jpg", "b.jpg"], "mask": [f"{name}.png", "b.png"]})

@@ -52,6 +52,9 @@ FOLDERS = [
      "best.txt: not a text in UTF-8", "--test-names", "best.txt"),
     ("an empty list of test rows", lambda a: (a.folder / "best.txt").write_text("# none\n"), "best.txt: fits 0 of",
      "--test-names", "best.txt"),
+    ("a list of test rows that is not there", lambda a: None, "images (as a pattern of stems; there is no such file)",
+     "--test-names", "bets.txt"),
+    ("no list of test rows", lambda a: None, "--test-names: is empty", "--test-names", ""),
     ("a pattern of all", lambda a: None, "--test-names *: fits", "--test-names", "*"),
 ]
 

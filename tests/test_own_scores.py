@@ -71,8 +71,10 @@ def test_masks_of_thin_classes_are_no_group_of_coarse_ones():
     for spoilt in (False, True):
         scores = torch.tensor(by_class - 0.2 * (spoilt * coarse)[:, None], dtype=torch.float32)
         memory.scores, memory.by_class = own_memory.RunningScores(200), own_memory.RunningScores(200, 3)
-        batch = {"index": torch.arange(200), "mask": torch.tensor([[[0, 1]]]).expand(200, 1, 2)}
-        memory.note(batch, scores.nanmean(1), torch.zeros(200, 3, 1, 2), 0, scores)
+        mask = torch.tensor([[[0, 1, 2]]]).repeat(200, 1, 1)
+        mask[::2, 0, 2] = 255
+        batch = {"index": torch.arange(200), "mask": mask}
+        memory.note(batch, scores.nanmean(1), torch.zeros(200, 3, 1, 3), 0, scores.nan_to_num())  # 0 where predicted astray
         memory.after_epoch(OneProcess(), None, None)
         weights = memory.judged()
         assert ((weights < 0.1) == coarse).all() if spoilt else (weights == 1).all()
@@ -169,8 +171,8 @@ def test_doubted_masks_that_are_most_and_err_alike_are_not_doubted():
     weights = np.repeat([0.1, 0.9], [60, 40])
     def seem_tight(count, doubted=60):
         return np.concatenate([np.repeat([0.9, 0.2], [count, doubted - count]), np.full(100 - doubted, 0.9)])
-    assert one_sided(weights, seem_tight(39)) == ("60 % of the masks are doubted, and of those 65 % seem too tight: either "
-                                                  "these are coarse, or all the others")
+    assert one_sided(weights, seem_tight(39)) == ("60 % of the masks are doubted, and of those that err to one "
+                                                  "side 65 % seem too tight: either these are coarse, or all the others")
     assert "65 % seem too loose" in one_sided(weights, seem_tight(21))
     assert one_sided(weights, seem_tight(38)) is None and one_sided(weights, seem_tight(30)) is None
     assert one_sided(np.repeat([0.1, 0.9], [50, 50]), seem_tight(50, 50)) is None
@@ -180,6 +182,15 @@ def test_doubted_masks_that_are_most_and_err_alike_are_not_doubted():
     ties[:42] = np.repeat([0.9, 0.2], [29, 13])
     assert "69 % seem too tight" in one_sided(weights, ties) and "69 % seem too loose" in one_sided(weights, 1 - ties)
     assert one_sided(weights, np.full(100, 0.5)) is None
+    ties[:42] = np.repeat([0.9, 0.5], [20, 22])
+    assert one_sided(weights, ties) is None  # 20 of 60 have a direction: too few to speak for all
+    beside = np.repeat([0.9, 0.1, 0.9], [80, 30, 90])  # masks without an outline beside 60 of 100 doubted: they say nothing
+    outlined = np.repeat([True, False, False], [100, 40, 60])
+    for empty in (0.1, 0.9):
+        many, directions = np.append(weights, np.full(100, empty)), np.append(seem_tight(39), beside[:100])
+        assert "60 % of the masks" in one_sided(many, directions, outlined)
+        assert one_sided(many, np.append(seem_tight(30), np.full(100, 0.9)), outlined) is None
+    assert one_sided(weights, seem_tight(39), np.zeros(100, bool)) is None
     few = np.repeat([0.1, 0.9], [11, 5])
     assert one_sided(few, np.repeat([0.9, 0.1], [8, 8])) is None and one_sided(few, np.repeat([0.9, 0.1], [9, 7])) is not None
 
@@ -196,6 +207,25 @@ def test_a_mask_has_an_outline_where_two_classes_meet():
     masks = torch.tensor([[0, 0, 255], [255, 255, 255], [1, 1, 1], [0, 255, 1], [2, 3, 255], [254, 255, 254]])[:, None]
     for kind in (torch.long, torch.uint8):
         assert own_memory.has_outline(masks.to(kind)).tolist() == [False, False, False, True, True, False]
+
+
+def test_which_classes_a_mask_holds():
+    mask = torch.tensor([[[0, 2, 255]], [[255, 255, 255]], [[1, 1, 1]]])
+    for kind in (torch.long, torch.uint8):
+        assert own_memory.held_classes(mask.to(kind), 3).int().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_scores_of_classes_are_folded_and_come_back_within_an_epoch():
+    """A score that is NaN counts in no epoch."""
+    scores = own_memory.RunningScores(3, 2)
+    scores.note(torch.tensor([0, 2]), torch.tensor([[0.5, torch.nan], [1.0, 0.25]]))
+    other = own_memory.RunningScores(3, 2)
+    other.load_state_dict(scores.state_dict())
+    for each in (scores, other):
+        each.fold(OneProcess())
+        each.note(torch.tensor([0]), torch.tensor([[1.0, torch.nan]]))
+        each.fold(OneProcess())
+        assert np.array_equal(each.means(), [[0.75, np.nan], [np.nan, np.nan], [1, 0.25]], equal_nan=True)
 
 
 def test_empty_masks_do_not_bend_the_memory_s_weights():

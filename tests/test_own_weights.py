@@ -56,7 +56,7 @@ def running_kd(labels, losses, masks, given, epoch, scores={}):  # noqa: B006  a
 def test_a_script_trains_as_its_equation_says(drawn, tmp_path, monkeypatch, call, script, method, flags):
     """Three epochs; the weights are the mean scores themselves, so that every one of them shows."""
     monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (means, None))
-    monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger: None)
+    monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger, outlined: None)
     csv = drawn / WEIGHTED.format("bf")
     run = call(script, *small(csv, tmp_path), *flags)
     networks, weights = trained_by_hand(csv, method, 1, False)  # weights: (steps, 1, samples)

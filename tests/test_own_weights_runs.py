@@ -37,7 +37,7 @@ def test_a_stop_amid_any_epoch_changes_nothing(two_passes, tmp_path, call, monke
     """Stopped once within each epoch; networks, memory and weights as in a run that was never stopped, byte for byte."""
     first, flags = two_passes
     monkeypatch.setattr(own_memory, "own_weights", lambda means, outlined: (means, None))  # weights that follow from the memory
-    monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger: None)  # so that a further pass has masks to doubt
+    monkeypatch.setattr(own_memory, "one_sided", lambda weights, larger, outlined: None)  # a further pass has masks to doubt
     flags = [*flags[:-2], *(["--after", first] if further else ["--from-epoch", 1])]
     whole = call("train_with_own_weight", *[{"second": "whole"}.get(flag, flag) for flag in flags])
     real, steps, at = train_with_own_weight.weigh, [], []
@@ -152,7 +152,8 @@ def test_a_gpu_that_is_too_small_is_told_before_the_first_epoch(finished, monkey
     folder, tiny = finished
     free = [pixels * 8 * 32 * 24 - 1]
     monkeypatch.setattr(own_run, "visible_gpus", lambda args: 1)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free[0], 0))
+    monkeypatch.setattr(own_run, "own_gpu", lambda args: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0] if device == 2 else 0, 0))
     check(monkeypatch, capsys, folder, SCRIPT, "0.00 GiB of the GPU", *tiny, *flags, "--name", "new")
     free[0] += 1
     check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, *flags, "--name", f"fits{pixels}")
@@ -204,7 +205,7 @@ def test_corrected_masks_weigh_1_and_are_never_doubted(two_passes, drawn, call, 
     second = call("train_with_own_weight", *flags, "--fixed", fixed)
     assert "2 of 12 masks are doubted" in capsys.readouterr().out
     assert list(read_rows(second / "weights.csv")["weight"].iloc[[0, 3, 6, 9]]) == [0.45, 1, 0.45, 0.55]
-    folder = Path(rows["mask"].iloc[3]).parent
+    folder = Path(rows["mask"].iloc[3]).parent.parent  # the masks lie below it
     call("train_with_own_weight", *flags, "--name", "third", "--fixed", folder, "--shuffle-weights")
     assert "0 of 12 masks are doubted" in capsys.readouterr().out
     assert (read_rows(first.parent / "third" / "weights.csv")["weight"] == 1).all()

@@ -91,7 +91,9 @@ def test_trust_is_a_small_loss_or_a_high_score():
     assert by_score[0] == 1 > by_score[1]
     mask[1] = 255  # nothing to teach, though its loss is 0
     for select_by in ("loss", "bm"):
-        assert trust(logits, mask, select_by, 2)[1] == -torch.inf < trust(logits, mask, select_by, 2)[0]
+        scores = trust(torch.cat([logits] * 2)[:3], torch.cat([mask] * 2)[:3], select_by, 2)
+        assert scores[1] < -1e30 < scores[0] and keep_best(scores, 0.7).tolist() == [1, 0, 1]
+        assert keep_best(scores, 1.0, torch.tensor([0.0, 1, 1])).tolist() == [0, 1, 1]  # but a candidate is before others
 
 
 @pytest.mark.parametrize("levels, rate", [([6, 0, 8, 0], 0.5), ([0, 0], 0), ([1, 1, 1], 0.2)])

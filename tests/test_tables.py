@@ -279,7 +279,7 @@ def test_another_call_never_takes_old_results_for_its_own(args):
     (["--rows", "clean"], "`noisy`, is not finished or not among --rows"),
     (["--finished"], "table2: the baseline"),
     (["--shares", "60"], "'60' is not a number in 0..1"),
-    (["--shares", "0"], "--shares 0: without noise there is no baseline")])
+    (["--shares", "0"], "table2: without noise there is no baseline")])
 def test_faults_are_found_before_anything_runs(args, flags, message):
     done = run_script("tables.py", "table2", "--data", args.splits, "--out", args.home, *flags, check=False)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

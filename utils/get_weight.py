@@ -58,7 +58,7 @@ from cli.files import UserError, check_outputs, read_json, together, write_json,
 from cli.flags import add_class_flag, add_score_flags
 from data.rows import OWN_NAMES, read_rows
 from utils.agreement import METRICS
-from utils.judge import mean_agreement, mixed_origin, read_origin, sharp_rows, weight_facts
+from utils.judge import mean_agreement, mixed_origin, outlined, read_origin, sharp_rows, weight_facts
 from utils.ranking import spearman, summarise
 from utils.scoring import score_pairs, score_rows
 
@@ -153,7 +153,9 @@ def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFr
         return [(mixed_rows(args.mix), mixed_origin(args.mix))]
     if args.join:
         rows, facts = joined_rows(args)
-        return [(sharp_rows(args, rows, facts) if args.sharpen else rows, facts)]
+        if args.sharpen:
+            rows = sharp_rows(args, rows, facts, outlined(rows["mask"].tolist(), args.num_classes))
+        return [(rows, facts)]
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
         return [(rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {})]
@@ -162,21 +164,24 @@ def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFr
     part = slice(args.shard[0] - 1, None, args.shard[1]) if args.shard else slice(None)
     scores = score_rows(rows, args.pred_dir, args.num_classes, "all", args.theta, args.size, args.workers, part,
                         args.pred_name)  # (rows, 3)
-    found = [scored_rows(each, rows[part], scores) for each in outputs]
+    fitted = outlined(rows["mask"][part].tolist(), args.num_classes) if args.sharpen else None
+    found = [scored_rows(each, rows[part], scores, fitted) for each in outputs]
     if not args.size:
         print("scored at each annotation's own size; a KD run scores its student at its training size, see --size")
     return found
 
 
-def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray) -> tuple[pd.DataFrame, dict]:
+def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray,
+                fitted: np.ndarray | None = None) -> tuple[pd.DataFrame, dict]:
     """Rows with their weights by --metric, and facts about their judge.
 
     Args:
         scores: by all METRICS, float (rows, 3).
+        fitted: with --sharpen, see `sharp_rows`.
     """
     facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
     rows = rows.assign(weight=scores[:, METRICS.index(args.metric)])
-    return (sharp_rows(args, rows, facts) if args.sharpen else rows), facts
+    return (rows if fitted is None else sharp_rows(args, rows, facts, fitted)), facts
 
 
 def summary_path(out: Path | str) -> Path:

@@ -77,15 +77,16 @@ def outlined(masks: Sequence[str], num_classes: int) -> np.ndarray:
         return np.array(list(pool.map(look, masks)), bool)
 
 
-def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict) -> pd.DataFrame:
+def sharp_rows(args: argparse.Namespace, rows: pd.DataFrame, facts: dict, fitted: np.ndarray) -> pd.DataFrame:
     """The rows with sharpened scores as weights; all weigh 1 where the judge is too weak for that.
 
     `facts` gets the reason, text or None, as "fallback".
 
     Args:
         facts: has the judge's mean `agreement`.
+        fitted: bool (rows,), see `sharpened`; of `outlined`.
     """
-    weights = sharpened(rows["weight"].to_numpy(), outlined(rows["mask"].tolist(), args.num_classes))
+    weights = sharpened(rows["weight"].to_numpy(), fitted)
     reason = None if args.weak_judge == "use" else weakness(facts["agreement"], weights)
     facts["fallback"] = f"since {reason}" if reason else None
     if reason:

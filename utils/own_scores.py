@@ -39,7 +39,8 @@ def adjusted_for_classes(by_class: np.ndarray, means: np.ndarray) -> np.ndarray:
     out after 6 epochs in place of 8.
 
     Args:
-        by_class: float (N, C), mean score of each class; NaN = never in the mask or its prediction.
+        by_class: float (N, C), mean score of each class; NaN = the mask does not hold it. (A class that is predicted astray in
+            some epoch would score 0 for ever, and make its class easy for all other masks.)
         means: float (N,), mean scores of the rows; NaN = no score yet.
 
     Returns:
@@ -75,7 +76,7 @@ def own_weights(means: np.ndarray, outlined: np.ndarray | None = None) -> tuple[
     return weights, None
 
 
-def one_sided(weights: np.ndarray, larger: np.ndarray) -> str | None:
+def one_sided(weights: np.ndarray, larger: np.ndarray, outlined: np.ndarray | None = None) -> str | None:
     """The reason, as text, not to trust weights because the doubted masks are the most and err alike; None if there is none.
 
     If all masks are drawn coarsely, some too loose and some too tight, a network may side with one kind. Its scores then
@@ -87,19 +88,22 @@ def one_sided(weights: np.ndarray, larger: np.ndarray) -> str | None:
     Args:
         weights: float (N,), of `own_weights`.
         larger: float (N,), how often a prediction's region was larger than the mask's, 0..1; NaN = not known.
+        outlined: bool (N,), the masks that have an outline, which alone count; default: all.
     """
+    if outlined is not None:
+        weights, larger = weights[outlined], larger[outlined]
     doubted = (weights < DOUBTED) & ~np.isnan(larger)
-    if doubted.mean() <= 0.5:
+    if not len(weights) or doubted.mean() <= 0.5:
         return None
-    decided = larger[doubted & (larger != 0.5)]  # as often larger as smaller says nothing
-    if not len(decided):
+    decided = larger[doubted & (larger != 0.5)]  # as often larger as smaller is no direction
+    if len(decided) < doubted.sum() / 2:
         return None
     share = float((decided > 0.5).mean())
     commoner = max(share, 1 - share)
     if commoner < max(ONE_SIDED, 0.5 + 1 / math.sqrt(len(decided))):  # the second is two standard errors from chance
         return None
-    return (f"{100 * doubted.mean():.0f} % of the masks are doubted, and of those {100 * commoner:.0f} % seem too "
-            f"{'tight' if share > 0.5 else 'loose'}: either these are coarse, or all the others")
+    return (f"{100 * doubted.mean():.0f} % of the masks are doubted, and of those that err to one side {100 * commoner:.0f} % "
+            f"seem too {'tight' if share > 0.5 else 'loose'}: either these are coarse, or all the others")
 
 
 def signed_distance(inside: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:

@@ -88,7 +88,7 @@ def sharpened(scores: np.ndarray, fitted: np.ndarray | None = None, margin: floa
     If one normal distribution explains the scores as well (Bayesian information criterion), all weights are 1.
 
     Args:
-        scores: float (rows,), in 0..1.
+        scores: float (rows,), about 0..1.
         fitted: bool (rows,), the rows whose scores make the groups; default: all. The others get their weights from the same
             curve. Masks without an outline should not be fitted: agreement with them is all or nothing, so that they would
             be the better group, and all masks with an outline the worse one.
@@ -143,7 +143,7 @@ def trust(logits: torch.Tensor, mask: torch.Tensor, select_by: str, num_classes:
     """
     found = -per_sample_loss(logits, mask) if select_by == "loss" else \
         agreement(hard_labels(logits), mask, num_classes, select_by, theta)
-    return found.masked_fill((mask == IGNORE_INDEX).flatten(1).all(1), -torch.inf)
+    return found.masked_fill((mask == IGNORE_INDEX).flatten(1).all(1), torch.finfo(found.dtype).min)
 
 
 def keep_share(epoch: int, forget_rate: float, ramp_epochs: int = 10) -> float:
