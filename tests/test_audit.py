@@ -184,6 +184,10 @@ def test_the_judge_is_trained_once_and_may_be_named(folder, tmp_path):
     assert "+ python train_with_own_weight.py" in done.stdout and len(pd.read_csv(tmp_path / "x" / "ranking.csv")) == COUNT
     again = run_script("audit.py", folder, *tiny, "--out", tmp_path / "x", "--overwrite")
     assert "+ python" not in again.stdout
+    before = facts_of(tmp_path / "x")
+    other = run_script("audit.py", folder, *tiny, "--epochs", 4, "--out", tmp_path / "x", "--overwrite", check=False)
+    assert other.returncode == 2 and f"pass another --out, or remove {tmp_path / 'x' / 'judge'}" in other.stderr
+    assert facts_of(tmp_path / "x") == before
     first = pd.read_csv(tmp_path / "x" / "ranking.csv")
     run_script("audit.py", folder, "--after", tmp_path / "x" / "judge", "--out", tmp_path / "y")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "y" / "ranking.csv"), first)
