@@ -1,7 +1,7 @@
 """Tables and pictures of any set of finished runs.
 
-    python report.py runs/photos/noisy runs/photos/kd_bm runs/photos/pixels runs/photos/clean --out runs/photos/report \\
-        --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo --recommended pixels
+    python report.py runs/photos/noisy runs/photos/kd_bm runs/photos/own3 runs/photos/clean --out runs/photos/report \\
+        --weights runs/photos/csv/train_noisy_weight_bmscore.csv --pred-dir runs/photos/teacher/pseudo --recommended own3
 
 Runs that differ only in their seed share one line: mean and standard deviation. Differences (Δ) to the first run's
 method, or to --baseline, are taken seed by seed, with a 95 % interval; the gap recovered is (method - baseline) /
