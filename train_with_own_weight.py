@@ -3,7 +3,8 @@
     w_i = P(good | mean over the epochs so far of BF(student's prediction of x_i at its step, y_i)), 1 in the first epochs
 
 P is `sharpened`: the probability of being in the better of two groups of scores; masks without an outline make no group. Of
-more than two classes each one's BF counts less that class's mean over the rows, so that masks of thin classes are no group.
+more than two classes, where the scores form two groups, each one's BF counts less that class's mean over the rows, since thin
+classes score low in every mask.
 Every weight is 1 where the scores form one group, or where most masks are doubted and err alike. The tolerance of this BF is
 two thirds of --theta. It goes beyond the paper, whose student scores one step alone.
 

@@ -274,11 +274,10 @@ class OwnMemory:
 
     def judged(self) -> np.ndarray:
         """Weights of all rows by all scores so far, float (N,); tells once why all are 1."""
-        means = self.scores.means()
-        if self.by_class:
-            means = adjusted_for_classes(self.by_class.means(), means)
-        outlined = self.outlined.means() != 0  # NaN: not known, of an older run
+        means, outlined = self.scores.means(), self.outlined.means() != 0  # NaN: not known, of an older run
         weights, reason = own_weights(means, outlined)
+        if self.by_class and not reason:
+            weights, reason = own_weights(adjusted_for_classes(self.by_class.means(), means), outlined)
         reason = reason or one_sided(weights, self.larger.means(), outlined)
         weights = np.ones_like(weights) if reason else weights
         if reason and reason != self.said:

@@ -82,6 +82,11 @@ def test_masks_of_thin_classes_are_no_group_of_coarse_ones():
     other = own_memory.OwnMemory(200, None, 1, say=print, num_classes=3)
     other.load_scores(memory.state_dict())
     assert (other.judged() == weights).all()
+    plain = torch.tensor(dice.normal(0.6, 0.1, 200), dtype=torch.float32)
+    memory.scores = own_memory.RunningScores(200)
+    memory.note(batch, plain, torch.zeros(200, 3, 1, 3), 1, scores.nan_to_num())
+    memory.after_epoch(OneProcess(), None, None)
+    assert (memory.judged() == 1).all()  # plain means of one group: no mask is doubted, whatever the adjusted ones say
 
 
 def disc(radius, size=(96, 128)):
