@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cli.command_line import class_or_none, command_line, positive_float, positive_int, seed_number, tool_parser
+from cli.command_line import class_or_none, command_line, given_names, positive_float, positive_int, seed_number, tool_parser
 from cli.files import UserError, check_outputs, together, write_rows
 from cli.flags import add_class_flag, add_legend_flag
 from data.annotation_exchange import export_task, merge_task
@@ -89,9 +89,7 @@ def parse() -> argparse.Namespace:
     """The flags, checked; unknown ones go to the judge's training."""
     parser = flags()
     args, other = parser.parse_known_args()
-    unset = object()
-    marked, _ = parser.parse_known_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
-    given = {name for name, value in vars(marked).items() if value is not unset}
+    given = given_names(parser, args)
     args.other = other
     if args.merge:
         refuse_needless("--merge", given - MERGING, other, "takes --out, the folder of the new CSV, and --overwrite")

@@ -21,8 +21,9 @@ validation masks choose a bad one. Flags that are not listed go to every trainin
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, share, tool_parser
+from cli.command_line import command_line, given_names, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError, counted
 from cli.flags import add_class_flag, add_legend_flag, add_noise_flags
 from data.legend import read_legend
@@ -142,6 +143,14 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
     print(f"lowest and highest weights of {job.result}: {path}")
 
 
+def refuse_noise_flags(splits: Path, given: set[str]) -> None:
+    """Raise UserError if flags of noise are given for masks that are taken as they are."""
+    for flag in sorted(given & {"share", "shares", "noise"}):
+        if (splits / "train_truth.csv").exists():
+            raise UserError(f"--{flag}: {splits} holds train_truth.csv, so that its masks are taken as coarse as they are; "
+                            "leave it out")
+
+
 def parse() -> argparse.Namespace:
     """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
@@ -171,20 +180,13 @@ def parse() -> argparse.Namespace:
     add_legend_flag(parser)
     add_noise_flags(parser)
     args, other = parser.parse_known_args()
-    unset = object()
-    marked, _ = parser.parse_known_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
     names = {row.name for _, rows in TABLES.values() for row in rows}
     for name in sorted({*(args.rows or [])} - names):
         raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
-    drawn = (args.splits / "train_truth.csv").exists()
-    for flag in ("share", "shares", "noise") if drawn else ():
-        if getattr(marked, flag) is not unset:
-            raise UserError(f"--{flag}: {args.splits} holds train_truth.csv, so that its masks are taken as coarse as they "
-                            "are; leave it out")
-    if args.classes is None and (args.splits / "classes.json").exists():
-        args.classes = args.splits / "classes.json"
+    refuse_noise_flags(args.splits, given_names(parser, args))
+    args.classes = args.classes or next(args.splits.glob("classes.json"), None)
     args.training = training_flags(list(map(str, [
         "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
         "--learning-rate", 0.001, "--cache", *other])))

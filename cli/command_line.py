@@ -166,6 +166,13 @@ def shard(text: str) -> tuple[int, int]:
     return number, count
 
 
+def given_names(parser: argparse.ArgumentParser, args: argparse.Namespace) -> set[str]:
+    """The names in `args`, of the parser's known flags, that the user has set, to their defaults or not."""
+    unset = object()
+    marked, _ = parser.parse_known_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    return {name for name, value in vars(marked).items() if value is not unset}
+
+
 def class_or_none(text: str) -> int | None:
     """`none` -> None, else a class number."""
     return None if text.lower() == "none" else class_number(text)

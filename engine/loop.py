@@ -140,7 +140,7 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
                 valid = evaluate_all(args, fabric, state, loaders.get("valid"), task, stop)
                 resumed = time.perf_counter()
                 more = after_epoch(fabric, state, stop) if after_epoch else {}
-                after = time.perf_counter() - resumed  # a method's own work after an epoch is a part of its cost
+                seconds += time.perf_counter() - resumed  # a method's own work after an epoch is a part of its cost
             except KeyboardInterrupt as request:
                 if not stop.active:
                     raise
@@ -151,7 +151,7 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
                                     f"{len(loaders['train'])} steps, saved; the same command with --resume goes on") from None
             loader = loaders["train"]
             images = min(len(loader) * loader.batch_size * fabric.world_size, len(loader.dataset))  # a last part may be dropped
-            entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds + after,
+            entry = {"epoch": epoch, "learning_rate": learning_rate, **means, "valid": valid, "seconds": seconds,
                      "images_per_second": images / seconds, **more}
             end_epoch(args, fabric, state, entry, task, folder, log)
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.lazy import torch
-from data import IGNORE_INDEX
-from utils.agreement import hard_labels
+from utils.mask_facts import has_outline, held_classes, prediction_is_larger
 from utils.metrics import over_processes
 from utils.own_scores import adjusted_for_classes, one_sided, own_weights
 
@@ -190,37 +189,6 @@ def refuse_other_shape(own: Any, saved: Any) -> None:
     """Raise ValueError if what was saved has another shape."""
     if tuple(own.shape) != tuple(saved.shape):
         raise ValueError(f"its memory is of shape {tuple(saved.shape)}, this run's of {tuple(own.shape)}")
-
-
-def has_outline(mask: Tensor) -> Tensor:
-    """Whether a mask has pixels of two classes at least, bool (B,).
-
-    Args:
-        mask: (B, H, W), 255 = ignored.
-    """
-    labels, ignored = mask.flatten(1), (mask == IGNORE_INDEX).flatten(1)
-    return labels.masked_fill(ignored, 0).amax(1) > labels.amin(1)  # where all is ignored, 0 and 255
-
-
-def held_classes(mask: Tensor, num_classes: int) -> Tensor:
-    """Which classes a mask holds, bool (B, C).
-
-    Args:
-        mask: (B, H, W), 255 = ignored.
-    """
-    found = torch.zeros(len(mask), IGNORE_INDEX + 1, device=mask.device)
-    return found.scatter_(1, mask.flatten(1).long(), 1)[:, :num_classes] > 0
-
-
-def prediction_is_larger(logits: Tensor, mask: Tensor) -> Tensor:
-    """1 where the predicted region is larger than the mask's, 0 where it is smaller, else 0.5; (B,).
-
-    Args:
-        logits: (B, 1, H, W).
-        mask: (B, H, W), 0, 1 or 255 (ignored).
-    """
-    predicted = ((hard_labels(logits) == 1) & (mask != IGNORE_INDEX)).flatten(1).sum(1)
-    return 0.5 + 0.5 * (predicted - (mask == 1).flatten(1).sum(1)).sign()
 
 
 class OwnMemory:

@@ -6,9 +6,8 @@ Legend: N training rows, D doubted ones among them, B samples of a batch, C clas
 from __future__ import annotations
 
 import dataclasses
-import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,16 @@ import pandas as pd
 from cli.command_line import nonnegative_int
 from cli.files import UserError, progress, read_json, write_rows
 from cli.lazy import torch
-from cli.machine import free_memory, usable_cores
+from cli.machine import usable_cores
 from data import IGNORE_INDEX
 from data.dataset import SegmentationDataset
 from data.pictures import read_mask, resize_labels
 from data.rows import read_rows
 from data.samples import Samples
 from engine import checkpoint, run_folder
-from engine.cache_memory import local_processes
-from engine.devices import own_gpu, visible_gpus
 from engine.lock import is_first_process
 from engine.own_memory import AveragedPredictions, OwnMemory
+from engine.prediction_memory import check_memory
 from engine.task import SEGMENTATION, check_files
 from utils.losses import training_losses
 from utils.own_scores import DOUBTED, learnt_mask
@@ -196,30 +194,6 @@ def change_of(args: Namespace, rows: pd.DataFrame) -> Callable[[np.ndarray], np.
 def shape_of(args: Namespace) -> tuple[int, ...]:
     """The shape of a row's averaged prediction: (H, W), or (C, H, W) of more than two classes."""
     return (args.num_classes, *args.size) if args.num_classes > 2 else tuple(args.size)
-
-
-def check_memory(args: Namespace, rows: int, shape: Sequence[int]) -> None:
-    """Print how much memory the averaged predictions take.
-
-    Raises:
-        UserError: that is more than the free memory.
-    """
-    each = AveragedPredictions.size(rows, shape, args.augment) / 2**30
-    training, free = each * local_processes(), free_memory() / 2**30
-    needed = training + 2 * each  # saving makes two copies, in one process
-    what = f"averaged predictions of {rows} masks of {args.size[0]}x{args.size[1]}, {args.num_classes} classes"
-    if visible_gpus(args):
-        # of this epoch's predictions, and of the doubted masks of a further pass and where they count
-        pixels = math.prod(shape) + math.prod(args.size) * (args.augment + 2 * bool(args.after))
-        held, left = rows * pixels / 2**30, torch.cuda.mem_get_info(own_gpu(args))[0] / 2**30
-        if held > left:
-            raise UserError(f"{what} take up to {held:.2f} GiB of the GPU, {left:.2f} GiB are free; choose a smaller --size, "
-                            "or pass --scores-only, which keeps none, so that no run can follow by --after")
-    if needed > free:
-        raise UserError(f"{what} take {needed:.2f} GiB, {free:.2f} GiB are free; pass --scores-only, which keeps none, so that "
-                        "no run can follow by --after, or choose a smaller --size")
-    if is_first_process():
-        print(f"own weights: {what} take {training:.2f} GiB, and up to {needed:.2f} GiB while they are saved")
 
 
 # --- a further pass ---------------------------------------------------------------------------------------------

@@ -278,12 +278,10 @@ def score_frame(rows: list[dict]) -> pd.DataFrame:
 
 
 def difference_text(row: dict, name: str) -> str:
-    """The difference by one score of a row of `compare`: +1.23 ± 0.45, in points; - where there is none. Fewer pairs than
-    seeds, where the baseline lacks some, are told."""
+    """The difference by one score of a row of `compare`: +1.23 ± 0.45, in points, or -; fewer pairs than seeds are told."""
     score = row["scores"][name]
-    text = percent(score["difference"], sign=True)
-    if score["interval"] is not None:
-        text = f"{text} ± {percent(score['interval'])}"
+    interval = "" if score["interval"] is None else f" ± {percent(score['interval'])}"
+    text = f"{percent(score['difference'], sign=True)}{interval}"
     return text if score["pairs"] in (None, len(row["seeds"])) else f"{text} (n = {score['pairs']})"
 
 

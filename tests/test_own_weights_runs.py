@@ -17,7 +17,7 @@ from data.make_sample import draw_set
 from data.pictures import read_mask, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
-from engine import checkpoint, own_memory, own_run
+from engine import checkpoint, own_memory, prediction_memory
 from tests import own_runs, test_loop_by_hand
 from tests.conftest import ROOT, run_script
 from tests.own_runs import AUGMENT, SCRIPT, small
@@ -140,7 +140,7 @@ def test_bad_input(finished, monkeypatch, capsys, flags, message):
 def test_memory_that_does_not_fit_is_refused(finished, monkeypatch, capsys, flags, needed):
     """Three times, for the copies: 3 bytes a pixel, and 2 for the counts of augmented pixels."""
     folder, tiny = finished
-    monkeypatch.setattr(own_run, "free_memory", lambda: needed * 8 * 32 * 24 - 1)
+    monkeypatch.setattr(prediction_memory, "free_memory", lambda: needed * 8 * 32 * 24 - 1)
     check(monkeypatch, capsys, folder, SCRIPT, "averaged predictions of 8 masks of 32x24, 2 classes take 0.00 GiB, 0.00 GiB "
           "are free; pass --scores-only", *tiny, *flags, "--name", "new")
     check(monkeypatch, capsys, folder, SCRIPT, None, *tiny, *flags, "--name", f"without{needed}", "--scores-only")
@@ -151,8 +151,8 @@ def test_a_gpu_that_is_too_small_is_told_before_the_first_epoch(finished, monkey
     """1 byte a pixel for the predictions of an epoch, 1 for where augmented ones were met, 2 for corrected masks."""
     folder, tiny = finished
     free = [pixels * 8 * 32 * 24 - 1]
-    monkeypatch.setattr(own_run, "visible_gpus", lambda args: 1)
-    monkeypatch.setattr(own_run, "own_gpu", lambda args: 2)
+    monkeypatch.setattr(prediction_memory, "visible_gpus", lambda args: 1)
+    monkeypatch.setattr(prediction_memory, "own_gpu", lambda args: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0] if device == 2 else 0, 0))
     check(monkeypatch, capsys, folder, SCRIPT, "0.00 GiB of the GPU", *tiny, *flags, "--name", "new")
     free[0] += 1

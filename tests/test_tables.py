@@ -84,7 +84,6 @@ def test_passes_and_their_controls_go_on_from_one_another(args):
 
 
 def test_a_network_to_start_from_is_for_the_first_pass(args):
-    """--load among the flags for all trainings; a further pass goes on from the pass before it."""
     args.training = ["--epochs", "3", "--load", "start.ckpt", "--workers", "0"]
     jobs = tables.jobs_of("table2", args)
     for name, last in (("own", "start.ckpt"), ("noisy", "start.ckpt"), ("noisy2", "noisy/last.ckpt"), ("own2", None)):

@@ -153,9 +153,8 @@ def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFr
         return [(mixed_rows(args.mix), mixed_origin(args.mix))]
     if args.join:
         rows, facts = joined_rows(args)
-        if args.sharpen:
-            rows = sharp_rows(args, rows, facts, outlined(rows["mask"].tolist(), args.num_classes))
-        return [(rows, facts)]
+        fitted = outlined(rows["mask"].tolist(), args.num_classes) if args.sharpen else None
+        return [(rows if fitted is None else sharp_rows(args, rows, facts, fitted), facts)]
     rows = read_rows(args.csv, needs_levels=args.known is not None)
     if args.known is not None:
         return [(rows.assign(weight=np.where(rows["iterations"] > 0, args.known, 1.0)), {})]
@@ -176,8 +175,7 @@ def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray
     """Rows with their weights by --metric, and facts about their judge.
 
     Args:
-        scores: by all METRICS, float (rows, 3).
-        fitted: with --sharpen, see `sharp_rows`.
+        scores: by all METRICS, float (rows, 3); fitted: with --sharpen, see `sharp_rows`.
     """
     facts: dict = {"agreement": dict(zip(METRICS, scores.mean(0).tolist()))}
     rows = rows.assign(weight=scores[:, METRICS.index(args.metric)])
