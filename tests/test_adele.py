@@ -124,7 +124,7 @@ def adele_flags(drawn, home, *more):
 def test_adele_corrects_and_a_stop_changes_nothing(drawn, tmp_path, monkeypatch, interruptible):
     call(monkeypatch, adele, *adele_flags(drawn, tmp_path / "whole"))
     log = [json.loads(line) for line in (tmp_path / "whole/run/log.jsonl").read_text().splitlines()]
-    assert [entry["corrected"] for entry in log[:3]] == [[], [], []] and 0 in log[3]["corrected"] + log[4]["corrected"]
+    assert [entry["corrected"] for entry in log[:3]] == [[], [], []] and 1 in log[3]["corrected"] + log[4]["corrected"]
     once = [c for entry in log for c in entry["corrected"]]
     assert len(once) == len(set(once)) and log[-1]["corrected_share"] > 0.1
     assert all(0 < entry["training_iou"][0] < 1 for entry in log)
