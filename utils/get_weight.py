@@ -171,7 +171,7 @@ def weighted_rows(outputs: Sequence[argparse.Namespace]) -> list[tuple[pd.DataFr
 
 
 def scored_rows(args: argparse.Namespace, rows: pd.DataFrame, scores: np.ndarray,
-                fitted: np.ndarray | None = None) -> tuple[pd.DataFrame, dict]:
+                fitted: np.ndarray | None) -> tuple[pd.DataFrame, dict]:
     """Rows with their weights by --metric, and facts about their judge.
 
     Args:

@@ -67,11 +67,10 @@ def own_weights(means: np.ndarray, outlined: np.ndarray | None = None) -> tuple[
         (float (N,) in 0..1, `sharpened` scores, 1 for a row without one; reason or None)
     """
     weights, known = np.ones(len(means)), ~np.isnan(means)
-    if known.any():
-        weights[known] = sharpened(means[known].astype(float), None if outlined is None else outlined[known])
-    few = weakness(None, weights)
     if not known.any():
         return weights, "there are no scores yet"
+    weights[known] = sharpened(means[known].astype(float), None if outlined is None else outlined[known])
+    few = weakness(None, weights)
     if few or (weights == 1).all():
         return np.ones(len(means)), few or "the scores form one group: no mask stands out as coarse"
     return weights, None
