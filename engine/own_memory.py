@@ -224,7 +224,7 @@ class OwnMemory:
         (B, C), NaN = absent."""
         index = batch["index"]
         self.scores.note(index, scores)
-        if self.by_class:
+        if self.by_class and by_class is not None:
             held = held_classes(batch["mask"], by_class.shape[1])  # a class that is predicted astray is no part of the mask
             self.by_class.note(index, torch.where(held, by_class, torch.nan))
         self.outlined.note(index, has_outline(batch["mask"]).float())
