@@ -17,7 +17,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.command_line import command_line, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
+from cli.command_line import (
+    command_line,
+    given_names,
+    nonnegative_int,
+    positive_float,
+    positive_int,
+    seed_number,
+    share,
+    tool_parser,
+)
 from cli.files import UserError, read_json
 from cli.flags import add_class_flag, add_noise_flags
 from data.legend import FILE_NAME as LEGEND
@@ -25,12 +34,22 @@ from data.splits import is_picture
 from engine import lock, run_folder
 from engine.run_folder import inside
 from models import NAMES
-from reports.experiment import DRAWN, KD, OWN, PASSES, PLAIN, Cell, add_plan_judge_flag, training_flags
+from reports.experiment import (
+    DRAWN,
+    KD,
+    OWN,
+    PASSES,
+    PLAIN,
+    Cell,
+    add_plan_judge_flag,
+    drawn_coarsely,
+    refuse_noise,
+    training_flags,
+)
 from reports.plan import Job, named_files, run_plan
 from reports.report_files import report_text
 from reports.workers import LocalWorkers
 
-RATIO = 0.6  # share of noisy masks
 RECOMMENDED = PASSES[-1]
 
 
@@ -41,7 +60,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
     parser.add_argument("--out-dir", default="runs", help="where runs are kept")
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers")
-    parser.add_argument("--ratio", type=share, help="share of the masks that are made noisy (default: 0.6)")
+    parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
     parser.add_argument("--limit", type=positive_int, help="use only this many pairs, chosen at random")
     parser.add_argument("--seed", type=seed_number, default=0, help="seed of the split, the noise, the folds and the trainings")
     parser.add_argument("--model", default="smp_unet", choices=NAMES, help="network of teachers and students")
@@ -57,7 +76,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     args, other = parser.parse_known_args(words)
     args.training = training_flags(["--epochs", "12", "--batch-size", "16", "--optimizer", "adamw", "--learning-rate", "0.001",
                                     "--lr-step", "4", "--cache", *other])
-    args.flip = False
+    args.flip, args.given = False, given_names(parser, args, words)
     args.home = inside(args.out_dir, args.name or Path(args.folder).resolve().name)
     return args
 
@@ -95,12 +114,10 @@ def listing(folder: Path) -> str:
 def plan(args: argparse.Namespace) -> Job:
     """The job of the report, which needs all others."""
     splitting = splitting_job(args)
-    drawn = splitting is None and (args.splits / "train_truth.csv").exists()
-    if drawn and args.ratio is not None:
-        raise UserError(f"--ratio {args.ratio:g}: {args.splits} holds train_truth.csv, so that its masks are taken as coarse "
-                        "as they are; leave it out")
-    noisy_share = DRAWN if drawn else RATIO if args.ratio is None else args.ratio
-    cell = Cell(args, noisy_share, args.seed, args.home, splitting, validated=True)
+    drawn = splitting is None and drawn_coarsely(args.splits)
+    if drawn:
+        refuse_noise(args.splits, args.given & {"ratio", "noise"})
+    cell = Cell(args, DRAWN if drawn else args.ratio, args.seed, args.home, splitting, validated=True)
     by_both = cell.weights(args.model, "bm")
     passes = cell.passes(PASSES, OWN, cell.noisy, model=args.model)
     students = [cell.student("noisy", PLAIN, cell.noisy, model=args.model),

@@ -21,7 +21,6 @@ validation masks choose a bad one. Flags that are not listed go to every trainin
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from cli.command_line import command_line, given_names, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError, counted
@@ -34,7 +33,16 @@ from engine.run_folder import inside
 from models import NAMES
 from reports import comparison
 from reports.across import share_title
-from reports.experiment import DRAWN, Cell, add_plan_judge_flag, splits_folder, training_flags, trainings
+from reports.experiment import (
+    DRAWN,
+    Cell,
+    add_plan_judge_flag,
+    drawn_coarsely,
+    refuse_noise,
+    splits_folder,
+    training_flags,
+    trainings,
+)
 from reports.figures import plot_examples
 from reports.paper import published
 from reports.plan import Job, refuse_other_settings, run_plan, with_needs
@@ -50,7 +58,7 @@ Jobs = dict[tuple[str, float | str, int], Job]  # by row name, share of noisy ma
 
 def shares_of(table: str, args: argparse.Namespace) -> list:
     """Shares of noisy masks that a table asks for; really coarse annotations are one share of their own."""
-    if (args.splits / "train_truth.csv").exists():
+    if drawn_coarsely(args.splits):
         return [0, DRAWN] if table == "table3" else [DRAWN]
     return {"table1": [round(1 / 9, 3)], "table2": args.shares, "table3": [0, args.share]}.get(table, [args.share])
 
@@ -143,14 +151,6 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
     print(f"lowest and highest weights of {job.result}: {path}")
 
 
-def refuse_noise_flags(splits: Path, given: set[str]) -> None:
-    """Raise UserError if flags of noise are given for masks that are taken as they are."""
-    for flag in sorted(given & {"share", "shares", "noise"}):
-        if (splits / "train_truth.csv").exists():
-            raise UserError(f"--{flag}: {splits} holds train_truth.csv, so that its masks are taken as coarse as they are; "
-                            "leave it out")
-
-
 def parse() -> argparse.Namespace:
     """The flags; unknown ones go to every training."""
     parser = tool_parser(__doc__)
@@ -185,7 +185,7 @@ def parse() -> argparse.Namespace:
         raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
-    refuse_noise_flags(args.splits, given_names(parser, args))
+    refuse_noise(args.splits, given_names(parser, args) & {"share", "shares", "noise"})
     args.classes = args.classes or next(args.splits.glob("classes.json"), None)
     args.training = training_flags(list(map(str, [
         "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
@@ -201,7 +201,7 @@ def main() -> None:
     if args.finished:
         refuse_other_settings(with_needs([job for jobs in plans.values() for job in jobs.values()]))
         plans = {table: {key: job for key, job in jobs.items() if job.finished()} for table, jobs in plans.items()}
-    cell = Cell(args, DRAWN if (args.splits / "train_truth.csv").exists() else args.share, args.seeds[0])
+    cell = Cell(args, DRAWN if drawn_coarsely(args.splits) else args.share, args.seeds[0])
     examples = [cell.weights(args.teacher, "bm")] if args.table in ("all", "figure3") else []
     for table, jobs in plans.items():
         if not any(shares_of(table, args)):

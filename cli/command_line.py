@@ -8,7 +8,7 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -166,10 +166,10 @@ def shard(text: str) -> tuple[int, int]:
     return number, count
 
 
-def given_names(parser: argparse.ArgumentParser, args: argparse.Namespace) -> set[str]:
-    """The names in `args`, of the parser's known flags, that the user has set, to their defaults or not."""
+def given_names(parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str] | None = None) -> set[str]:
+    """The names in `args`, of the parser's known flags, that `words` (the command line) set, to their defaults or not."""
     unset = object()
-    marked, _ = parser.parse_known_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    marked, _ = parser.parse_known_args(words, namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
     return {name for name, value in vars(marked).items() if value is not unset}
 
 

@@ -6,7 +6,7 @@ writes no files.
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ WEIGHING = (TEACHER, KD)  # scripts that ask how good the judge is
 SHARP_THETA = 2 / 3  # of the test's tolerance: it finds coarse masks better (docs/results)
 PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "size", "theta", "num_classes",
            "seed", "model", "encoder", "encoder_weights"}  # flags of a training that the plan sets
+TRUTH = "train_truth.csv"  # better masks of the rows of train.csv, in its folder, where those are really coarse
 DRAWN = "drawn"  # stands for a share of noise: annotations that were drawn coarsely, and better ones exist for comparison
 
 
@@ -108,8 +109,8 @@ class Cell:
     @cached_property
     def clean(self) -> Job:
         """CSV of the untouched training masks, with noise level 0; a job."""
-        truth = self.settings.splits / "train_truth.csv"
-        return self._annotations("train_clean", truth if truth.exists() else self.settings.splits / "train.csv", "--ratio", 0)
+        source = TRUTH if drawn_coarsely(self.settings.splits) else "train.csv"
+        return self._annotations("train_clean", self.settings.splits / source, "--ratio", 0)
 
     @cached_property
     def noisy(self) -> Job:
@@ -250,3 +251,16 @@ def splits_folder(data: str) -> Path:
             return folder
     raise UserError(f"--data {data}: neither a folder with train.csv and test.csv, nor a prepared name in data/csv; make one "
                     f"with python data/prepare_folder.py DIR --out data/csv/{Path(data).name}")
+
+
+def drawn_coarsely(splits: Path) -> bool:
+    """Whether the masks of a folder of splits are really coarse: it holds better ones too, so that no noise is drawn."""
+    return (splits / TRUTH).exists()
+
+
+def refuse_noise(splits: Path, flags: Iterable[str]) -> None:
+    """Raise UserError if `flags`, names of what the user has set about noise, has any and the masks are really coarse."""
+    for flag in sorted(flags):
+        if drawn_coarsely(splits):
+            raise UserError(f"--{flag}: {splits} holds {TRUTH}, so that its masks are taken as coarse as they are; leave it "
+                            "out")

@@ -104,6 +104,20 @@ def test_faults_end_before_anything_is_written(album, tmp_path, monkeypatch, cap
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("flag", [["--ratio", "0.6"], ["--noise", "morphology"], []])
+def test_flags_of_noise_are_refused_where_masks_are_taken_as_they_are(album, tmp_path, monkeypatch, capsys, flag):
+    """Their defaults too, once they are given."""
+    for name in ("train", "valid", "test", "train_truth"):
+        album.write(album.rows(range(6)), f"{name}.csv")
+    if flag:
+        code, errors = run(monkeypatch, capsys, tmp_path, "quick.py", "photos", *TINY, *flag)
+        assert code == 2 and f"{flag[0]}: photos holds train_truth.csv" in errors
+    else:
+        jobs = planned(monkeypatch, "photos", *TINY)
+        noisy = [job for job in jobs if job.result.name in ("train_noisy.csv", "valid_noisy.csv")]
+        assert len(noisy) == 2 and all("--as-drawn" in job.command for job in noisy)
+
+
 @pytest.mark.parametrize("name", ["-x", "two words", "\u5c71", "a'b\"c", "$HOME"])
 def test_a_folder_of_any_name(album, tmp_path, monkeypatch, name):
     album.folder.rename(tmp_path / name)
