@@ -23,6 +23,7 @@ from engine.devices import FAST, FULL, HALF
 from models import CLASSIFIERS, NAMES
 from utils.agreement import METRICS
 from utils.judge import check_mixable, name_metric, read_origin
+from utils.weighting import keep_share, kept_count
 
 CLASS_FLAGS = ("mirror", "shift", "padding")  # of `add_move_flags`
 
@@ -238,13 +239,18 @@ def forget_rate_of(args: argparse.Namespace) -> float:
     """The forget rate tau: --forget-rate, else the share of noisy rows if the CSV has `iterations`, else 0.2.
 
     Where every row is noisy, as in masks that all are coarse as drawn, the share would leave nothing to learn from: 0.2, too.
+
+    Raises:
+        UserError: the last epoch would keep no sample of a batch.
     """
-    if args.forget_rate is not None:
-        return args.forget_rate
-    rows = None if is_class_csv(args.train_csv) else read_rows(args.train_csv)
-    rate = float((rows["iterations"] > 0).mean()) if rows is not None and "iterations" in rows else 0.2
-    if rate == 1:
-        print("forget rate: 0.200, since every row is noisy and a rate of 1 would drop all")
-        return 0.2
-    print(f"forget rate: {rate:.3f}")
+    rate = args.forget_rate
+    if rate is None:
+        rows = None if is_class_csv(args.train_csv) else read_rows(args.train_csv)
+        rate = float((rows["iterations"] > 0).mean()) if rows is not None and "iterations" in rows else 0.2
+        reason = ", since every row is noisy and a rate of 1 would drop all" if rate == 1 else ""
+        rate = 0.2 if reason else rate
+        print(f"forget rate: {rate:.3f}{reason}")
+    if not kept_count(args.batch_size, keep_share(args.epochs - 1, rate, args.ramp_epochs)):
+        raise UserError(f"--forget-rate {rate:g}: the last epoch would keep no sample of a batch of {args.batch_size}; pass a "
+                        "lower one or a larger --batch-size")
     return rate

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train_decoupling
-from cli.files import write_rows
+from cli.files import UserError, write_rows
 from data.rows import read_rows
 from engine import loop, networks
 from engine.flags import forget_rate_of
@@ -102,8 +102,20 @@ def test_the_forget_rate_is_the_share_of_noisy_rows_unless_that_is_all(tmp_path,
     for image, mask, _ in rows:
         Path(image).touch(), Path(mask).touch()
     write_rows(tmp_path / "train.csv", pd.DataFrame(rows, columns=["image", "mask", "iterations"]), "iterations")
-    assert forget_rate_of(argparse.Namespace(forget_rate=None, train_csv=str(tmp_path / "train.csv"))) == rate
-    assert forget_rate_of(argparse.Namespace(forget_rate=1.0, train_csv=str(tmp_path / "train.csv"))) == 1
+    args = argparse.Namespace(forget_rate=None, train_csv=str(tmp_path / "train.csv"), batch_size=4, epochs=5, ramp_epochs=4)
+    assert forget_rate_of(args) == rate
+
+
+def test_a_forget_rate_that_leaves_nothing_of_a_batch_is_refused():
+    """4 * (1 - 0.75) = 1 sample is left; at 0.8 none in the last epoch, unless the ramp is longer than the run."""
+    def rate_of(rate, batch_size=4, epochs=5, ramp_epochs=4):
+        return forget_rate_of(argparse.Namespace(forget_rate=rate, batch_size=batch_size, epochs=epochs,
+                                                 ramp_epochs=ramp_epochs))
+
+    assert rate_of(0.75) == 0.75 and rate_of(0.8, batch_size=5) == 0.8 and rate_of(1.0, ramp_epochs=8) == 1
+    for other in ({}, {"batch_size": 3, "epochs": 6}):
+        with pytest.raises(UserError, match="--forget-rate 0.8: the last epoch would keep no sample of a batch of"):
+            rate_of(0.8, **other)
 
 
 def planted():

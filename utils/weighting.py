@@ -157,6 +157,12 @@ def keep_share(epoch: int, forget_rate: float, ramp_epochs: int = 10) -> float:
     return 1 - forget_rate * min(epoch / ramp_epochs, 1)
 
 
+def kept_count(count: Any, share: float) -> Any:
+    """How many of `count` samples (int or integer tensor) a `share` in 0..1 keeps, rounded down, see `keep_best`."""
+    exact = Fraction(share).limit_denominator(10**9)
+    return count * exact.numerator // exact.denominator
+
+
 def keep_best(scores: torch.Tensor, share: float, among: torch.Tensor | None = None) -> torch.Tensor:
     """1 for the `share` of the samples with the highest scores, else 0.
 
@@ -175,6 +181,4 @@ def keep_best(scores: torch.Tensor, share: float, among: torch.Tensor | None = N
     among = torch.ones_like(scores) if among is None else among
     order = scores.masked_fill(among == 0, -torch.inf).argsort(descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))  # 0 = best
-    exact = Fraction(share).limit_denominator(10**9)
-    kept = among.sum().long() * exact.numerator // exact.denominator
-    return (rank < kept).float()
+    return (rank < kept_count(among.sum().long(), share)).float()
