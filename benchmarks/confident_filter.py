@@ -46,16 +46,16 @@ def by_cleanlab(labels, probs):
     from cleanlab.segmentation.filter import find_label_issues
     from cleanlab.segmentation.rank import get_label_quality_scores
 
-    probs = probs.astype(np.float32)
+    labels, probs = without_ignored(labels, probs), probs.astype(np.float32)
     scores = get_label_quality_scores(labels, probs, method="softmin", n_jobs=1, verbose=False)[0]
     return find_label_issues(labels, probs, n_jobs=1, verbose=False), scores
 
 
 def by_thresholds(labels, probs):
-    """The same by utils/confident.py, pixel by pixel."""
-    pixels = np.moveaxis(probs, 1, -1).reshape(-1, probs.shape[1]).astype(np.float32)
-    issues = wrong_labels(pixels, labels.ravel()).reshape(labels.shape)
-    return issues, 1 - issues.mean((1, 2))
+    """The same by utils/confident.py, pixel by pixel; ignored ones count nowhere, and a mask without others has score 1."""
+    judged, issues = labels != IGNORE_INDEX, np.zeros(labels.shape, bool)
+    issues[judged] = wrong_labels(np.moveaxis(probs, 1, -1)[judged].astype(np.float32), labels[judged])
+    return issues, 1 - issues.sum((1, 2)) / np.maximum(judged.sum((1, 2)), 1)
 
 
 def judged(args, rows):
@@ -66,7 +66,7 @@ def judged(args, rows):
     probs = probabilities(dataset, checkpoints, fold_of, args.flip)
     if probs.shape[1] != args.num_classes:
         raise UserError(f"--num-classes {args.num_classes}: the teachers know {probs.shape[1]} classes")
-    issues, scores = (by_cleanlab if args.rule == "cleanlab" else by_thresholds)(without_ignored(labels, probs), probs)
+    issues, scores = (by_cleanlab if args.rule == "cleanlab" else by_thresholds)(labels, probs)
     return issues & (labels != IGNORE_INDEX), scores
 
 

@@ -72,6 +72,14 @@ def test_ignored_pixels_have_no_issue(judged_set, monkeypatch):
     assert json.loads(open("all.json").read())["pixels_with_issues"] == 1 - (8 * 8 + 16 * 16) / (6 * 96 * 80)
 
 
+def test_scores_are_shares_of_the_labelled_pixels():
+    """One of two labelled pixels contradicted is a half, however many are ignored; none labelled, none wrong."""
+    truth = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]], [[1, 0, 1, 0]]])
+    labels = np.array([[[1, 1, 0, 0]], [[1, 1, 255, 255]], [[255] * 4]])
+    issues, scores = confident_filter.by_thresholds(labels, np.where(np.stack([truth == 0, truth == 1], 1), 0.9, 0.1))
+    assert scores.tolist() == [1, 0.5, 1] and np.argwhere(issues).tolist() == [[1, 0, 1]]
+
+
 def test_the_filter_refuses(judged_set, monkeypatch, tmp_path):
     flags = ["--csv", "train.csv", "--teacher", "t", "--size", 96, 80, "--out", "o.csv", "--drop", "rows"]
     for number in range(6):
