@@ -127,7 +127,8 @@ def train_and_test(args: Namespace, folder: Path, splits: dict[str, pd.DataFrame
 
 def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.TrainingState, loaders: dict[str, Any], task: Task,
         objective: Callable, folder: Path, stop: StopRequest, after_epoch: Callable[..., dict] | None = None) -> None:
-    """Train epoch by epoch; after each, validate, log and save. On Ctrl-C or SIGTERM finish the step and save the state."""
+    """Train epoch by epoch; after each, validate, log and save. On Ctrl-C or SIGTERM finish the step and save the state; a
+    second Ctrl-C saves nothing."""
     with run_folder.opened_log(folder, state.epoch, fabric.is_global_zero) as log:
         for epoch in range(state.epoch, args.epochs):
             began = time.perf_counter() - state.begin_epoch(fabric.device)
@@ -142,7 +143,7 @@ def fit(args: Namespace, fabric: lightning_fabric.Fabric, state: checkpoint.Trai
                 more = after_epoch(fabric, state, stop) if after_epoch else {}
                 seconds += time.perf_counter() - resumed  # a method's own work after an epoch is a part of its cost
             except KeyboardInterrupt as request:
-                if not stop.active:
+                if not stop.active or stop.at_once:
                     raise
                 watch.look()  # raises if a loss is not finite, so that last.ckpt keeps the last good state
                 state.leave_epoch(time.perf_counter() - began)

@@ -21,8 +21,8 @@ SHOWN_SAMPLES = 8  # of a faulty batch, in the error message
 class StopRequest:
     """A context in which Ctrl-C and SIGTERM wait for the next `check`, which raises KeyboardInterrupt or Terminated.
 
-    A second Ctrl-C does not wait. A signal that this process was started to ignore, as a shell's background job ignores Ctrl-C
-    (`nohup ... &`), stays ignored.
+    A second Ctrl-C does not wait (`at_once`): the state may be that of half a step, and must not be saved. A signal that this
+    process was started to ignore, as a shell's background job ignores Ctrl-C (`nohup ... &`), stays ignored.
 
     Args:
         active: False leaves signals as they are, for several processes that wait for one another.
@@ -31,6 +31,7 @@ class StopRequest:
     def __init__(self, active: bool = True) -> None:
         self.active = active and threading.current_thread() is threading.main_thread()
         self.asked: int | None = None
+        self.at_once = False
         self.process = os.getpid()
 
     def __enter__(self) -> StopRequest:
@@ -48,7 +49,8 @@ class StopRequest:
         if os.getpid() != self.process:
             return  # a loader process that has just been forked
         if self.asked is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self.at_once = True
+            raise KeyboardInterrupt("interrupted at once, perhaps amid a step; what was saved before is kept")
         self.asked = self.asked or number
 
     def check(self) -> None:

@@ -67,6 +67,27 @@ def test_a_stop_amid_an_epoch_is_saved_and_changes_nothing(interruptible, csvs, 
     assert all(whole[key] == broken[key] for key in ("test", "test_last", "valid", "best_epoch"))
 
 
+def test_a_second_ctrl_c_amid_a_step_saves_nothing_and_the_run_goes_on_from_the_epoch_before(interruptible, csvs, tmp_path):
+    def run(home, at=None):
+        steps = iter(range(100))
+
+        def stopping(logits, batch, epoch):
+            if next(steps) == at:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return [batch["weight"]]
+
+        return loop.run(arguments(csvs, home, "--batch-size", "4", "--epochs", "2", "--resume"), stopping)
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted at once"):
+        run(tmp_path / "broken", 4)  # of three steps an epoch
+    saved = checkpoint.load(tmp_path / "broken" / "run" / "last.ckpt")
+    assert saved["epoch"] == 1 and saved["begun"] is None
+    run(tmp_path / "broken")
+    run(tmp_path / "whole")
+    assert digests(tmp_path / "broken" / "run") == digests(tmp_path / "whole" / "run")
+
+
 def test_a_stop_does_not_save_a_loss_that_is_not_finite(csvs, tmp_path):
     def weigh(logits, batch, epoch):
         if epoch == 1:
