@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
@@ -22,7 +22,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from models.smp import load_encoder
+from models.smp import fit_encoder, load_encoder
 
 RESNET = ("layer1", "layer2", "layer3", "layer4")
 LEVELS = {"resnet18": RESNET, "resnet50": RESNET, "mobilenet_v2": ("3", "6", "13", "18")}
@@ -164,19 +164,14 @@ def build_network(backbone: BackboneWithFPN, num_classes: int, size: tuple[int, 
 
 def build_backbone(encoder: str, encoder_weights: str | None, norm: str, width: int) -> BackboneWithFPN:
     """An encoder with a feature pyramid of strides 4 to 64; arguments and errors of `Detector`."""
-    from_hub = encoder_weights == "imagenet"
-    layer = FrozenBatchNorm2d if norm == "frozen" else group_norm
-    try:
-        whole: Any = get_model(encoder, weights="DEFAULT" if from_hub else None, norm_layer=layer)
-    except Exception as error:
-        if not from_hub:
-            raise
-        raise ValueError(f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); "
-                         "pass --encoder-weights FILE or none") from error
+    whole: Any = get_model(encoder, weights=None, norm_layer=FrozenBatchNorm2d if norm == "frozen" else group_norm)
     body = whole.features if encoder == "mobilenet_v2" else whole
     levels = LEVELS[encoder]
-    if encoder_weights and not from_hub:
-        load_encoder(IntermediateLayerGetter(body, {levels[-1]: "0"}), encoder_weights, "features.")
+    used = IntermediateLayerGetter(body, {levels[-1]: "0"})
+    if encoder_weights == "imagenet":
+        fit_encoder(used, imagenet_weights(encoder), encoder_weights, "features.")
+    elif encoder_weights:
+        load_encoder(used, encoder_weights, "features.")
     if norm == "frozen":
         for name, stage in body.named_children():
             stage.requires_grad_(False)
@@ -187,6 +182,19 @@ def build_backbone(encoder: str, encoder_weights: str | None, norm: str, width: 
     channels = [each.shape[1] for each in maps.values()]
     names = {name: str(place) for place, name in enumerate(levels)}
     return BackboneWithFPN(body, names, channels, width, LastLevelMaxPool(), None if norm == "frozen" else group_norm)
+
+
+def imagenet_weights(encoder: str) -> dict[str, Tensor]:
+    """torchvision's state dict of an encoder, fetched once; group norm takes the scales and shifts of its batch norm.
+
+    Raises:
+        ValueError: it could not be fetched.
+    """
+    try:
+        return get_model_weights(encoder).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:
+        raise ValueError(f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); "
+                         "pass --encoder-weights FILE or none") from error
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

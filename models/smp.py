@@ -114,12 +114,21 @@ def load_encoder(encoder: nn.Module, file: str, prefix: str = "") -> None:
                  else torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ValueError(f"--encoder-weights {file}: not a readable weights file ({type(error).__name__})") from error
-    found = {_bare(key).removeprefix(prefix): value for key, value in state.get("state_dict", state).items()}
+    fit_encoder(encoder, state.get("state_dict", state), file, prefix)
+
+
+def fit_encoder(encoder: nn.Module, state: dict[str, Any], source: str, prefix: str = "") -> None:
+    """Load an encoder's weights of a state dict, see `load_encoder`.
+
+    Args:
+        source: what the user passed as --encoder-weights.
+    """
+    found = {_bare(key).removeprefix(prefix): value for key, value in state.items()}
     own = encoder.state_dict()
     fitting = {key: found.get(_bare(key), own[key] if key.endswith("num_batches_tracked") else None) for key in own}
     missing = [key for key, value in fitting.items() if value is None or value.shape != own[key].shape]
     if missing:
-        raise ValueError(f"--encoder-weights {file}: does not fit this encoder, {len(missing)} of {len(own)} weights are "
+        raise ValueError(f"--encoder-weights {source}: does not fit this encoder, {len(missing)} of {len(own)} weights are "
                          f"missing or of another shape (first: {missing[0]})")
     # nn.Module's own method, since smp's encoders override it and drop classifier keys, which are gone already
     nn.Module.load_state_dict(encoder, fitting)

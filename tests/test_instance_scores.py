@@ -1,5 +1,7 @@
 """Average precision of detectors, by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,26 @@ def test_average_precision_by_hand():
     assert told["ap"] == pytest.approx(told["ap_per_class"][0] / 2) and told["ap50"] == pytest.approx(0.5)
     assert told["images"] == 3
     assert precision_table(told, NAMES).splitlines()[-1] == "| cow | - | - | - |"
+
+
+def test_unequal_numbers_of_pictures_in_two_processes_are_gathered(monkeypatch):
+    """Two pictures here and one in the other process: the scores are those of all three in one."""
+    whole, part = rectangle(0, 0, 10, 16), rectangle(0, 0, 10, 13)
+    batches = [([found(whole, 1, .9)], [true((whole, 1, 0))]), ([found(part, 1, .8)], [true((whole, 1, 0))]),
+               ([found(whole, 1, .1)], [true((whole, 2, 0))])]
+    alone, here, there = InstanceScores(3), InstanceScores(3), InstanceScores(3)
+    for place, batch in enumerate(batches):
+        alone.update(*batch)
+        (there if place == 1 else here).update(*batch)
+    others = iter(there.metric.metric_state.values())
+
+    def gather(parts, own):
+        parts[:] = own, next(others)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    fabric = SimpleNamespace(world_size=2, device="cpu", all_reduce=lambda value, reduce_op: value + 1)
+    here.reduce(fabric)
+    assert here.compute() == alone.compute() and here.images == 3
 
 
 def test_scores_of_masks_without_a_pixel_are_nothing():

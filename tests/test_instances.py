@@ -1,10 +1,12 @@
 """Instances as a task: what is read and refused, batches at the training size, losses, draws."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torchvision.models.detection import roi_heads as torchvision_heads
 
 from cli.files import UserError
@@ -12,6 +14,7 @@ from data.coco_files import annotation_of, categories, image_of, run_lengths, wr
 from data.instances import InstanceDataset, check_instance_files, decoded, mirrored, read_categories, read_instances
 from data.pictures import write_image
 from engine.instances import build_from_config, detect, instance_losses
+from models import maskrcnn
 
 CONFIG = {"name": "maskrcnn", "encoder": "resnet18", "norm": "group", "rois": 16, "width": 16, "num_classes": 4,
           "size": [64, 64]}
@@ -254,3 +257,18 @@ def test_values_of_another_kind_are_named(tmp_path, change, words):
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=words):
         read_instances(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group"])
+def test_imagenet_weights_go_into_either_norm(norm, monkeypatch):
+    """Scales and shifts of the batch norm are those of the group norm; what cannot be fetched is told."""
+    torch.manual_seed(0)
+    fetched = {name: torch.rand_like(value) if value.is_floating_point() else value
+               for name, value in torchvision.models.resnet18().state_dict().items()}
+    hub = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=lambda **flags: fetched))
+    monkeypatch.setattr(maskrcnn, "get_model_weights", lambda encoder: hub)
+    body = maskrcnn.build_backbone("resnet18", "imagenet", norm, 16).body.state_dict()
+    assert len(body) >= 60 and all(torch.equal(value, fetched[name]) for name, value in body.items())
+    monkeypatch.setattr(maskrcnn, "get_model_weights", lambda encoder: 1 / 0)
+    with pytest.raises(ValueError, match=r"ImageNet weights of resnet18 could not be fetched \(ZeroDivisionError\)"):
+        maskrcnn.build_backbone("resnet18", "imagenet", norm, 16)

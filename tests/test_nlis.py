@@ -176,6 +176,14 @@ def weights_in(folder):
     return checkpoint.load(folder / "last.ckpt")["networks"][0]["state"]
 
 
+def test_a_split_without_an_object_is_refused(rois, tmp_path, monkeypatch, capsys):
+    lines = (rois / "test_few.csv").read_text().splitlines()
+    (rois / "empty.csv").write_text("\n".join([lines[0], *(line for line in lines if line.endswith(",background"))]) + "\n")
+    code, error = run(monkeypatch, capsys, ".", SCRIPT, *flags_of(rois, tmp_path), "--test_csv", rois / "empty.csv")
+    assert code == 2 and "empty.csv: all rows are background (label 0), there is no object to score" in error, error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_has_both_stages_in_its_log(rois, tmp_path):
     folder = train(rois, tmp_path, "--pon-threshold", 0.6)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """train_nlis.py, wrong_labels.py, evaluate.py and predict.py on drawn shapes, from COCO JSON to results; several processes."""
 
+import argparse
 import functools
 import json
 import os
@@ -12,15 +13,19 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 
 from cli.files import UserError
-from data.instances import read_instances
+from data.instances import InstanceDataset, read_categories, read_instances
 from data.pictures import read_image
 from engine import checkpoint
+from engine.detection import at_own_size, results_of
 from engine.instances import build_from_config, refuse_data_parallel, share_of
+from related.nlis import wrong_labels
 from related.nlis.wrong_labels import measured, trust_of, write_trust
 from tests.conftest import run_script
+from tests.ellipses import call
 from tests.processes import run_together
 from tests.script_calls import run
 from tests.test_nlis import timeless, weights_in
+from utils.instance_scores import InstanceScores
 
 SCRIPT, JUDGE = "related/nlis/train_nlis.py", "related/nlis/wrong_labels.py"
 SMALL = ("--rois", 32, "--width", 16, "--batch-size", 2, "--mirror", "--accelerator", "cpu", "--learning-rate", 0.01)
@@ -89,10 +94,32 @@ def test_scores_and_results_are_those_of_another_evaluation(shapes, trained, tmp
     run_script("predict.py", *both, "--out-dir", tmp_path / "out", "--least", 0)
     results = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert results and len(list((tmp_path / "out" / "overlays").iterdir())) == 6
-    truth = COCO(str(shapes / "test.json"))
+    assert precisions_of(shapes / "test.json", results) == pytest.approx([told["ap"], told["ap50"]], abs=2e-3)
+
+
+def test_detections_that_are_mostly_right_get_their_scores_from_cocos_own_evaluation_too(shapes):
+    """The annotated masks moved by 0 to 3 px, every fourth of another class: written as results and read again."""
+    rows, ids = read_instances(shapes / "test.json"), read_categories(shapes / "test.json")[1]
+    targets, scores, results, dice = InstanceDataset(rows, (64, 64)).__getitems__(range(6))["targets"], InstanceScores(6), [], 0
+    for row, target in zip(rows.itertuples(), targets):
+        numbers = torch.arange(dice, dice + len(target["labels"]))
+        dice += len(numbers)
+        moved = [torch.roll(mask, int(number) % 4, 1) for mask, number in zip(target["masks"].float(), numbers)]
+        found = {"masks": torch.stack(moved)[:, None], "boxes": target["boxes"], "scores": (numbers * 7 % 11 + 1) / 12,
+                 "labels": torch.where(numbers % 4 == 3, target["labels"] % 6 + 1, target["labels"])}
+        scores.update([found], [target])
+        results += results_of(at_own_size(found, (64, 64), (64, 64)), row.id, ids)
+    told = scores.compute()
+    assert 0.2 < told["ap"] < told["ap50"] < 0.9
+    assert precisions_of(shapes / "test.json", results) == pytest.approx([told["ap"], told["ap50"]], abs=2e-3)
+
+
+def precisions_of(truth, results):
+    """AP and AP50 of results by COCO's own evaluation."""
+    truth = COCO(str(truth))
     evaluation = COCOeval_faster(truth, truth.loadRes(results), "segm")
     evaluation.run()
-    assert evaluation.stats[:2].tolist() == pytest.approx([told["ap"], told["ap50"]], abs=2e-3)
+    return evaluation.stats[:2].tolist()
 
 
 def test_predictions_of_listed_images_are_at_their_own_size(shapes, trained, tmp_path):
@@ -105,9 +132,16 @@ def test_predictions_of_listed_images_are_at_their_own_size(shapes, trained, tmp
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(shapes, tmp_path):
-    """A step of each stage, with unequal numbers of positives in the processes; what they learn differs by rounding alone."""
+    """A step of each stage, with unequal numbers of positives in the processes; what they learn differs by rounding alone.
+
+    One process scores three of the five pictures of the test, the other two."""
+    content = json.loads((shapes / "test.json").read_text())
+    content["images"] = content["images"][:5]
+    kept = {each["id"] for each in content["images"]}
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] in kept]
+    (shapes / "five.json").write_text(json.dumps(content))
     for home, start in (("one", run_script), ("two", functools.partial(run_together, tmp_path))):
-        start(SCRIPT, *flags_of(shapes, tmp_path / home, "--epochs", 2, "--batch-size", 8))
+        start(SCRIPT, *flags_of(shapes, tmp_path / home, "--epochs", 2, "--batch-size", 8, "--test_csv", shapes / "five.json"))
     one, two = (tmp_path / home / "run" for home in ("one", "two"))
     assert [entry["sets"] for entry in timeless(one)] == [entry["sets"] for entry in timeless(two)]
     assert [entry["loss"][0] for entry in timeless(two)] == pytest.approx([e["loss"][0] for e in timeless(one)], rel=1e-5)
@@ -118,7 +152,7 @@ def test_two_processes_give_what_one_gives(shapes, tmp_path):
     assert 0.01 < learnt and apart < 5e-3 * learnt
     scores = [json.loads((folder / "result.json").read_text())["test_last"][0] for folder in (one, two)]
     assert json.loads((two / "result.json").read_text())["machine"]["processes"] == 2
-    assert scores[1]["images"] == scores[0]["images"] == 6
+    assert scores[1]["images"] == scores[0]["images"] == 5
     assert scores[1]["ap_per_class"] == pytest.approx(scores[0]["ap_per_class"], abs=1e-6)
 
 
@@ -197,9 +231,37 @@ def test_another_truth_is_refused_before_training(change, message, shapes, tmp_p
     assert code == 2 and message in error and not (tmp_path / "x").exists(), error
 
 
+@pytest.mark.parametrize("folds", [2, 3])
+def test_a_fold_trains_on_the_pictures_that_it_does_not_judge(shapes, tmp_path, monkeypatch, folds):
+    rows, trained_on, judged = read_instances(shapes / "noisy.json"), [], []
+    monkeypatch.setattr(wrong_labels, "run",
+                        lambda args, task, **other: trained_on.append(set(task.rows(args)["train"]["image"])))
+    monkeypatch.setattr(wrong_labels, "load_detector", lambda path: (None, None))
+    monkeypatch.setattr(wrong_labels, "start_fabric", lambda args: argparse.Namespace(device="cpu"))
+    monkeypatch.setattr(wrong_labels, "judged_by",
+                        lambda network, config, rows, *other: judged.append(set(rows["image"])) or pd.DataFrame())
+    args = argparse.Namespace(name="trust", out_dir=str(tmp_path), seed=0, batch_size=2, train_csv="x.json", stage1_epochs=1,
+                              loss="nlis", pon_threshold=0.5, weighted=False)
+    wrong_labels.judge(args, rows, folds)
+    assert all(train and judge and train | judge == set(rows["image"]) and not train & judge
+               for train, judge in zip(trained_on, judged)) and len(judged) == folds
+    with pytest.raises(UserError, match="--folds 9: x.json has 8 pictures"):
+        wrong_labels.judge(args, pd.concat([rows, rows]), 9)
+
+
+def test_figures_of_an_earlier_truth_do_not_outlive_their_scores(shapes, tmp_path, monkeypatch):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / "wrong_labels.json").write_text("{}")
+    monkeypatch.setattr(wrong_labels, "judge", lambda args, rows, folds: pd.DataFrame(
+        [{"id": each["id"], "trust": .5, "predicted": 1} for instances in rows["instances"] for each in instances]))
+    call(monkeypatch, wrong_labels, "--train_csv", shapes / "noisy.json", "--name", "trust", "--out-dir", tmp_path, *SMALL)
+    assert {path.name for path in (tmp_path / "trust").iterdir()} == {"scores.csv", "weights.json"}
+
+
 def test_each_label_is_judged_by_a_detector_that_never_saw_its_picture(shapes, tmp_path):
     flags = ["--train_csv", shapes / "noisy.json", "--name", "trust", "--out-dir", tmp_path, *SMALL, "--epochs", 1]
     run_script(JUDGE, *flags, "--truth", shapes / "train.json")
+    assert pd.api.types.is_integer_dtype(pd.read_csv(tmp_path / "trust" / "scores.csv")["predicted"])  # a category's id
     scores = pd.read_csv(tmp_path / "trust" / "scores.csv")
     count = len(json.loads((shapes / "noisy.json").read_text())["annotations"])
     assert len(scores) == count and scores["trust"].between(0, 1).all() and scores["trust"].nunique() > 1

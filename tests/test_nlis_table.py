@@ -92,12 +92,16 @@ def test_a_finished_table_is_printed_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["nlis_table.py", "--json", str(tmp_path / "table.json")])
     nlis_table.main()
     assert "| NLIS | 80.0 | -10.0 | 90.0 | +0.0 |" in capsys.readouterr().out
+    (tmp_path / "table.json").write_text(json.dumps({"args": {}, "machine": {}, "lad": {}}))
+    with pytest.raises(UserError, match="no table of this script"):
+        nlis_table.main()
 
 
 @pytest.mark.parametrize("flags, message", [
     (["--photos", "none"], "--photos none: has no instances.json"),
     (["--parts", "coco200"], "--parts coco200: needs --photos DIR"),
     (["--encoder-weights", "x.pth"], "--encoder-weights x.pth: is of the part coco200, which needs --photos DIR"),
+    (["--photos", ".", "--parts", "rois"], "--photos .: is of the part coco200, which --parts leaves out"),
     (["--photos", ".", "--encoder-weights", "x.pth"], "--encoder-weights x.pth: no such file")])
 def test_photographs_that_are_asked_for_must_be_there(flags, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

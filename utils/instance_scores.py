@@ -29,7 +29,7 @@ class InstanceScores:
         self.num_classes, self.images = num_classes, 0
         self.metric = torchmetrics_detection.MeanAveragePrecision(
             iou_type="segm", backend="faster_coco_eval", extended_summary=True, class_metrics=True,
-            max_detection_thresholds=[1, 10, MOST]).to(device)
+            max_detection_thresholds=[1, 10, MOST], sync_on_compute=False).to(device)
         self.metric.warn_on_many_detections = False
 
     def update(self, detections: Sequence[dict], targets: Sequence[dict]) -> None:
@@ -49,8 +49,13 @@ class InstanceScores:
         self.images += len(found)
 
     def reduce(self, fabric: Any) -> None:
-        """Sum the number of pictures over all processes; torchmetrics gathers their detections when it computes."""
+        """Gather the pictures of all processes. torchmetrics' own way waits for ever where their numbers differ."""
         self.images = int(over_processes(fabric, torch.tensor(self.images, device=fabric.device), "sum"))
+        for name, own in self.metric.metric_state.items() if fabric.world_size > 1 else ():
+            parts: list[Any] = [None] * fabric.world_size
+            own = [each.cpu() if isinstance(each, torch.Tensor) else each for each in own]  # masks are run lengths
+            torch.distributed.all_gather_object(parts, own)
+            setattr(self.metric, name, [each for part in parts for each in part])
 
     def compute(self) -> dict:
         """Scores in 0..1 as a JSON-ready dict.

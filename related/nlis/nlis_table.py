@@ -60,6 +60,8 @@ def refuse_photos(args: argparse.Namespace) -> None:
         raise UserError(f"--photos {args.photos}: has no {PHOTOGRAPHS}; name the folder of a COCO JSON of that name")
     if "coco200" in (args.parts or ()) and not args.photos:
         raise UserError("--parts coco200: needs --photos DIR, the folder of its photographs")
+    if args.photos and "coco200" not in (args.parts or PARTS):
+        raise UserError(f"--photos {args.photos}: is of the part coco200, which --parts leaves out; leave it out, too")
     if args.encoder_weights and not args.photos:
         raise UserError(f"--encoder-weights {args.encoder_weights}: is of the part coco200, which needs --photos DIR")
     if args.encoder_weights and not Path(args.encoder_weights).is_file():
@@ -97,7 +99,10 @@ def text_of(content: dict) -> str:
 def main() -> None:
     args = parse()
     if args.json:
-        print(text_of(read_json(args.json, "args", "machine")))
+        content = read_json(args.json, "args", "machine")
+        if not any(part in content for part in PARTS):
+            raise UserError(f"{args.json}: no table of this script; name a table.json that it left")
+        print(text_of(content))
         return
     shared: dict[Path, Job] = {}
     jobs = {part: plan(args, part, shared) for part in args.parts}

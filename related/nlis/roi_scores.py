@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
+from cli.files import UserError
 from engine.classification import CLASSIFICATION, ClassScorer
 from utils.class_scores import CLASS_TITLES
 
@@ -27,6 +29,15 @@ class RoiScorer(ClassScorer):
                 "foreground_accuracy": told / total}
 
 
+def read_roi_splits(args: Namespace, needs_weights: bool = False, pseudo_dir: str | None = None) -> dict:
+    """Rows of each split, see `engine.task.Task.rows`; a UserError if one has no object, since nothing could be scored."""
+    splits = CLASSIFICATION.rows(args, needs_weights, pseudo_dir)
+    for split, rows in splits.items():
+        if not rows["label"].any():
+            raise UserError(f"{getattr(args, f'{split}_csv')}: all rows are background (label 0), there is no object to score")
+    return splits
+
+
 ROI_TITLES = {"class_accuracy": "right class of objects", "foreground_accuracy": "object or background", **CLASS_TITLES}
-ROIS = replace(CLASSIFICATION, scorer=lambda args, device: RoiScorer(args.num_classes, device), compared=("class_accuracy",),
-               titles=ROI_TITLES)
+ROIS = replace(CLASSIFICATION, rows=read_roi_splits, scorer=lambda args, device: RoiScorer(args.num_classes, device),
+               compared=("class_accuracy",), titles=ROI_TITLES)

@@ -85,8 +85,8 @@ def train_fold(args: Namespace, rows: pd.DataFrame, held_out: np.ndarray, fold: 
 
 def judge(args: Namespace, rows: pd.DataFrame, folds: int) -> pd.DataFrame:
     """Trust in every annotation of rows of `read_instances`: DataFrame of `id`, `trust`, `predicted`."""
-    if folds > len(rows):
-        raise UserError(f"--folds {folds}: {args.train_csv} has {len(rows)} pictures; pass fewer folds")
+    if folds > rows["image"].nunique():
+        raise UserError(f"--folds {folds}: {args.train_csv} has {rows['image'].nunique()} pictures; pass fewer folds")
     fold_of, found = assign_folds(rows["image"], folds, args.seed), []
     for fold in range(folds):
         network, config = load_detector(str(train_fold(args, rows, fold_of == fold, fold)))
@@ -104,9 +104,9 @@ def write_trust(csv: str, rows: pd.DataFrame, folder: Path, trust: pd.DataFrame)
     content, paths = read_json(csv), dict(zip(rows["id"], rows["image"]))
     for each in content["images"]:
         each["file_name"] = os.path.abspath(paths[each["id"]])  # the folder is another one now
-    of = trust.set_index("id")
-    scores = pd.DataFrame([{"annotation": each["id"], "image_id": each["image_id"], "given": each["category_id"],
-                            **of.loc[each["id"], ["predicted", "trust"]]} for each in content["annotations"]])
+    given = pd.DataFrame([{"annotation": each["id"], "image_id": each["image_id"], "given": each["category_id"]}
+                          for each in content["annotations"]])
+    scores = given.join(trust.set_index("id")[["predicted", "trust"]], on="annotation")
     for each, value in zip(content["annotations"], scores["trust"]):
         each["weight"] = round(float(value), 6)
     write_json(folder / "weights.json", content)
@@ -181,6 +181,7 @@ def main() -> None:
     with lock.folder_lock(folder):
         rows = INSTANCES.rows(args)["train"]
         scores = write_trust(args.train_csv, rows, folder, judge(args, rows, folds))
+    (folder / "wrong_labels.json").unlink(missing_ok=True)  # of an earlier run, of other scores
     if truth:
         found = measured(scores, args.train_csv, truth)
         write_json(folder / "wrong_labels.json", found)
