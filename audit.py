@@ -51,7 +51,7 @@ MACHINE = {"workers", "accelerator", "devices", "strategy", "precision"}  # of n
 
 def flags() -> argparse.ArgumentParser:
     """The parser of this script's own flags. A folder stands first: elsewhere it might be a value of the training's flags."""
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     if len(sys.argv) > 1 and (not sys.argv[1].startswith("-") or sys.argv[1] in ("-h", "--help")):
         parser.add_argument("folder", nargs="?", help="stands first; holds images/ and masks/")
     parser.set_defaults(folder=None)

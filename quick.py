@@ -55,7 +55,7 @@ RECOMMENDED = PASSES[-1]
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags, by default of the command line; unknown ones go to every training."""
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("folder", help="images/ and masks/, or train.csv, valid.csv and test.csv")
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
     parser.add_argument("--out-dir", default="runs", help="where runs are kept")

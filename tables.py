@@ -153,7 +153,7 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
 
 def parse() -> argparse.Namespace:
     """The flags; unknown ones go to every training."""
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
     parser.add_argument("--data", required=True, help="folder with train.csv and test.csv, or its name in data/csv")
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2], help="of noise, folds and trainings")

@@ -72,7 +72,7 @@ def with_interval(scores, base):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--runs", required=True, help="folder of the trainings; finished ones are not repeated")
     parser.add_argument("--count", type=positive_int, default=300, help="portraits")
     parser.add_argument("--seeds", type=nonnegative_int, nargs="+", default=[0, 1, 2])

@@ -116,7 +116,7 @@ def refuse_other_flags(args):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--csv", required=True, help="coarse training masks")
     parser.add_argument("--truth", required=True, help="the better masks of the same pictures, in the same order")
     parser.add_argument("--test_csv", required=True)

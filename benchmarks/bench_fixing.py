@@ -116,7 +116,7 @@ def percent(pair):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--csv", required=True, help="CSV of plant_faults.py")
     parser.add_argument("--ranking", required=True, help="ranking.csv of an audit of these rows")
     parser.add_argument("--test_csv", help="rows with good masks; without them only labels are measured")

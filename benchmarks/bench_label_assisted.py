@@ -153,7 +153,7 @@ def difference_lines(found, base):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--csv", required=True, help="untouched training masks")
     parser.add_argument("--runs", required=True, help="folder of the trainings")
     parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")

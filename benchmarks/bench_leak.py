@@ -95,7 +95,7 @@ def lines_of(found, seeds):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--csv", required=True, help="clean training masks")
     parser.add_argument("--runs", required=True, help="folder of the trainings")
     parser.add_argument("--ratio", type=share, default=0.6, help="of noisy masks")

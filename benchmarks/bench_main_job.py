@@ -91,7 +91,7 @@ def lines_of(stages, seconds, jobs):
 
 
 def main():
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--out", default=str(RESULTS / "main_job.json"), help="JSON of the results")
     args, other = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -123,9 +123,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return (action.help or "") + (" (default: %(default)s)" if shown else "")
 
 
-def tool_parser(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser whose --help is the script's docstring and its flags."""
-    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter)
+def tool_parser(docstring: str | None, passes_on: bool = False) -> argparse.ArgumentParser:
+    """A parser whose --help is the script's docstring and its flags.
+
+    Args:
+        passes_on: whether unknown flags go to another script; then flags must be written out, since another script's
+            --schedule would be taken for the beginning of --scheduler.
+    """
+    return argparse.ArgumentParser(description=docstring, formatter_class=HelpFormatter, allow_abbrev=not passes_on)
 
 
 # --- flag types: argparse names a bad value and its flag, exit code 2 --------------------------------------------

@@ -30,7 +30,7 @@ NEVER = ("--shard", "--join", "--mix", "--known", "--overwrite")
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """(flags of this script, flags of get_weight that each part gets)."""
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--csv", required=True, help="rows to score: images and their annotations")
     parser.add_argument("--pred-dir", required=True, help="folder of the teacher's pseudo-labels, or of another model's "
                                                              "masks; it may end in a pattern: masks/{stem}_mask.png")

@@ -40,6 +40,13 @@ def test_published_augmentation_goes_by_the_name_of_the_set(drawn, monkeypatch, 
     assert (args.mirror, args.shift, args.padding) == (False, 1, "reflect")
 
 
+def test_a_set_without_a_name_has_that_of_its_folder(drawn, monkeypatch):
+    for path, name in ((drawn, drawn.name), (drawn / "train_worst.csv", drawn.name)):
+        monkeypatch.setattr(sys, "argv", ["blind_knowledge_dist_training.py", "--noise_path", str(path)])
+        args = training.parse()
+        assert (args.dataset, args.name, args.mirror) == (name, f"{name}_worst_seed_0", name.startswith("cifar"))
+
+
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -112,8 +119,10 @@ def test_bad_flags_are_named(call, flags, capsys):
     assert stopped.value.code == 2 and f"argument {flags[0]}" in capsys.readouterr().err
 
 
-def test_a_run_that_goes_on_or_was_trained_otherwise_is_refused(call):
+def test_a_run_that_goes_on_or_was_trained_otherwise_is_refused(call, drawn):
     folder = call(training, "--n_epoch", 2)
+    with pytest.raises(UserError, match="--noise_path .*train_clean.csv: .*_seed_1 was trained on .*train_worst.csv"):
+        call(detection, "--noise_path", drawn / "train_clean.csv")
     with pytest.raises(UserError, match="--n_epoch 5: results/drawn_worst_seed_1 was trained with 2"):
         call(learning, "--n_epoch", 5)
     (folder / "detection.npy").unlink()

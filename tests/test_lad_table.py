@@ -143,7 +143,9 @@ def test_predictions_get_the_flags_of_the_machine_alone():
     (["--rows", "lad"], "--rows: needs ce"), (["--data", "x", "--quick"], "--quick: goes with the drawn scenes"),
     (["--data", "nowhere"], "--data nowhere: has no train.csv"), (["--epochs", "3"], "--epochs: goes with --data"),
     (["--data", "scenes"], "pass --name"), (["--data", "x", "--teacher-weights", "y"], "goes with --teacher-encoder"),
-    (["--out", "x", "--name", "../y"], "must be a folder inside x")])
+    (["--out", "x", "--name", "../y"], "must be a folder inside x"), (["--epochs", "20"], "--epochs: goes with --data"),
+    (["-e", "3"], "--epochs: is set for each training of the plan"), (["-n", "x"], "--name: is set for each training of the"),
+    (["--overwrite"], "--overwrite: is set for each")])
 def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["lad_table.py", *flags])
@@ -152,6 +154,15 @@ def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch,
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------
+
+
+def test_flags_of_trainings_are_not_taken_for_the_beginnings_of_others(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["lad_table.py", "--schedule", "step", "-b", "4"])
+    args = lad_table.parse()
+    assert args.other == ["--schedule", "step", "-b", "4"] and args.scheduler is None
+    monkeypatch.setattr("sys.argv", ["lad_table.py", "--seed", "5"])
+    with pytest.raises(UserError, match="--seed: is set for each training of the plan"):
+        lad_table.parse()
 
 
 def test_shapes_have_their_areas():

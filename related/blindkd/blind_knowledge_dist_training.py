@@ -21,7 +21,7 @@ from engine.classification import CLASSIFICATION, complete
 from engine.loaders import build_loaders
 from engine.lock import is_first_process
 from engine.loop import run
-from related.blindkd.flags import drop_idle, run_name, training_parser
+from related.blindkd.flags import run_name, settle, training_parser
 from related.blindkd.memory import BlindDistillation, Memory
 from related.blindkd.noisy_set import csv_beside, noisy_csv, split_rows, validation_split
 from related.blindkd.outputs import write_outputs
@@ -31,7 +31,7 @@ from related.blindkd.tipping import TipRule
 def parse() -> Namespace:
     """The flags, with what the training CSV and the name of the data set tell."""
     args = training_parser(__doc__).parse_args()
-    drop_idle(args)
+    settle(args)
     csv = noisy_csv(args)
     args.train_csv, args.valid_csv, args.test_csv = str(csv), None, str(csv_beside(csv, "test.csv"))
     args.out_dir, args.name, args.load = args.results, run_name(args), None

@@ -117,8 +117,10 @@ class Cell:
     @property
     def _training(self) -> list[object]:
         """Flags of every training of networks."""
-        flags, pair = self.settings, ["--mirror"] * self.settings.mirror
-        return ["--size", *flags.size, "--shift", flags.shift, *pair, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay",
+        flags, same = self.settings, ["--mirror"] * self.settings.mirror
+        if self.folder.name.startswith("cifar100"):
+            same += ["--padding", "zero"]  # BlindKD's default for these alone
+        return ["--size", *flags.size, "--shift", flags.shift, *same, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay",
                 0.0005, "--lr-step", flags.lr_step, "--lr-gamma", 0.1, "--clip", 0, "--cache", "--resume", "--seed", self.seed]
 
     def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:

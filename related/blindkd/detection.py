@@ -14,7 +14,7 @@ import numpy as np
 from cli.command_line import command_line
 from cli.files import UserError, check_outputs, read_json, write_json
 from data.classification import read_class_rows
-from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.flags import reading_parser, refuse_other_run, run_name, settle
 from related.blindkd.noisy_set import csv_beside, refuse_changed, split_rows, wrong_labels
 from related.blindkd.outputs import FACTS, finished
 from utils.ranking import auroc, precision_recall_f1
@@ -37,7 +37,7 @@ def load_array(folder: Path, name: str, rows: int) -> np.ndarray:
 def main() -> None:
     parser = reading_parser(__doc__, noise_type="worst")
     args = parser.parse_args()
-    drop_idle(args)
+    settle(args)
     folder = Path(args.results, run_name(args))
     trained = finished(folder)["args"]
     refuse_other_run(args, trained)

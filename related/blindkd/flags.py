@@ -1,11 +1,13 @@
 """The published flags of the three scripts, and those that this project adds."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from cli.command_line import nonnegative_float, nonnegative_int, positive_float, positive_int, seed_number, share, tool_parser
 from cli.files import UserError
 from engine.flags import add_class_task_flags, add_device_flags, add_optimizer_flags, add_training_device_flags
+from related.blindkd.noisy_set import noisy_csv
 
 RESULTS = "results"  # default of --results, below the working directory
 IDLE = ("print_freq", "clean_test_freq", "noisy_val_freq")  # published, of no effect here
@@ -33,10 +35,11 @@ def add_published_flags(parser: argparse.ArgumentParser, noise_type: str, defaul
         defaults: of `epochs`, `learning_rate` and `val_ratio`.
     """
     group = parser.add_argument_group("published flags")
-    group.add_argument("--dataset", default="cifar10", help="a folder in data/csv, here or in the project")
+    group.add_argument("--dataset", help="a folder in data/csv, here or in the project, and the run's name (default: the "
+                       "folder of --noise_path, else cifar10)")
     group.add_argument("--noise_type", "--noise-type", default=noise_type, help="trains on the folder's train_TYPE.csv")
     group.add_argument("--noise_path", "--noise-path", metavar="PATH",
-                       help="folder of the CSVs, or the training CSV; replaces --dataset")
+                       help="folder of the CSVs, or the training CSV, that is read in place of --dataset's")
     group.add_argument("--val_ratio", "--val-ratio", type=share, default=defaults["val_ratio"],
                        help="share of the noisy rows, drawn by --seed, that choose the best epoch; 0: the last one is taken")
     group.add_argument("--n_epoch", "--epochs", dest="epochs", type=positive_int, default=defaults["epochs"], help="epochs")
@@ -101,8 +104,11 @@ def run_name(args: argparse.Namespace) -> str:
     return f"{args.dataset}_{args.noise_type}_seed_{args.seed}"
 
 
-def drop_idle(args: argparse.Namespace) -> None:
-    """Print which of the given flags have no effect, and reset them."""
+def settle(args: argparse.Namespace) -> None:
+    """Print which of the given flags have no effect, and reset them; --dataset is by default what --noise_path names."""
+    if args.dataset is None:
+        path = Path(args.noise_path or "cifar10").resolve()
+        args.dataset = path.parent.name if path.is_file() else path.name
     for flag in IDLE:
         if vars(args).pop(flag, None) is not None:
             print(f"--{flag}: has no effect here, see related/blindkd/README.md")
@@ -118,3 +124,6 @@ def refuse_other_run(args: argparse.Namespace, trained: dict) -> None:
         asked, used = getattr(args, flag), trained[flag]
         if asked is not None and asked != used:
             raise UserError(f"--{spelt} {asked}: {args.results}/{run_name(args)} was trained with {used}; leave the flag out")
+    if args.noise_path and Path(trained["train_csv"]).resolve() != noisy_csv(args).resolve():
+        raise UserError(f"--noise_path {args.noise_path}: {args.results}/{run_name(args)} was trained on "
+                        f"{trained['train_csv']}; leave the flag out")

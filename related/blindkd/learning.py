@@ -21,7 +21,7 @@ from engine.classification import CLASSIFICATION, ClassScorer, load_classifier
 from engine.devices import start_fabric
 from engine.evaluation import evaluate
 from engine.loaders import each_row_once, worker_count
-from related.blindkd.flags import drop_idle, reading_parser, refuse_other_run, run_name
+from related.blindkd.flags import reading_parser, refuse_other_run, run_name, settle
 from related.blindkd.noisy_set import refuse_changed
 from related.blindkd.outputs import finished
 
@@ -49,7 +49,7 @@ def accuracies(fabric: Any, path: Path, rows: pd.DataFrame, workers: int) -> dic
 def main() -> None:
     parser = reading_parser(__doc__, noise_type="clean")
     args = parser.parse_args()
-    drop_idle(args)
+    settle(args)
     folder = Path(args.results, run_name(args))
     trained = finished(folder)["args"]
     refuse_other_run(args, trained)

@@ -16,10 +16,12 @@ Finished runs are skipped, broken ones go on; other flags need another --name. L
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from cli.command_line import command_line, none_or_str, positive_int, seed_number, tool_parser
+from cli.command_line import command_line, given_names, none_or_str, positive_int, seed_number, tool_parser
 from cli.files import UserError, read_json
+from engine.flags import train_parser
 from engine.run_folder import inside
 from models import NAMES
 from related.lad.lad_plan import OF_SCENES, TITLES, LadCell, pictures, scenes
@@ -28,11 +30,13 @@ from reports.comparison_files import run_and_write
 from reports.plan import Job
 from reports.workers import add_worker_flags, workers_of
 
+PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "seed", "epochs", "load", "model",
+           "encoder", "encoder_weights"}  # flags of a training that the plan sets
 Cells = dict[int, tuple[LadCell, dict[str, Job]]]
 
 
 def parse() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("--json", metavar="FILE", help="print the tables of a table.json; runs nothing")
     parser.add_argument("--data", metavar="DIR", help="folder of train.csv and test.csv (default: drawn scenes)")
     parser.add_argument("--rows", nargs="+", choices=tuple(TITLES), help="students (default: all; of scenes all but "
@@ -52,8 +56,8 @@ def parse() -> argparse.Namespace:
     group.add_argument("--teacher-weights", type=none_or_str, metavar="imagenet|none|FILE", help="of --teacher-encoder")
     args, other = parser.parse_known_args()
     args.other = other
-    args.needless = [action.option_strings[0] for action in group._group_actions
-                     if getattr(args, action.dest) != action.default and not args.data]
+    given = given_names(parser, args)
+    args.needless = [action.option_strings[0] for action in group._group_actions if action.dest in given and not args.data]
     args.seeds = args.seeds or ([0] if args.quick else [0, 1, 2])
     args.rows = list(dict.fromkeys(args.rows or (TITLES if args.data else OF_SCENES)))
     check(args)
@@ -68,6 +72,7 @@ def check(args: argparse.Namespace) -> None:
         return
     if "ce" not in args.rows:
         raise UserError("--rows: needs ce, with which all others are compared")
+    refuse_planned(args.other)
     for flag in args.needless:
         raise UserError(f"{flag}: goes with --data; the drawn scenes have networks and epochs of their own")
     if args.teacher_weights and not args.teacher_encoder:
@@ -79,6 +84,16 @@ def check(args: argparse.Namespace) -> None:
     for name in ("train.csv", "test.csv") if args.data else ():
         if not (Path(args.data) / name).is_file():
             raise UserError(f"--data {args.data}: has no {name}; make it with a prepare script")
+
+
+def refuse_planned(words: Sequence[str]) -> None:
+    """Raise UserError if flags that go to every training are among those that the plan sets, by whichever spelling."""
+    parser, words = train_parser(""), ["--train_csv", ".", "--name", ".", *words]
+    args = parser.parse_args(words)
+    for name in sorted(given_names(parser, args, words) & PLANNED):
+        if getattr(args, name) == ".":
+            continue
+        raise UserError(f"--{name.replace('_', '-')}: is set for each training of the plan, leave it out")
 
 
 def plan(args: argparse.Namespace, shared: dict[Path, Job]) -> Cells:
