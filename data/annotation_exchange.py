@@ -99,7 +99,7 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
         UserError: see `read_task`; or none came back, or one has another size than its mask.
     """
     record, objects = read_task(folder)
-    back, changed = {}, 0
+    back, corrected, changed = {}, {}, 0
     for row in record["rows"]:
         if row["name"] not in objects:
             continue
@@ -111,12 +111,15 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
             after = labels_of(regions, before.shape, record["background"])
         except (ValueError, IndexError) as error:
             raise UserError(f"--merge {folder}: {row['name']}: {error}; was it corrected on another picture?") from None
-        mask = row["mask"]
+        key = row["image"], row["mask"]
+        back.setdefault(key, row["mask"])
         if not np.array_equal(before, after):
+            if not np.array_equal(after, corrected.setdefault(key, after)):
+                raise UserError(f"--merge {folder}: {row['name']} and {Path(back[key]).stem} are one row of the CSV, which "
+                                "stands there twice, and were corrected otherwise; leave one of them out")
             name = Path(row["name"]).stem + ".png"
             write_corrected(target_of(name), after, row["mask"], record["num_classes"])
-            mask, changed = str(final_of(name)), changed + 1
-        back[row["image"], row["mask"]] = mask
+            back[key], changed = str(final_of(name)), changed + 1
     if not back:
         raise UserError(f"--merge {folder}: holds none of the {len(record['rows'])} pictures of the task")
     table = pd.DataFrame(record["weights"], columns=["image", "mask", "weight"])

@@ -17,7 +17,7 @@ from cli.files import UserError, read_json
 from cli.lazy import lightning_fabric, torch
 from data import IGNORE_INDEX
 from data.dataset import ImageDataset
-from data.pictures import image_size, read_checked_mask
+from data.pictures import image_size, kinds_of, read_checked_mask, refuse_black_and_white
 from data.rows import check_shape, pseudo_label_paths
 from engine import checkpoint, run_folder
 from engine.prediction import logits_of
@@ -71,7 +71,7 @@ def trust_of_run(run: Path | str) -> np.ndarray:
 
 def _average(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """A row's mean probability; NaN where it was never predicted."""
-    mean = sums / (255 * np.maximum(counts, 1)).astype(np.float32)
+    mean = sums / (np.float32(255) * np.maximum(counts, 1).astype(np.float32))  # counts may be uint8
     return np.where(counts > 0, mean, np.float32(np.nan)).astype(np.float32)
 
 
@@ -110,16 +110,22 @@ def by_masks(rows: pd.DataFrame, folder: Path | str, pattern: str, num_classes: 
         folder, pattern: see `pseudo_label_paths`.
 
     Raises:
-        UserError: one is missing, not a label map, or of another shape than the row's mask.
+        UserError: one is missing, not a label map, or of another shape than the row's mask; with the last one, if all of them
+            are black and white though there are more classes.
     """
     paths = pseudo_label_paths(rows, folder, pattern=pattern)
 
-    def read(path: str, mask: str) -> np.ndarray:
-        labels = read_checked_mask(path, num_classes)
-        check_shape(image_size(mask), labels.shape, path, f"the mask {mask}")
-        return certain(labels, num_classes)
+    def read() -> Iterator[np.ndarray]:
+        kinds = 0
+        for left, path, mask in zip(range(len(rows) - 1, -1, -1), paths, rows["mask"]):
+            labels = read_checked_mask(path, num_classes)
+            check_shape(image_size(mask), labels.shape, path, f"the mask {mask}")
+            kinds |= kinds_of(labels, num_classes)
+            if not left:
+                refuse_black_and_white(kinds, num_classes, f"--pred-dir {folder}")
+            yield certain(labels, num_classes)
 
-    return map(read, paths, rows["mask"])
+    return read()
 
 
 def certain(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -67,6 +67,30 @@ def merged(folder):
     return merge_task(folder, lambda name: folder / name, lambda name: folder / name)
 
 
+def test_a_correction_of_a_row_that_stands_twice_is_kept_whichever_copy_it_was(tmp_path, data_set):
+    rows, proposals = data_set
+    twice = pd.concat([rows.head(1), rows.head(1)], ignore_index=True)
+    other = proposals[0].with_name("plain__2.png")
+    other.write_bytes(proposals[0].read_bytes())
+    folder = exported(tmp_path / "task", "coco", (twice, [proposals[0], other]))
+    content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    first, second = (each["id"] for each in content["images"])
+
+    def without(*images):
+        kept = [each for each in content["annotations"] if each["image_id"] not in images or each["category_id"] > 2]
+        (folder / "annotations.json").write_text(json.dumps({**content, "annotations": kept}), encoding="utf-8")
+        return merged(folder)
+
+    for image in (first, second):
+        found, back, changed = without(image)
+        assert (back, changed) == (1, 1) and found["mask"].nunique() == 1 and found["mask"].iloc[0] != rows["mask"].iloc[0]
+        assert not np.array_equal(read_mask(found["mask"].iloc[0], 4), read_mask(rows["mask"].iloc[0], 4))
+    assert without(first, second)[2] == 2
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] != second]
+    with pytest.raises(UserError, match="are one row of the CSV, which stands there twice, and were corrected otherwise"):
+        without(first)
+
+
 @pytest.mark.parametrize("background", [0, None])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_masks_come_back_to_the_byte(tmp_path, data_set, tool, background):

@@ -110,6 +110,19 @@ def test_all_at_once_where_nothing_is_annotated_or_seen():
     assert inspect(scene_of(labels(empty), sure(person))).score < 0.1
 
 
+def test_what_fills_the_picture_counts_too():
+    """An object over most of the picture that nobody annotated: the empty background has its shape, and no outlines. And an
+    annotation that has no outline, since all of the picture is foreground."""
+    half, empty, small = np.arange(SIZE[1]) < 0.6 * SIZE[1] * np.ones((SIZE[0], 1)), np.zeros(SIZE, bool), disc(20) < 0
+    overlooked = inspect(scene_of(labels(empty), sure(half)))
+    assert overlooked.finding.kind == "missing" and overlooked.score < 0.1
+    apart = small & ~half
+    assert "missing" in kinds(inspect(scene_of(labels(apart), sure(half | apart))))
+    whole = inspect(scene_of(labels(~empty), sure(small)))
+    assert whole.finding.kind == "swapped" and whole.score < 0.1 and whole.finding.length == 2 * sum(SIZE)
+    assert inspect(scene_of(labels(~empty), sure(~empty))).score == 1
+
+
 def test_swapped_classes():
     """Foreground and background of a binary mask; and one object of three classes, whose twin is named."""
     person = disc(30) < 0

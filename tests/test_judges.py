@@ -47,6 +47,9 @@ def test_averages_are_sums_over_counts(tmp_path, rows):
     moved["counts"][0, 0, 0] = 0
     first, _ = by_own_run(run_of(tmp_path / "moved", rows, moved), rows, 2)
     assert np.isnan(first[0, 0]) and (first.ravel()[1:] == 1).all()
+    moved["counts"] = torch.full((2, 2, 3), 3, dtype=torch.uint8)  # as a run with --augment keeps them
+    first, _ = by_own_run(run_of(tmp_path / "bytes", rows, moved), rows, 2)
+    assert first == pytest.approx(1 / 3)
 
 
 def test_trust_is_the_score_over_half_the_median(tmp_path, rows):
@@ -74,6 +77,16 @@ def test_masks_are_probabilities(tmp_path, rows):
     assert certain(np.array([[0, 1, 255]], np.uint8), 2).tolist() == [pytest.approx([0.02, 0.98, np.nan], nan_ok=True)]
     first, second = by_masks(rows, tmp_path, "{stem}.png", 2)
     assert np.array_equal(first > 0.5, np.eye(4, 6)) and np.array_equal(first, second)
+
+
+def test_black_and_white_masks_of_several_classes_are_no_judge(tmp_path, rows):
+    """Whose foreground would be ignored; one that holds 0 and 255 beside one of class numbers is a mask like others."""
+    for name in "ab":
+        write_image(tmp_path / f"sam/{name}.png", 255 * np.eye(4, 6, dtype=np.uint8))
+    with pytest.raises(UserError, match=r"--pred-dir .*sam: the masks hold 0 and 255 alone, no class number in 1\.\.2"):
+        list(zip(range(2), by_masks(rows, tmp_path / "sam", "{stem}.png", 3)))
+    write_mask(tmp_path / "sam/a.png", np.eye(4, 6, dtype=np.uint8), 3)
+    assert len(list(by_masks(rows, tmp_path / "sam", "{stem}.png", 3))) == 2
 
 
 def test_a_step_is_resized_without_a_shift():

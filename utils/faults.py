@@ -209,7 +209,8 @@ def class_findings(scene: Scene, label: int) -> list[Finding]:
     found = [_component(scene, layer, *each) for each in components(layer.region, math.prod(scene.size))]
     for part, box in layer.missing:
         annotated = _twin(scene, "labels", part)
-        if annotated is None:  # else it is the annotation's component that is swapped
+        inverted = any(each.kind == "swapped" and each.other == scene.background for each in found)
+        if annotated is None or (annotated == scene.background and not inverted):  # else a component annotated is swapped
             length, sure = int(outline(part, scene.valid).sum()), scene.chance(label, part)
             found.append(_object("missing", scene, label, None, length, box, 0, sure))
     return found
@@ -221,7 +222,11 @@ def placed(box: Box, scene: Scene) -> Box:
 
 
 def _object(kind: str, scene: Scene, label: int, other: int | None, length: int, box: Box, number: int, sure: float) -> Finding:
-    """A finding of OBJECTS; `sure` is the judge's mean probability that it is right, 0..1."""
+    """A finding of OBJECTS; `sure` is the judge's mean probability that it is right, 0..1.
+
+    An object without an outline, which fills the picture or lies within ignored pixels, has its box's in place of it.
+    """
+    length = length or 2 * (box[2] + box[3])
     weight = min(1.0, length / (NOTABLE * scene.diagonal))
     return Finding(kind, label, other, math.nan, 1.0, length, placed(box, scene), number, 1.0, max(0.0, 2 * sure - 1) * weight)
 
