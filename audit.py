@@ -180,7 +180,8 @@ def check_results(args: argparse.Namespace, rows: pd.DataFrame, outputs: list[Pa
     folders = ("proposals", "mended") if args.mend else ("proposals",)
     check_outputs([*outputs, *(args.out / folder / name for folder in folders for name in noisy_mask_names(rows))],
                   args.overwrite, inputs)
-    check_outputs([args.out / "rows.csv"], True, inputs)  # of the judge's training, which a second call may find
+    found = args.overwrite or (args.out / "judge").exists()  # of the judge's training, which a second call may find
+    check_outputs([args.out / "rows.csv"], found, inputs)
 
 
 def main() -> None:

@@ -38,14 +38,15 @@ from engine.prediction import predict, predict_classes, prediction_text
 
 
 def listed_images(paths: list[str]) -> list[str]:
-    """Paths of all images that files and folders name, in their order; a folder's images sorted by name, no subfolders.
+    """Paths of all images that files and folders name, in their order; a folder's images sorted by name, no subfolders, no
+    hidden files.
 
     Raises:
         UserError: a path is missing, a folder holds no image, or a file is none.
     """
     images: list[str] = []
     for path in map(Path, paths):
-        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        found = sorted(each for each in path.iterdir() if not each.name.startswith(".")) if path.is_dir() else [path]
         if not path.exists():
             raise UserError(f"--images {path}: no such file or folder")
         files = [str(file) for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cli.command_line import command_line, nonnegative_int, positive_int, seed_number, side_length, tool_parser
-from cli.files import UserError, progress
+from cli.files import UserError, check_outputs, progress, together
 from data.legend import write_legend
 from data.pictures import write_image, write_mask
 from data.splits import write_splits
@@ -81,15 +81,15 @@ def main() -> None:
         if names:
             splits[split] = pd.DataFrame({"image": [str(out / "images" / name) for name in names],
                                           "mask": [str(out / "masks" / name) for name in names]})
-    for split in ("train", "valid", "test"):
-        if (out / f"{split}.csv").exists() and not args.overwrite:
-            raise UserError(f"{out / split}.csv exists; pass --overwrite to replace it, or choose another --out")
-        if split not in splits:  # of an earlier call, whose scenes may be others now
-            (out / f"{split}.csv").unlink(missing_ok=True)
-    for index, name in enumerate(progress(scenes, "drawing", unit="scene")):
-        image, labels = draw_scene(np.random.default_rng([args.seed, index]), args.size)
-        write_image(out / "images" / name, image)
-        write_mask(out / "masks" / name, labels, len(NAMES))
+    csvs = {split: out / f"{split}.csv" for split in ("train", "valid", "test")}
+    check_outputs([*csvs.values(), *(out / folder / name for folder in ("images", "masks") for name in scenes)], args.overwrite)
+    for split in csvs.keys() - splits.keys():  # of an earlier call, whose scenes may be others now
+        csvs[split].unlink(missing_ok=True)
+    with together() as written_at:
+        for index, name in enumerate(progress(scenes, "drawing", unit="scene")):
+            image, labels = draw_scene(np.random.default_rng([args.seed, index]), args.size)
+            write_image(written_at(out / "images" / name), image)
+            write_mask(written_at(out / "masks" / name), labels, len(NAMES))
     write_legend(out, NAMES)
     write_splits(out, splits, args.overwrite)
 

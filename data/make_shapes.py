@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from cli.command_line import command_line, positive_int, seed_number, side_length, tool_parser
-from cli.files import UserError, progress
+from cli.files import UserError, check_outputs, progress, together
 from data.coco_files import annotation_of, categories, image_of, write_coco
 from data.pictures import write_image
 
@@ -119,22 +119,17 @@ def main() -> None:
     if min(args.size) < 32:
         raise UserError(f"--size {args.size[0]} {args.size[1]}: 32 px or more are needed to draw shapes")
     paths = [out / f"{split}.json" for split in ("train", "test")]
-    for path in paths:
-        if path.exists() and not args.overwrite:
-            raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another --out")
-    contents, number = {}, 0
-    for path, count in zip(paths, (args.train, args.test)):
-        images: list[dict] = []
-        annotations: list[dict] = []
-        for _ in progress(range(count), "drawing", unit="picture"):
-            number += 1
+    files = [out / "images" / f"{number + 1:04d}.png" for number in range(args.train + args.test)]
+    check_outputs([*paths, *files], args.overwrite)
+    contents = {path: {"images": [], "annotations": [], "categories": categories(NAMES, groups=GROUPS)} for path in paths}
+    with together() as written_at:
+        for number, file in enumerate(progress(files, "drawing", unit="picture"), 1):
+            images, annotations, _ = contents[paths[number > args.train]].values()
             picture, shapes = draw_picture(np.random.default_rng([args.seed, number]), args.size)
-            file = out / "images" / f"{number:04d}.png"
-            write_image(file, picture)
+            write_image(written_at(file), picture)
             images.append(image_of(number, file, args.size))
-            for kind, mask, crowd in shapes:
-                annotations.append(annotation_of(len(annotations) + 1, number, kind + 1, mask, crowd))
-        contents[path] = {"images": images, "annotations": annotations, "categories": categories(NAMES, groups=GROUPS)}
+            annotations += [annotation_of(len(annotations) + place, number, kind + 1, mask, crowd)
+                            for place, (kind, mask, crowd) in enumerate(shapes, 1)]
     write_coco(contents, args.overwrite)
 
 

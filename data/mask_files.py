@@ -96,7 +96,7 @@ def _decode(file: Image.Image, layout: str, num_classes: int) -> Decoded:
         return Decoded(_unscaled(np.array(file), layout if num_classes > 2 else ""), False)
     if file.mode.startswith(("I", "F")):
         values = np.array(file)
-        if num_classes == 2 and set(np.unique(values).tolist()) == {0, 65535}:  # black and white in 16 bits
+        if num_classes == 2 and set(np.unique(values).tolist()) <= {0, 65535}:  # black and white in 16 bits
             return Decoded(np.where(values > 0, np.uint8(255), np.uint8(0)), False)
         return Decoded(_whole_bytes(values), False)
     return Decoded(_grey(np.array(file.convert("RGB")), num_classes), False)

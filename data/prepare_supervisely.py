@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cli.command_line import command_line, share, side_length
+from cli.command_line import command_line, given_names, share, side_length
 from cli.files import UserError, progress
 from data import IGNORE_INDEX
 from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
+from data.rows import check_shape
 from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
@@ -115,6 +116,18 @@ def _draw_polygon(labels: np.ndarray, points: dict, value: int) -> None:
     labels[inside > 0] = value
 
 
+def refuse_unknown(folder: Path, given: dict[str, list[str]]) -> None:
+    """Raise UserError if a flag names a class that meta.json does not have, so that its objects would be passed over."""
+    try:
+        titles = [each["title"] for each in json.loads((folder / "meta.json").read_text(encoding="utf-8"))["classes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # `find` says what is missing; a list of classes is not needed
+    for flag, named in sorted(given.items()):
+        unknown = [title for title in named if title not in titles]
+        if unknown:
+            raise UserError(f"--{flag} {unknown[0]}: meta.json of {folder} has no such class; there are {', '.join(titles)}")
+
+
 def main() -> None:
     parser = prepare_parser(__doc__, "the project: holds meta.json", valid_of="all", valid=0.0876)
     parser.add_argument("--test", type=share, default=0.1245, help="share of all for test")
@@ -122,7 +135,8 @@ def main() -> None:
     parser.add_argument("--ignore", nargs="*", default=["neutral"], metavar="TITLE", help="classes that are ignored (255)")
     parser.add_argument("--size", type=side_length, nargs=2, default=[321, 321], metavar=("H", "W"), help="px")
     args = parser.parse_args()
-
+    given = given_names(parser, args) & {"foreground", "ignore"}
+    refuse_unknown(Path(args.folder), {flag: getattr(args, flag) for flag in given})
     out, found = Path(args.out), find(Path(args.folder))
     rows = pd.DataFrame({"image": [str(out / "images" / f"{name}.png") for name in found["name"]],
                          "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
@@ -132,8 +146,10 @@ def main() -> None:
     for source, target in progress(pairs, "portraits", len(rows), "portrait"):
         if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
             labels = draw_annotation(source.annotation, args.foreground, args.ignore)
+            image = read_image(source.image)
+            check_shape(image.shape[:2], labels.shape, source.annotation, f"the picture {source.image}")
             write_mask(target.mask, resize_labels(labels, args.size))
-            write_image(target.image, resize_image(read_image(source.image), args.size))
+            write_image(target.image, resize_image(image, args.size))
     write_splits(out, splits, args.overwrite)
 
 

@@ -44,7 +44,10 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
         run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
     else:
         job = training_job(args, rows)
-        refuse_other_settings([job], f"pass another --out, or remove {job.result.parent} to train the judge anew")
+        folder = job.result.parent
+        refuse_other_settings([job], f"pass another --out, or remove {folder} to train the judge anew",
+                              begun=(folder / "args.json").exists())
+        job.note_stamp()  # so that a call with other flags is told what to do about a training that was stopped, too
         write_rows(args.out / "rows.csv", rows)
         run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cli.files import UserError, read_json
 from cli.lazy import scipy_stats
-from reports.groups import NETWORK_FLAGS, group_runs, network_of, settings_of
+from reports.groups import NETWORK_FLAGS, agreeing, group_runs, network_of, settings_of
 from reports.scores import Results, check_same_scores, column_titles, compared_of
 from utils.metrics import markdown_table
 
@@ -137,8 +137,8 @@ def compare(results: Results, which: str = "test", baseline: str | None = None, 
         first = results[next(iter(group["runs"].values()))]
         for network in range(len(first[which])):
             kind = network_of(first["args"], network)
-            upper = next(iter(uppers.get(kind, [])), None)
-            lower = _baseline_of(group, baselines.get(kind, []), upper)
+            upper = agreeing(group, uppers.get(kind, []), results)
+            lower = _baseline_of(group, baselines.get(kind, []), upper, results)
             row = {"label": group["label"] + (f", network {network + 1}" if network else ""), "name": group["name"],
                    "network": network, "noise_share": group["noise_share"], "rows": first.get("rows", {}).get("train"),
                    "seeds": sorted(group["runs"]), "auroc": _mean_auroc(results, group), "scores": {}}
@@ -170,14 +170,14 @@ def _of_each_network(groups: list[dict], results: Results, name: str) -> dict[tu
     return found
 
 
-def _baseline_of(group: dict, baselines: list[dict], upper: dict | None) -> dict | None:
+def _baseline_of(group: dict, baselines: list[dict], upper: dict | None, results: Results) -> dict | None:
     """The baseline at the same noise share, or, without noise, the run on clean annotations; where a share is not known, the
-    only baseline there is."""
+    only baseline there is. Of several see `agreeing`."""
     share = group["noise_share"]
     with_share = [other for other in baselines if other["noise_share"] is not None]
     if share is not None and with_share:
         near = [other for other in with_share if abs(other["noise_share"] - share) < 0.005]
-        return near[0] if near else upper if share == 0 else None
+        return agreeing(group, near, results) if near else upper if share == 0 else None
     return baselines[0] if len(baselines) == 1 else None
 
 

@@ -14,10 +14,10 @@ from engine import flags as flag_groups
 from engine.run_folder import FREE_FLAGS
 from reports.scores import Results
 
-SEED_FLAGS = {"seed", "name", "train_csv", "valid_csv", "test_csv", "command", "teacher_digest",  # the seeds of a method may
+SEED_FLAGS = {"seed", "name", "train_csv", "test_csv", "command", "teacher_digest",  # the seeds of a method may
               *FREE_FLAGS}  # differ in these
 NETWORK_FLAGS = {f"{flag}{which}" for flag in ("model", "encoder", "encoder_weights") for which in ("", "_a", "_b")} | {"width"}
-PATH_FLAGS = {"load", "pixels", "pred_dir", "after", "teacher"}  # each seed may have its own file: only its presence counts
+PATH_FLAGS = {"load", "pixels", "pred_dir", "after", "teacher", "valid_csv"}  # each seed may have its own: its presence counts
 
 
 def group_runs(results: Results) -> list[dict]:
@@ -51,6 +51,15 @@ def group_runs(results: Results) -> list[dict]:
         flags = [results[next(iter(other["runs"].values()))]["args"] for other in namesakes]
         group["label"] = ", ".join([group["name"], *_differing(flags, flags[namesakes.index(group)])])
     return groups
+
+
+def agreeing(group: dict, others: list[dict], results: Results) -> dict | None:
+    """The one of `others`, groups of one name, that a group is compared with: that agrees with it in every flag in which they
+    differ among themselves; the first if they differ in none. None where none or several agree."""
+    own, *flags = (results[next(iter(each["runs"].values()))]["args"] for each in (group, *others))
+    unlike = {flag for each in flags for flag in each if flag not in SEED_FLAGS and _differ(flag, flags)}
+    found = [other for other, each in zip(others, flags) if not any(_differ(flag, [own, each]) for flag in unlike)]
+    return found[0] if found and (len(found) == 1 or not unlike) else None
 
 
 def settings_of(result: dict, left_out: Iterable[str] = ()) -> tuple:

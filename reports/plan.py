@@ -131,17 +131,22 @@ def flags_of(words: Sequence[str]) -> dict[str, str]:
     return {flag: " ".join(values) for flag, values in flags.items() if flag not in free}
 
 
-def refuse_other_settings(jobs: Iterable[Job], remedy: str | None = None) -> None:
+def refuse_other_settings(jobs: Iterable[Job], remedy: str | None = None, begun: bool = False) -> None:
     """Raise UserError if a job's result was made by another command, from other files, or from
     results that were made differently.
 
     Args:
         jobs: needs first, see `with_needs`.
         remedy: what to do, where it is not `--name`.
+        begun: a stamp without a result, which a caller has left before the job, counts too.
     """
     for job in jobs:
-        if job.result.exists() and stamp_path(job.result).exists() and not job.finished():
-            before = read_json(stamp_path(job.result), "settings")["settings"]
+        place = stamp_path(job.result)
+        if not place.exists() or not (begun or job.result.exists()):
+            continue
+        noted = read_json(place, "stamp", "settings")
+        if noted["stamp"] != job.stamp:
+            before = noted["settings"]
             changed = [flag for flag in {**before, **job.settings} if before.get(flag) != job.settings.get(flag)]
             raise UserError(f"{job.result}: {_difference(changed, before, job) if changed else 'was made from other results'}; "
                             + (remedy or f"pass --name for another folder, or remove {job.home} to begin anew"))

@@ -17,7 +17,8 @@ LISTED = 20  # annotations with the lowest weights
 
 def verdict(results: Results, weights: dict[str, dict], recommended: str, baseline: str | None = None,
             clean: str = "clean") -> str | None:
-    """One sentence: what weights bring at the last epoch, and which option to take; None where runs are missing.
+    """One sentence: what weights bring at the last epoch, and which option to take; None where runs are missing, or the
+    option or the baseline stands in several rows.
 
     It goes by one score, see `comparison.decisive_score`.
 
@@ -28,8 +29,11 @@ def verdict(results: Results, weights: dict[str, dict], recommended: str, baseli
         baseline, clean: see `comparison.compare`.
     """
     compared = comparison.compare(results, "test_last", baseline, clean)
-    rows = {row["name"]: row for row in compared if not row["network"]}
+    firsts = [row for row in compared if not row["network"]]
+    rows = {row["name"]: row for row in firsts}
     baseline = baseline or next(iter(rows))
+    if any(sum(row["name"] == each for row in firsts) > 1 for each in (recommended, baseline)):
+        return None  # one sentence cannot speak of several shares of noise, or lengths of training
     name = comparison.decisive_score(compared)
     scores = {each: row["scores"][name] for each, row in rows.items()}
     option, base, upper = (scores.get(each) for each in (recommended, baseline, clean))

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cli.files import write_rows
+import audit
+from cli.files import UserError, write_json, write_rows
 from data.annotation_exchange import export_task, merge_task
 from data.legend import Legend
 from data.make_sample import draw_set
 from data.pictures import read_mask, write_image, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
+from reports import audit_judge
 from tests.conftest import run_script
 
 
@@ -45,6 +47,44 @@ def test_a_csv_named_as_the_judges_rows_is_not_written_over(portraits, tmp_path)
     before = content(tmp_path)
     done = run_script("audit.py", "--csv", tmp_path / "out" / "rows.csv", "--out", tmp_path / "out", check=False)
     assert done.returncode == 2 and "rows.csv" in done.stderr and content(tmp_path) == before
+
+
+def test_a_csv_of_that_name_that_is_no_judges_is_kept(portraits, tmp_path):
+    """It lies where the judge's rows go, and nothing of a judge lies beside it."""
+    write_rows(tmp_path / "data.csv", portraits)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows.csv").write_text("a user's rows")
+    done = run_script("audit.py", "--csv", tmp_path / "data.csv", "--out", tmp_path / "out", check=False)
+    assert done.returncode == 2 and "rows.csv exists" in done.stderr
+    assert content(tmp_path / "out") == {tmp_path / "out" / "rows.csv": b"a user's rows"}
+
+
+def test_a_judge_whose_training_was_stopped_goes_with_its_own_flags_alone(portraits, tmp_path, monkeypatch):
+    """Otherwise the audit says what to do, in its own words: the training's --overwrite and --name are not for its user."""
+    write_rows(tmp_path / "data.csv", portraits)
+    trained = []
+
+    def stopped(jobs, workers):
+        trained.append(jobs)
+        write_json(jobs[0].result.parent / "args.json", {})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit_judge, "run_plan", stopped)
+
+    def call(*flags):
+        words = ["--csv", str(tmp_path / "data.csv"), "--out", str(tmp_path / "out"), *flags]
+        monkeypatch.setattr("sys.argv", ["audit.py", *words])
+        audit.main()
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    with pytest.raises(UserError, match="this call asks for 0.01; pass another --out, or remove .*judge to train the"):
+        call("--learning-rate", "0.01")
+    write_mask(portraits["mask"].iloc[0], 1 - read_mask(portraits["mask"].iloc[0]))
+    with pytest.raises(UserError, match="held other files or rows; pass another --out, or remove .*judge to train"):
+        call()
+    assert len(trained) == 2
 
 
 def test_a_background_that_is_no_class_is_refused(portraits, tmp_path):

@@ -154,6 +154,8 @@ MASKS = [
     ("JPEG, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="JPEG"), "a JPEG, which changes class numbers", *CLASSES),
     ("16 bits in colour", lambda a: cv2.imwrite(str(a.folder / "masks/1.png"), np.full((HEIGHT, WIDTH, 3), 3, np.uint16)),
      "16 bits a sample in colour", *CLASSES),
+    ("16 bits, white alone", lambda a: cv2.imwrite(str(a.folder / "masks/1.png"), np.full((HEIGHT, WIDTH), 65_535, np.uint16)),
+     None),
     ("16 bits, black and white", lambda a: cv2.imwrite(str(a.folder / "masks/1.png"), HALF.astype(np.uint16) * 65_535), None),
     ("fractions", lambda a: mask(a, HALF.astype(np.float32) / 2, fmt="TIFF"), "float32 values up to 0.5"),
     ("NaN", lambda a: mask(a, np.full((HEIGHT, WIDTH), np.nan, np.float32), fmt="TIFF"), "float32 values up to nan"),

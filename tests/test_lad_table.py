@@ -186,5 +186,13 @@ def test_scenes_are_drawn_from_their_seed(tmp_path, monkeypatch, capsys):
     (tmp_path / "a" / "valid.csv").write_text("image,mask\n")  # of an earlier call
     assert run(monkeypatch, capsys, tmp_path, "data/make_scenes.py", *flags, "--overwrite")[0] == 0
     assert not (tmp_path / "a" / "valid.csv").exists()
+    for place, script in (("images/00002.png", "scenes"), ("masks/00002.png", "scenes"), ("images/0002.png", "shapes")):
+        own = tmp_path / "own" / script / place
+        own.parent.mkdir(parents=True)
+        own.write_text("a user's file")
+        flags = ["--out", own.parent.parent, "--train", 2, "--test", 2]
+        code, error = run(monkeypatch, capsys, tmp_path, f"data/make_{script}.py", *flags)
+        assert code == 2 and f"{own} exists" in error and [own] == [path for path in own.parent.rglob("*")]
+        own.unlink()
     code, error = run(monkeypatch, capsys, tmp_path, "data/make_scenes.py", "--out", "b", "--size", 8, 48)
     assert code == 2 and "16 px or more are needed" in error

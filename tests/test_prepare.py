@@ -129,6 +129,18 @@ def test_supervisely_resizes_and_chooses_the_foreground(tmp_path):
     assert mask.shape == (40, 60) and mask[:, :20].all() and not mask[:, 20:].any()
 
 
+def test_supervisely_pictures_and_classes_fit_their_annotations(tmp_path):
+    root = supervisely_tree(tmp_path / "project", [])
+    (root / "meta.json").write_text(json.dumps({"classes": [{"title": "person_poly"}, {"title": "neutral"}]}))
+    for flags, words in ((["--foreground", "person"], "--foreground person: meta.json of"),
+                         (["--ignore", "dog"], "--ignore dog: meta.json of")):
+        done = run_script("data/prepare_supervisely.py", root, "--out", tmp_path / "out", *flags, check=False)
+        assert done.returncode == 2 and words in done.stderr and "there are person_poly, neutral" in done.stderr
+    (root / "ds1" / "ann" / "1.png.json").write_text(json.dumps({"size": {"height": 30, "width": 20}, "objects": []}))
+    done = run_script("data/prepare_supervisely.py", root, "--out", tmp_path / "out", check=False)
+    assert done.returncode == 2 and "1.png.json" in done.stderr and "the picture" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("item, words", [
     ({"classTitle": "person", "bitmap": {"data": "no base64 of a png", "origin": [0, 0]}}, ["not a Supervisely annotation"]),
     ({"classTitle": "person", "points": {"exterior": [[1, 1]], "interior": []}}, ["object 0", "neither a bitmap nor"]),

@@ -105,6 +105,26 @@ def test_each_noise_share_has_its_own_baseline_and_clean_serves_all():
     assert "| kd | 60 | 1 |" in table and "| +30.00 | - / 75 | 0.900 |" in table
 
 
+def test_of_two_baselines_the_one_of_the_same_flags_counts():
+    """Trainings of 12 and of 24 epochs; where the run agrees with neither, nothing is compared."""
+    names = ("noisy", "kd", "clean")
+    runs = {f"{name}{epochs}": run_of(name, bf=bf, noise=0 if name == "clean" else 0.6, epochs=epochs)
+            for epochs, scores in ((12, (0.4, 0.5, 0.6)), (24, (0.5, 0.8, 0.9))) for name, bf in zip(names, scores)}
+    runs["kd36"] = run_of("kd", bf=0.9, noise=0.6, epochs=36)
+    rows = {row["label"]: row["scores"]["bf"] for row in compare(runs)}
+    for epochs, difference, gap in ((12, 0.1, 0.5), (24, 0.3, 0.75), (36, None, None)):
+        found = rows[f"kd, epochs {epochs}"]
+        assert found["difference"] == (difference and pytest.approx(difference)), epochs
+        assert found["recovered"] == (gap and pytest.approx(gap)), epochs
+
+
+def test_runs_with_and_without_validation_are_two_methods():
+    """One is tested at its best epoch, the other at its last; another file for each seed is one method."""
+    runs = {"a": run_of("x", marker=0, valid_csv="v0.csv"), "b": run_of("x", marker=0, seed=1, valid_csv="v1.csv"),
+            "c": run_of("x", marker=0, seed=2)}
+    assert [group["runs"] for group in group_runs(runs)] == [{0: "a", 1: "b"}, {2: "c"}]
+
+
 def test_each_network_is_measured_against_its_own_kind():
     """A DeepLab that wins 5 on DeepLab's baseline has not lost 5 to the U-Net's; network B of a pair is a DeepLab."""
     unet, deep = {"model": "smp_unet"}, {"model": "deeplab"}

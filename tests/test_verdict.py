@@ -36,6 +36,17 @@ def test_one_sentence_says_which_option_to_take(sentence, expected):
     assert expected in sentence and sentence.count("\n") == 0
 
 
+def test_no_sentence_speaks_of_two_shares_of_noise_or_two_lengths():
+    both = (("noisy", 0.4), ("own3", 0.7))
+    runs = {f"{name}{share}": run_of(name, bf=bf, noise=share) for share in (0.3, 0.6) for name, bf in both}
+    assert verdict(runs, {}, "own3") is None
+    alone = {name: run for name, run in runs.items() if name.endswith("0.6")}
+    assert "Weights bring 30.0 points" in verdict(alone, {}, "own3")
+    longer = {f"{name}{epochs}": run_of(name, bf=bf, noise=0.6, epochs=epochs)
+              for epochs in (5, 9) for name, bf in both}
+    assert verdict(longer, {}, "own3") is None
+
+
 def own_options(*facts, csvs=None, **args):
     """The sentence on runs that gain nothing by own weights, one a seed, which end with these facts of weights."""
     runs = {f"{seed}/{name}": run_of(name, bf=bf, seed=seed, **(args if name == "own" else {}))
