@@ -20,7 +20,7 @@ from data.annotation_task import (
     write_corrected,
     write_record,
 )
-from data.annotation_tools import TOOLS, Objects
+from data.annotation_tools import TOOLS, Objects, Returned
 from data.legend import Legend
 from data.pictures import read_checked_mask
 
@@ -85,6 +85,18 @@ def read_task(folder: Path) -> tuple[dict[str, Any], Objects]:
         raise UserError(f"--merge {folder}: not what {record['tool']} was given or saves: {reason}") from None
 
 
+def before_and_after(folder: Path, row: dict[str, str], returned: Returned,
+                     record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The label maps, uint8 (H, W), of a task's row: of its file, and of what came back; a UserError if they do not fit."""
+    before, (size, regions) = read_checked_mask(row["mask"], record["num_classes"]), returned
+    try:
+        if size and tuple(size) != before.shape:
+            raise ValueError(f"came back with {size[0]} x {size[1]} px, its mask has {before.shape[0]} x {before.shape[1]}")
+        return before, labels_of(regions, before.shape, record["background"])
+    except (ValueError, IndexError) as error:
+        raise UserError(f"--merge {folder}: {row['name']}: {error}; was it corrected on another picture?") from None
+
+
 def merge_task(folder: Path, target_of: Callable[[str], Path],
                final_of: Callable[[str], Path]) -> tuple[pd.DataFrame, int, int]:
     """Write the masks of a task that were changed; all others stay the files they are.
@@ -99,18 +111,13 @@ def merge_task(folder: Path, target_of: Callable[[str], Path],
         UserError: see `read_task`; or none came back, or one has another size than its mask.
     """
     record, objects = read_task(folder)
-    back, corrected, changed = {}, {}, 0
+    back: dict[tuple[str, str], str] = {}  # (image, mask) -> its mask now
+    corrected: dict[tuple[str, str], np.ndarray] = {}
+    changed = 0
     for row in record["rows"]:
         if row["name"] not in objects:
             continue
-        before = read_checked_mask(row["mask"], record["num_classes"])
-        size, regions = objects[row["name"]]
-        try:
-            if size and tuple(size) != before.shape:
-                raise ValueError(f"came back with {size[0]} x {size[1]} px, its mask has {before.shape[0]} x {before.shape[1]}")
-            after = labels_of(regions, before.shape, record["background"])
-        except (ValueError, IndexError) as error:
-            raise UserError(f"--merge {folder}: {row['name']}: {error}; was it corrected on another picture?") from None
+        before, after = before_and_after(folder, row, objects[row["name"]], record)
         key = row["image"], row["mask"]
         back.setdefault(key, row["mask"])
         if not np.array_equal(before, after):
