@@ -83,7 +83,7 @@ def one_sided(weights: np.ndarray, larger: np.ndarray, outlined: np.ndarray | No
     look as if the other kind were coarse and this one good, and its weights would teach the error. Coarse masks among good ones
     err both ways, or are the fewer ones. In trials at 60 % noise 51 to 57 % of the doubted masks erred to the commoner side
     (people and portraits), and 74 to 92 % where every mask was noisy: ONE_SIDED is half-way. In
-    docs/results/portraits.md, with every mask noisy, they are 66 to 74 %: the margin is small.
+    docs/results/portraits.md, with every mask noisy, they are 66 to 69 %: the margin is small.
 
     Args:
         weights: float (N,), of `own_weights`.
