@@ -25,7 +25,7 @@ from cli.files import UserError, progress
 from data import IGNORE_INDEX
 from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
 from data.rows import check_shape
-from data.splits import open_output, prepare_parser, require, split_rows, write_splits
+from data.splits import open_output, prepare_parser, refuse_stale, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
 LARGEST = 1 << 26  # most bytes and pixels of one bitmap; protects against files made to fill the memory
@@ -150,6 +150,9 @@ def main() -> None:
             check_shape(image.shape[:2], labels.shape, source.annotation, f"the picture {source.image}")
             write_mask(target.mask, resize_labels(labels, args.size))
             write_image(target.image, resize_image(image, args.size))
+        else:
+            refuse_stale(source.annotation, target.mask, lambda path=source.annotation: resize_labels(
+                draw_annotation(path, args.foreground, args.ignore), args.size), 2)
     write_splits(out, splits, args.overwrite)
 
 

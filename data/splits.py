@@ -1,9 +1,11 @@
 """Functions that the prepare scripts share: pair files, split rows, write outputs that a second call does not change."""
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pandas as pd
 
 from cli.command_line import seed_number, share, tool_parser
 from cli.files import UserError, csv_text, progress, read_json, refuse_other_than_utf8, write_json, write_rows
-from data.pictures import IMAGE_SUFFIXES, write_mask
+from data.pictures import IMAGE_SUFFIXES, read_mask, write_mask
 
 SPLITS = ("train", "valid", "test")
 RECORD = "prepared.json"
@@ -246,7 +248,7 @@ def convert_masks(jobs: Sequence[tuple[Path | str, Path | str]], convert: Callab
         convert: function of a source that gives its label map, uint8 (H, W).
 
     Raises:
-        UserError: two sources would be written to one file.
+        UserError: two sources would be written to one file; or see `refuse_stale`.
     """
     sources: dict[str, Path | str] = {}
     for source, target in jobs:
@@ -255,6 +257,14 @@ def convert_masks(jobs: Sequence[tuple[Path | str, Path | str]], convert: Callab
     for source, target in progress(jobs, "masks", unit="mask"):
         if overwrite or not Path(target).exists():
             write_mask(target, convert(source), num_classes)
+        else:
+            refuse_stale(source, target, partial(convert, source), num_classes)
+
+
+def refuse_stale(source: Path | str, target: Path | str, convert: Callable[[], np.ndarray], num_classes: int) -> None:
+    """Raise UserError if a mask is older than its source and holds other labels: the source was corrected since."""
+    if os.path.getmtime(source) > os.path.getmtime(target) and not np.array_equal(read_mask(target, num_classes), convert()):
+        raise UserError(f"{source}: has changed since {target} was made from it; pass --overwrite to make all of them anew")
 
 
 def _bytes_of(path: Path) -> bytes:
