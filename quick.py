@@ -59,6 +59,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", help="images/ and masks/, or train.csv, valid.csv and test.csv")
     parser.add_argument("--name", help="folder in runs/ (default: the name of FOLDER)")
     parser.add_argument("--out-dir", default="runs", help="where runs are kept")
+    parser.add_argument("-e", "--epochs", type=positive_int, default=12,
+                        help="of each training; the learning rate is halved after each third")
     parser.add_argument("--folds", type=positive_int, default=2, help="teachers")
     parser.add_argument("--ratio", type=share, default=0.6, help="share of the masks that are made noisy")
     parser.add_argument("--limit", type=positive_int, help="use only this many pairs, chosen at random")
@@ -74,8 +76,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     add_class_flag(parser)
     add_noise_flags(parser)
     args, other = parser.parse_known_args(words)
-    args.training = training_flags(["--epochs", "12", "--batch-size", "16", "--optimizer", "adamw", "--learning-rate", "0.001",
-                                    "--lr-step", "4", "--cache", *other])
+    args.training = training_flags(["--epochs", str(args.epochs), "--lr-step", str(max(1, args.epochs // 3)), "--batch-size",
+                                    "16", "--optimizer", "adamw", "--learning-rate", "0.001", "--cache", *other])
     args.flip, args.given = False, given_names(parser, args, words)
     args.home = inside(args.out_dir, args.name or Path(args.folder).resolve().name)
     return args

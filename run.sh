@@ -21,6 +21,8 @@ setup() {  # .venv with the requirements and the project itself; skipped while t
     if ! cat "$home"/requirements*.txt "$home/pyproject.toml" | cmp -s - "$home/.venv/installed.txt"; then
         printf '\n\033[1m== %s\033[0m\n' "setting up .venv (once; PyTorch is a large download)"
         "${PYTHON:-python3}" -m venv "$home/.venv" || fail "python3 with venv is needed (Debian: apt install python3-venv)"
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+            fail "Python 3.10 or newer is needed; remove $home/.venv, and name one: PYTHON=python3.12 bash run.sh"
         (cd "$home" && "$python" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt)
         cat "$home"/requirements*.txt "$home/pyproject.toml" > "$home/.venv/installed.txt"
     fi

@@ -21,10 +21,12 @@ validation masks choose a bad one. Flags that are not listed go to every trainin
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from cli.command_line import command_line, given_names, nonnegative_int, positive_float, positive_int, share, tool_parser
 from cli.files import UserError, counted
 from cli.flags import add_class_flag, add_legend_flag, add_noise_flags
+from data.csv_files import read_table
 from data.legend import read_legend
 from data.rows import read_rows
 from data.splits import prepared_data_set
@@ -151,8 +153,32 @@ def make_figure3(args: argparse.Namespace, job: Job) -> None:
     print(f"lowest and highest weights of {job.result}: {path}")
 
 
-def parse() -> argparse.Namespace:
-    """The flags; unknown ones go to every training."""
+def refuse_unread(args: argparse.Namespace, given: set[str]) -> None:
+    """Raise UserError if the user has set a flag that the table does not read, or names a row that it does not have."""
+    shares = {"table1": set(), "table2": {"shares"}, "all": {"share", "shares"}}.get(args.table, {"share"})
+    unread = (given & {"share", "shares"}) - shares | (given & {"rows"} if args.table == "figure3" else set())
+    for flag in sorted(unread):
+        raise UserError(f"--{flag}: {args.table} does not read it; leave it out")
+    if args.table in TABLES:
+        own = [row.name for row in TABLES[args.table][1]]
+        for name in args.rows or []:
+            if name not in own:
+                raise UserError(f"--rows {name}: {args.table} has no such row; there are {', '.join(own)}")
+
+
+def refuse_equal_shares(shares: Sequence[float], train: Path) -> None:
+    """Raise UserError if two shares make the same share of the rows noisy, in percent, so that a table could not tell them."""
+    rows = len(read_table(train, None))
+    percents: dict[int, float] = {}
+    for each in shares:
+        other = percents.setdefault(round(100 * round(each * rows) / max(1, rows)), each)
+        if other != each:
+            raise UserError(f"--shares {other:g} {each:g}: are the same percentage of the {rows} rows of {train}; leave out "
+                            "one of them")
+
+
+def flags() -> argparse.ArgumentParser:
+    """The parser."""
     parser = tool_parser(__doc__, passes_on=True)
     parser.add_argument("table", choices=(*TABLES, "figure3", "all"))
     parser.add_argument("--data", required=True, help="folder with train.csv and test.csv, or its name in data/csv")
@@ -179,17 +205,27 @@ def parse() -> argparse.Namespace:
     add_class_flag(parser)
     add_legend_flag(parser)
     add_noise_flags(parser)
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    """The flags, checked; unknown ones go to every training."""
+    parser = flags()
     args, other = parser.parse_known_args()
+    given = given_names(parser, args)
     names = {row.name for _, rows in TABLES.values() for row in rows}
     for name in sorted({*(args.rows or [])} - names):
         raise UserError(f"--rows {name}: no such row; there are {', '.join(sorted(names))}")
+    refuse_unread(args, given)
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
-    refuse_noise(args.splits, given_names(parser, args) & {"share", "shares", "noise"})
+    refuse_noise(args.splits, given & {"share", "shares", "noise", "background"})
     args.classes = args.classes or next(args.splits.glob("classes.json"), None)
     args.training = training_flags(list(map(str, [
         "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",
         "--learning-rate", 0.001, "--cache", *other])))
+    if "shares" in given:
+        refuse_equal_shares(args.shares, args.splits / "train.csv")
     return args
 
 

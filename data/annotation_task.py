@@ -148,7 +148,7 @@ def write_corrected(path: Path, labels: np.ndarray, like: str, num_classes: int)
             palette = old.getpalette() if old.mode == "P" else None
         if palette:
             file = Image.fromarray(labels.astype(np.uint8))
-            file.putpalette(palette)
+            file.putpalette(palette + [0] * (3 * 256 - len(palette)))  # whole, or it is saved with too few bits for 255
             file.save(path, "PNG")
             return
     write_mask(path, labels, num_classes)

@@ -20,9 +20,10 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
         UserError: it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: holds a single array; pass a .npz")
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: holds a single array; pass a .npz")
+        with found as file:
             return {key: file[key] for key in file.files}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None

@@ -59,6 +59,8 @@ def read_legend(path: Path | str | None, num_classes: int) -> Legend:
     names, colours = content["names"], content.get("colours")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: `names` must be a list of texts")
+    if not isinstance(colours or [], list):
+        raise UserError(f"{path}: `colours` must be a list of [red, green, blue], 0..255 each")
     if len(names) != num_classes or len(colours or names) != num_classes:
         raise UserError(f"{path}: names {len(names)} classes, --num-classes is {num_classes}")
     if colours and not all(isinstance(each, list) and len(each) == 3 and all(value in range(256) for value in each)
@@ -67,9 +69,19 @@ def read_legend(path: Path | str | None, num_classes: int) -> Legend:
     return Legend(num_classes, names, colours)
 
 
-def write_legend(folder: Path, names: Iterable[str], colours: Iterable[Sequence[int]] | None = None) -> None:
-    """Write classes.json to a folder."""
-    write_json(folder / FILE_NAME, {"names": list(names), **({"colours": [list(c) for c in colours]} if colours else {})})
+def write_legend(folder: Path, names: Iterable[str], colours: Iterable[Sequence[int]] | None = None,
+                 overwrite: bool = False) -> None:
+    """Write classes.json to a folder; one with the same names stays as it is, since its colours may be a user's own.
+
+    Raises:
+        UserError: there is one with other names, and `overwrite` is not set.
+    """
+    path, names = folder / FILE_NAME, list(names)
+    if path.exists() and not overwrite:
+        if read_json(path, "names")["names"] != names:
+            raise UserError(f"{path}: exists with other names; pass --overwrite to replace it, or choose another --out")
+        return
+    write_json(path, {"names": names, **({"colours": [list(c) for c in colours]} if colours else {})})
 
 
 def _distinct_colours(count: int) -> list[list[int]]:

@@ -90,7 +90,7 @@ def main() -> None:
             image, labels = draw_scene(np.random.default_rng([args.seed, index]), args.size)
             write_image(written_at(out / "images" / name), image)
             write_mask(written_at(out / "masks" / name), labels, len(NAMES))
-    write_legend(out, NAMES)
+    write_legend(out, NAMES, overwrite=args.overwrite)
     write_splits(out, splits, args.overwrite)
 
 

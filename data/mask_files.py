@@ -45,7 +45,7 @@ def decode_mask(path: Path | str, num_classes: int) -> Decoded:
             return Decoded(values, False)
         with Image.open(io.BytesIO(content.data)) as picture:
             layout = str(picture.tile)  # holds the bits per sample only until the file is loaded
-            _refuse_unfit(picture, layout, num_classes)
+            _refuse_unfit(picture, layout, num_classes, picture.format == "WEBP" and b"VP8 " in content[:4096].tobytes())
             return _decode(picture, layout, num_classes)
     except FileNotFoundError:
         raise UserError(f"{path}: no such mask") from None
@@ -70,7 +70,7 @@ def _is_grey_png(content: np.ndarray) -> bool:
             and b"tRNS" not in head and b"eXIf" not in head)
 
 
-def _refuse_unfit(file: Image.Image, layout: str, num_classes: int) -> None:
+def _refuse_unfit(file: Image.Image, layout: str, num_classes: int, lossy_webp: bool) -> None:
     """Raise UnfitError for a format that leaves open which label a pixel has."""
     pictures = getattr(file, "n_frames", 1)
     if pictures > 1 and file.format != "MPO":
@@ -78,8 +78,9 @@ def _refuse_unfit(file: Image.Image, layout: str, num_classes: int) -> None:
     turned = file.getexif().get(ORIENTATION, 1)
     if turned not in (0, 1):
         raise UnfitError(f"is turned by its EXIF orientation ({turned}); save it upright, without that tag")
-    if num_classes > 2 and file.format in ("JPEG", "MPO"):
-        raise UnfitError("a JPEG, which changes class numbers; save masks of several classes as PNG")
+    if num_classes > 2 and (file.format in ("JPEG", "MPO") or "jpeg" in str(file.info.get("compression")) or lossy_webp):
+        kind = "lossy WebP" if lossy_webp else "JPEG"
+        raise UnfitError(f"a {kind}, which changes class numbers; save masks of several classes as PNG")
     if ";16" in layout and not file.mode.startswith("I"):
         raise UnfitError(f"16 bits a sample in colour ({file.mode}); save it with 8 bits per pixel")
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from cli.command_line import command_line
 from data import IGNORE_INDEX
+from data.converted_masks import convert_masks
 from data.legend import write_legend
 from data.pictures import read_mask
-from data.splits import convert_masks, open_output, pair_by_stem, prepare_parser, require, write_splits
+from data.splits import open_output, pair_by_stem, prepare_parser, require, write_splits
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 VOID = 11
@@ -46,7 +47,7 @@ def main() -> None:
         targets = [str(out / "masks" / split / f"{Path(mask).stem}.png") for mask in rows["mask"]]
         convert_masks(list(zip(rows["mask"], targets)), convert, len(NAMES), args.overwrite)
         rows["mask"] = targets
-    write_legend(out, NAMES, COLOURS)
+    write_legend(out, NAMES, COLOURS, args.overwrite)
     write_splits(out, splits, args.overwrite)
 
 

@@ -24,10 +24,11 @@ from cli.command_line import command_line
 from cli.files import UserError
 from data import IGNORE_INDEX
 from data.coco_files import categories
+from data.converted_masks import convert_masks
 from data.instance_maps import Found, read_numbers, write_instance_splits
 from data.legend import write_legend
 from data.pictures import read_mask
-from data.splits import convert_masks, divide, open_output, prepare_parser, require, write_splits
+from data.splits import divide, open_output, prepare_parser, require, write_splits
 
 CLASSES = (  # label id, name, colour; the train id is the position (the data set's own table)
     (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
@@ -106,7 +107,7 @@ def main() -> None:
     for split, rows in splits.items():
         splits[split] = rows.assign(mask=[str(out / "masks" / Path(source).name) for source in rows["source"]])
         convert_masks(list(zip(rows["source"], splits[split]["mask"])), convert, len(CLASSES), args.overwrite)
-    write_legend(out, [name for _, name, _ in CLASSES], [colour for _, _, colour in CLASSES])
+    write_legend(out, [name for _, name, _ in CLASSES], [colour for _, _, colour in CLASSES], args.overwrite)
     write_splits(out, splits, args.overwrite)
 
 

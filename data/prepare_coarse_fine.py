@@ -39,7 +39,7 @@ def main() -> None:
     train, valid = divide(rest, args.valid, args.seed)
     open_output(args)
     if args.class_names:
-        write_legend(Path(args.out), args.class_names)
+        write_legend(Path(args.out), args.class_names, overwrite=args.overwrite)
     fine = {name: part.assign(mask=part["fine"]) for name, part in (("train", train), ("valid", valid), ("test", test))}
     write_splits(args.out, {"train": train, "valid": valid, "test": fine["test"], "train_truth": fine["train"],
                             "valid_truth": fine["valid"]}, args.overwrite)

@@ -14,8 +14,9 @@ import pandas as pd
 
 from cli.command_line import command_line
 from data import IGNORE_INDEX
+from data.converted_masks import convert_masks
 from data.pictures import read_checked_mask
-from data.splits import convert_masks, divide, download, listed_names, open_output, prepare_parser, require, write_splits
+from data.splits import divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
 LABEL_OF = np.array([IGNORE_INDEX, 1, 0, IGNORE_INDEX], np.uint8)  # by trimap value; 0 does not occur
 

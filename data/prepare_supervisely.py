@@ -23,9 +23,10 @@ import pandas as pd
 from cli.command_line import command_line, given_names, share, side_length
 from cli.files import UserError, progress
 from data import IGNORE_INDEX
+from data.converted_masks import refuse_stale
 from data.pictures import read_image, resize_image, resize_labels, write_image, write_mask
 from data.rows import check_shape
-from data.splits import open_output, prepare_parser, refuse_stale, require, split_rows, write_splits
+from data.splits import open_output, prepare_parser, require, split_rows, write_splits
 
 LAYOUT = "meta.json and DATASET/{img/NAME.jpg, ann/NAME.jpg.json}"
 LARGEST = 1 << 26  # most bytes and pixels of one bitmap; protects against files made to fill the memory

@@ -95,7 +95,7 @@ def main() -> None:
     if args.annotations == "original":
         del args.annotations  # nor this one
     open_output(args)
-    write_legend(Path(args.out), NAMES)
+    write_legend(Path(args.out), NAMES, overwrite=args.overwrite)
     write_splits(args.out, splits, args.overwrite)
 
 

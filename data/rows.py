@@ -214,7 +214,7 @@ def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
     for name_of in (shared, dict(zip(stems, stems))):  # first try: drop suffixes that are not needed; second try: keep all
         for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
             names = {path: _last_parts(name, depth) for path, name in name_of.items()}
-            if len(set(names.values())) == len(names):
+            if len({name.casefold() for name in names.values()}) == len(names):  # on some disks A.png is a.png
                 return [names[path] + ".png" for path in paths]
     # folders with `__` in their names: a digest of the path makes the names different
     return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]
@@ -253,6 +253,11 @@ def pseudo_label_paths(rows: pd.DataFrame, folder: Path | str, part: slice = sli
     if several:
         raise UserError(f"{folder}: {len(several[1])} files match {pattern.replace('{stem}', several[0])}, {several[1][0]} and "
                         f"{several[1][1]} among them; --pred-name {pattern} must name one file per image")
+    owner: dict[str, str] = {}
+    for image, (name, *_) in zip(rows["image"][part], found):
+        if os.path.abspath(owner.setdefault(name, image)) != os.path.abspath(image):
+            raise UserError(f"{folder}/{name}: matches the images {owner[name]} and {image}; --pred-name {pattern} must name "
+                            "one file per image, is one missing?")
     return [os.path.join(folder, files[0]) for files in found]
 
 

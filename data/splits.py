@@ -1,19 +1,16 @@
 """Functions that the prepare scripts share: pair files, split rows, write outputs that a second call does not change."""
 
 import argparse
-import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cli.command_line import seed_number, share, tool_parser
-from cli.files import UserError, csv_text, progress, read_json, refuse_other_than_utf8, write_json, write_rows
-from data.pictures import IMAGE_SUFFIXES, read_mask, write_mask
+from cli.files import UserError, csv_text, read_json, refuse_other_than_utf8, write_json, write_rows
+from data.pictures import IMAGE_SUFFIXES
 
 SPLITS = ("train", "valid", "test")
 RECORD = "prepared.json"
@@ -218,53 +215,32 @@ def download(name: str, folder: Path | str, **choice: str) -> None:
 
 
 def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
-    """Make --out; refuse one that was made with other flags. A second call with the same flags continues an interrupted one.
+    """Make --out; refuse one that was made with other flags. A second call with the same flags continues an interrupted one;
+    one that replaces files is noted as `unfinished` until `write_splits`, since it leaves files of both calls if it is stopped.
 
     Args:
         data_set: name of one of the paper's data sets, noted for `prepared_data_set`.
 
     Raises:
-        UserError: --out was made with other flags, and --overwrite is not given.
+        UserError: --out was made with other flags, or files were being replaced, and --overwrite is not given.
     """
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "overwrite", "download")}
     record = Path(args.out) / RECORD
-    if record.exists() and not args.overwrite and {**read_json(record), "data_set": None} != {**settings, "data_set": None}:
-        raise UserError(f"{args.out} was made with other flags ({record}); pass --overwrite to make it anew, or another --out")
-    write_json(record, {**settings, "data_set": data_set})
+    if record.exists() and not args.overwrite:
+        before = {**read_json(record), "data_set": None}
+        if before.pop("unfinished", False):
+            raise UserError(f"{args.out}: a call that replaced its files was stopped ({record}); pass --overwrite again")
+        if before != {**settings, "data_set": None}:
+            raise UserError(f"{args.out} was made with other flags ({record}); pass --overwrite to make it anew, or another "
+                            "--out")
+    replaced = {"unfinished": True} if record.exists() and args.overwrite else {}
+    write_json(record, {**settings, "data_set": data_set, **replaced})
 
 
 def prepared_data_set(folder: Path | str) -> str | None:
     """Which of the paper's data sets a prepared folder holds; None if it holds another one or does not say."""
     record = Path(folder) / RECORD
     return read_json(record).get("data_set") if record.exists() else None
-
-
-def convert_masks(jobs: Sequence[tuple[Path | str, Path | str]], convert: Callable[[Path | str], np.ndarray], num_classes: int,
-                  overwrite: bool) -> None:
-    """Write masks that are not there yet.
-
-    Args:
-        jobs: list of (source, target path).
-        convert: function of a source that gives its label map, uint8 (H, W).
-
-    Raises:
-        UserError: two sources would be written to one file; or see `refuse_stale`.
-    """
-    sources: dict[str, Path | str] = {}
-    for source, target in jobs:
-        if sources.setdefault(str(target), source) != source:
-            raise UserError(f"{source} and {sources[str(target)]} would both be written to {target}; rename one")
-    for source, target in progress(jobs, "masks", unit="mask"):
-        if overwrite or not Path(target).exists():
-            write_mask(target, convert(source), num_classes)
-        else:
-            refuse_stale(source, target, partial(convert, source), num_classes)
-
-
-def refuse_stale(source: Path | str, target: Path | str, convert: Callable[[], np.ndarray], num_classes: int) -> None:
-    """Raise UserError if a mask is older than its source and holds other labels: the source was corrected since."""
-    if os.path.getmtime(source) > os.path.getmtime(target) and not np.array_equal(read_mask(target, num_classes), convert()):
-        raise UserError(f"{source}: has changed since {target} was made from it; pass --overwrite to make all of them anew")
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -281,12 +257,20 @@ def write_splits(out: Path | str, splits: dict[str, pd.DataFrame], overwrite: bo
         splits: dict of name -> rows (`image`, `mask`).
 
     Raises:
-        UserError: a CSV exists with other content, and `overwrite` is not set; nothing is written then.
+        UserError: a CSV exists with other content, and `overwrite` is not set; or with it there is one of an earlier call that
+            would not be replaced and be read beside the others. Nothing is written then.
     """
     tables = {Path(out) / f"{split}.csv": rows for split, rows in splits.items()}
     changed = [path for path, rows in tables.items() if path.exists() and _bytes_of(path) != csv_text(rows).encode()]
     if changed and not overwrite:
         raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
+    others = (Path(out) / f"{split}.csv" for split in ("valid", "train_truth", "valid_truth") if split not in splits)
+    old = next((path for path in others if overwrite and path.exists()), None)
+    if old:
+        raise UserError(f"{old}: is of an earlier call and would be read beside the new files; remove it, and call again")
     for path, rows in tables.items():
         write_rows(path, rows)
         print(f"{path}: {len(rows)} rows")
+    record = Path(out) / RECORD
+    if record.exists():
+        write_json(record, {key: value for key, value in read_json(record).items() if key != "unfinished"})

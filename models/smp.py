@@ -3,6 +3,7 @@
 U-Net and DeepLabv3+; DeepLabv3 and PSPNet at output stride 8, with an auxiliary head on the encoder's third stage.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,11 @@ def load_encoder(encoder: nn.Module, file: str, prefix: str = "") -> None:
                  else torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ValueError(f"--encoder-weights {file}: not a readable weights file ({type(error).__name__})") from error
-    fit_encoder(encoder, state.get("state_dict", state), file, prefix)
+    inner = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(inner, dict) or not all(isinstance(key, str) and isinstance(value, torch.Tensor)
+                                              for key, value in inner.items()):
+        raise ValueError(f"--encoder-weights {file}: holds no state dict, names and their tensors")
+    fit_encoder(encoder, inner, file, prefix)
 
 
 def fit_encoder(encoder: nn.Module, state: dict[str, Any], source: str, prefix: str = "") -> None:
@@ -135,6 +140,4 @@ def fit_encoder(encoder: nn.Module, state: dict[str, Any], source: str, prefix: 
 
 
 def _bare(key: str) -> str:
-    for prefix in ("module.", "encoder.", "model."):
-        key = key.removeprefix(prefix)
-    return key
+    return re.sub(r"^((module|encoder|model)\.)+", "", key)

@@ -254,4 +254,4 @@ def _reason(command: Command, error: BaseException | None) -> str | None:
 
 def _end_of(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    return "\n    ".join(lines[-SHOWN_LINES:])
+    return "\n    ".join(lines[-SHOWN_LINES:]) or "its output stands above"

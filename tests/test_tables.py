@@ -1,7 +1,6 @@
 """The paper's tables: which runs they need, how they are laid out, and the paper's figures beside ours."""
 
 import argparse
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import tables
 from cli.files import UserError, write_json, write_rows
 from data.rows import read_rows
 from data.splits import pair_folder, prepared_data_set
-from reports.experiment import DRAWN, Cell, splits_folder, trainings
+from reports.experiment import DRAWN, Cell, trainings
 from reports.paper import TABLES as PUBLISHED
 from reports.paper import published
 from reports.plan import refuse_other_settings, with_needs
@@ -269,32 +268,3 @@ def test_another_call_never_takes_old_results_for_its_own(args):
     with pytest.raises(UserError, match="train_noisy.csv: .*train.csv held other files or rows; pass --name"):
         refuse_other_settings(with_needs([other]))
     assert not other.finished()
-
-
-@pytest.mark.parametrize("flags, message", [
-    (["--learnig-rate", "1"], "unrecognized arguments: --learnig-rate 1"),
-    (["--precision", "8"], "--precision: invalid choice"),
-    (["--rows", "nlkd"], "--rows nlkd: no such row; there are adele, band, bf"),
-    (["--rows", "clean"], "`noisy`, is not finished or not among --rows"),
-    (["--finished"], "table2: the baseline"),
-    (["--shares", "60"], "'60' is not a number in 0..1"),
-    (["--shares", "0"], "table2: without noise there is no baseline")])
-def test_faults_are_found_before_anything_runs(args, flags, message):
-    done = run_script("tables.py", "table2", "--data", args.splits, "--out", args.home, *flags, check=False)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert not list(args.home.rglob("*result.json"))
-
-
-@pytest.mark.parametrize("flag", [["--shares", "0.6"], ["--share", "0.6"], ["--noise", "morphology"]])
-def test_flags_of_noise_are_refused_where_masks_are_taken_as_they_are(args, monkeypatch, flag):
-    write_rows(args.splits / "train_truth.csv", pair_folder_of(args))
-    monkeypatch.setattr(sys, "argv", ["tables.py", "table3", "--data", str(args.splits), *flag])
-    with pytest.raises(UserError, match=f"{flag[0]}: .*holds train_truth.csv"):
-        tables.parse()
-    monkeypatch.setattr(sys, "argv", ["tables.py", "table3", "--data", str(args.splits)])
-    assert tables.parse().noise == "morphology"
-
-
-def test_data_that_is_not_prepared_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--data .*nowhere.*prepare_folder.py"):
-        splits_folder(str(tmp_path / "nowhere"))
