@@ -12,7 +12,7 @@ from PIL import Image
 from cli.files import UserError
 from data import mask_codes
 from data.annotation_exchange import export_task, merge_task
-from data.annotation_task import MaskObject, labels_of, objects_of
+from data.annotation_task import MaskObject, labels_of, objects_of, write_corrected
 from data.annotation_tools import PROPOSAL, TOOLS
 from data.legend import Legend
 from data.pictures import read_mask, write_image, write_mask
@@ -89,6 +89,20 @@ def test_a_correction_of_a_row_that_stands_twice_is_kept_whichever_copy_it_was(t
     content["annotations"] = [each for each in content["annotations"] if each["image_id"] != second]
     with pytest.raises(UserError, match="are one row of the CSV, which stands there twice, and were corrected otherwise"):
         without(first)
+
+
+@pytest.mark.parametrize("colours", [2, 4, 16, 256])
+def test_a_corrected_mask_with_a_short_palette_holds_what_was_corrected(tmp_path, colours):
+    """PNG writers take as few bits as the palette needs: 255 would come out as another class."""
+    old = Image.fromarray(np.eye(6, 8, dtype=np.uint8))
+    old.putpalette([0, 0, 0, 200, 10, 10, *[90] * 3 * (colours - 2)])
+    old.save(tmp_path / "old.png")
+    classes = 2 if colours == 2 else 4
+    after = np.where(np.eye(6, 8, k=2), 255, np.eye(6, 8)).astype(np.uint8)
+    write_corrected(tmp_path / "new.png", after, str(tmp_path / "old.png"), classes)
+    assert np.array_equal(read_mask(tmp_path / "new.png", classes), after)
+    with Image.open(tmp_path / "new.png") as new:
+        assert new.mode == "P" and new.getpalette()[:6] == [0, 0, 0, 200, 10, 10]
 
 
 @pytest.mark.parametrize("background", [0, None])

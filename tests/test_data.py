@@ -145,6 +145,8 @@ def test_pseudo_label_names_tell_all_images_apart(pictures):
     assert names == ["1.jpg.png", "1.png.png", "2.png", "1.jpg.png"]
     names = pseudo_label_names(pd.DataFrame({"image": ["x/1.jpg", "x/1.png", "x/1.jpg.jpg"]}))
     assert len(set(names)) == 3
+    names = pseudo_label_names(pd.DataFrame({"image": ["a/IMG_1.jpg", "b/img_1.jpg"]}))
+    assert names == ["a__IMG_1.png", "b__img_1.png"]  # a disk may not tell capitals apart
 
 
 def test_written_rows_are_read_again(pictures, monkeypatch, tmp_path_factory):

@@ -210,6 +210,7 @@ def test_lists_of_a_data_set_cannot_name_files_elsewhere(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("content, message", [
     ("[1, 2]", "key `names` is missing"), ('{"names": 5}', "list of texts"), ('{"names": [1, 2]}', "list of texts"),
+    ('{"names": ["a", "b"], "colours": 5}', "must be a list"),
     ('{"names": ["a", "b"], "colours": [[1, 2, 3], "red"]}', "0..255 each"), ("[" * 100_000, "not a JSON file"),
     ('{"names": ["a", "b"], "colours": [[1, 2, 3], [1, 2, 900]]}', "0..255 each"), ("{", "not a JSON file")])
 def test_legends_of_the_wrong_kind(tmp_path, content, message):

@@ -57,6 +57,10 @@ def test_encoder_weights_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="not a readable weights file"):
         load_encoder(encoder, tmp_path / "text.pth")
+    for content in (torch.zeros(3), [1], {0: torch.zeros(3)}, {"state_dict": {"a": 5}}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(ValueError, match="other.pth: holds no state dict"):
+            load_encoder(encoder, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="no such file"):
         build_model("smp_unet", "mobilenet_v2", "missing.pth")
     with pytest.raises(ValueError, match="nonsense"):

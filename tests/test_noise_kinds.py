@@ -167,6 +167,12 @@ def test_legends_by_hand(tmp_path):
     legend = read_legend(tmp_path / "classes.json", 3)
     assert legend.names == ["sky", "road", "car"]
     assert legend.paint(np.array([[0, 2, 255]], np.uint8)).tolist() == [[[1, 2, 3], [7, 8, 9], [255, 255, 255]]]
+    write_legend(tmp_path, ["sky", "road", "car"], [(9, 9, 9)] * 3)  # a second call keeps colours that may be the user's own
+    assert read_legend(tmp_path / "classes.json", 3).colours.tolist() == legend.colours.tolist()
+    with pytest.raises(UserError, match="exists with other names; pass --overwrite"):
+        write_legend(tmp_path, ["sky", "road"])
+    write_legend(tmp_path, ["sky", "road", "car"], [(9, 9, 9)] * 3, overwrite=True)
+    assert read_legend(tmp_path / "classes.json", 3).colours.tolist() == [[9, 9, 9]] * 3
     with pytest.raises(UserError, match="names 3 classes, --num-classes is 4"):
         read_legend(tmp_path / "classes.json", 4)
     write_json(tmp_path / "list.json", [1, 2])

@@ -67,6 +67,9 @@ def test_two_masks_of_an_image_are_refused(album):
     put(album / "sam", "photo1.png", "photo12.png", "b[1].png")
     with pytest.raises(UserError, match=r"2 files match photo1\*.png, photo1.png and photo12.png among them"):
         pseudo_label_paths(read_rows(album / "train.csv"), str(album / "sam"), pattern="{stem}*.png")
+    (album / "sam" / "photo1.png").unlink()  # then the pattern finds the mask of photo12 for both
+    with pytest.raises(UserError, match=r"sam/photo12.png: matches the images .*photo1.jpg and .*photo12.jpg"):
+        pseudo_label_paths(read_rows(album / "train.csv"), str(album / "sam"), pattern="{stem}*.png")
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         pseudo_label_paths(read_rows(album / "train.csv"), str(album / "nowhere"), pattern="{stem}*.png")
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 import torchvision
 
+from cli.files import UserError
 from data import class_sets
-from data.label_files import read_label_file
+from data.label_files import read_arrays, read_label_file
 from data.pictures import read_image
 from tests.class_sets import CIFAR, refused, splits_of, times
 from tests.script_calls import run
@@ -128,6 +129,13 @@ def test_label_files_of_old_numpy_and_old_torch_are_read(tmp_path):
         else:
             path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
         assert read_label_file(path)["clean_label"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_single_array_is_refused_in_a_line(tmp_path):
+    np.save(tmp_path / "labels.npy", np.arange(5))
+    (tmp_path / "labels.npy").rename(tmp_path / "labels.npz")
+    with pytest.raises(UserError, match="labels.npz: holds a single array; pass a .npz"):
+        read_arrays(tmp_path / "labels.npz")
 
 
 def relabel(folder, **changed):

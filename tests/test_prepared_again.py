@@ -37,6 +37,25 @@ def prepared(request, tmp_path):
     return words, source, correct, out
 
 
+@pytest.mark.parametrize("stops", ["masks", "truth"])
+def test_a_replacement_that_was_stopped_must_be_ended(prepared, stops):
+    """Files of both calls lie in the folder then; a truth of an earlier call would be read beside the new masks."""
+    words, source, correct, out = prepared
+    kept = source.read_bytes()
+    if stops == "masks":
+        source.write_bytes(b"neither a picture nor an annotation")
+    else:
+        (out / "train_truth.csv").write_text("img,filename\n")
+    done = run_script(*words, "--overwrite", check=False)
+    assert done.returncode == 2 and ("train_truth.csv: is of an earlier call" in done.stderr) == (stops == "truth"), done.stderr
+    source.write_bytes(kept)
+    (out / "train_truth.csv").unlink(missing_ok=True)
+    done = run_script(*words, check=False)
+    assert done.returncode == 2 and "a call that replaced its files was stopped" in done.stderr
+    run_script(*words, "--overwrite")
+    run_script(*words)
+
+
 def content(out):
     return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 

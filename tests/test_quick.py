@@ -42,6 +42,15 @@ def test_every_training_gets_the_flags_and_the_same_masks_choose_its_epoch(album
     assert not (tmp_path / "runs").exists()  # planning writes nothing
 
 
+@pytest.mark.parametrize("flags, step", [([], "4"), (["--epochs", 30], "10"), (["-e", 2], "1"),
+                                         (["-e", 30, "--lr-step", 7], "7")])
+def test_the_learning_rate_falls_by_the_length_of_the_training(album, monkeypatch, flags, step):
+    """Else it would be nothing long before the last of many epochs."""
+    jobs = planned(monkeypatch, "photos", *TINY[:-1], *flags)
+    told = {job.settings["--lr-step"] for job in jobs if job.command[0].startswith("train_")}
+    assert told == {step} and len({job.settings["--epochs"] for job in jobs if job.command[0].startswith("train_")}) == 1
+
+
 def test_a_folder_that_has_changed_is_refused(album, tmp_path, monkeypatch):
     split = planned(monkeypatch, "photos", *TINY)[0]
     split.result.parent.mkdir(parents=True)
