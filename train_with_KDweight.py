@@ -56,6 +56,9 @@ def main() -> None:
     read_header(args.train_csv, needs_weights=True)  # refuse a CSV without weights before metric_of asks for its metric
     args.metric = metric_of(args)
     print(f"the student is scored by {args.metric}, as {args.train_csv} was")
+    if args.epochs <= args.lambda_warmup and args.lambda_max:
+        print(f"lambda is 0 in all {args.epochs} epochs, since --lambda-warmup is {args.lambda_warmup}: the student's weight "
+              "never counts, as in train_with_Teacher_weight.py; pass a smaller --lambda-warmup or more --epochs")
     check_weights(args)
     scores = RunningScores(len(read_rows(args.train_csv))) if args.student == "running" else None
     run(args, scaled(partial(weigh, args, scores=scores), loss_scale(args)), needs_weights=True, memory=scores,

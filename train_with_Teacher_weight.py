@@ -59,7 +59,8 @@ def main() -> None:
     if args.pixels and args.keep_loss_size:
         raise UserError("--keep-loss-size goes without --pixels: the mean weight of pixels is not known before training")
     check_weights(args)
-    reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else levelled if args.mean_weights else None
+    level = partial(levelled, minimum=args.min_weight)
+    reweigh = partial(shuffled, seed=args.seed) if args.shuffle_weights else level if args.mean_weights else None
     method = weigh_pixels if args.pixels else weigh
     weigh_scaled = scaled(partial(method, args), loss_scale(args))
     run(args, weigh_scaled, needs_weights=True, reweigh=reweigh, pseudo_dir=args.pixels, task=task)

@@ -20,6 +20,7 @@ from cli.command_line import command_line, positive_int, tool_parser
 from cli.files import UserError, check_outputs, progress, read_json
 from cli.flags import add_class_flag, add_score_flags
 from cli.lazy import torch
+from data import IGNORE_INDEX
 from data.dataset import SegmentationDataset
 from data.rows import pseudo_label_names, read_rows
 from engine.checkpoint import load_network
@@ -47,7 +48,10 @@ def probabilities(dataset, checkpoints, fold_of, flip):
     """Class probabilities of each sample by the network of its fold, float16 (N, K, H, W); binary masks have K = 2."""
     result = None
     for fold, checkpoint in enumerate(checkpoints):
-        network, _ = load_network(checkpoint)
+        network, config = load_network(checkpoint)
+        if tuple(config["size"]) != tuple(dataset.size):
+            raise UserError(f"--size {dataset.size[0]} {dataset.size[1]}: {checkpoint} was trained at {config['size'][0]} "
+                            f"{config['size'][1]}; pass that")
         indices = np.flatnonzero(fold_of == fold)
         for batch in progress(np.array_split(indices, max(1, len(indices) // 16)), f"fold {fold + 1}", unit="batch"):
             samples = dataset.__getitems__(batch.tolist())
@@ -59,6 +63,12 @@ def probabilities(dataset, checkpoints, fold_of, flip):
                 result = np.empty((len(dataset), *given.shape[1:]), np.float16)
             result[batch] = given.numpy()
     return result
+
+
+def without_ignored(labels, probs):
+    """Labels (N, H, W) whose ignored pixels are the likeliest class, which is never an issue, by probs (N, K, H, W): cleanlab
+    knows no ignored ones."""
+    return np.where(labels == IGNORE_INDEX, probs.argmax(1), labels)
 
 
 def our_scores(probs, masks, args):
@@ -76,7 +86,7 @@ def cleanlab_scores(probs, masks):
     except ImportError:
         print("cleanlab is not installed, its scores are left out", file=sys.stderr)
         return {}
-    labels = np.minimum(masks.numpy(), probs.shape[1] - 1)  # cleanlab has no ignored pixels
+    labels = without_ignored(masks.numpy(), probs)
     return {f"cleanlab {method}": get_label_quality_scores(labels, probs.astype(np.float32), method=method, verbose=False,
                                                            n_jobs=1)[0] for method in ("softmin", "num_pixel_issues")}
 

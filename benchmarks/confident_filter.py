@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bench_detectors import judged_folds, probabilities
+from benchmarks.bench_detectors import judged_folds, probabilities, without_ignored
 from cli.command_line import command_line, positive_int, share, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_json, write_rows
 from cli.flags import add_class_flag
@@ -34,11 +34,6 @@ from utils.confident import wrong_labels
 from utils.generate_noisy_label import noisy_mask_names
 
 THRESHOLDS = {"cleanlab": 0.1, "thresholds": 0.95}
-
-
-def without_ignored(labels, probs):
-    """Labels (N, H, W) whose ignored pixels are the likeliest class, which is never an issue, by probs (N, K, H, W)."""
-    return np.where(labels == IGNORE_INDEX, probs.argmax(1), labels)
 
 
 def by_cleanlab(labels, probs):
@@ -92,6 +87,8 @@ def parse():
     add_flip_flag(parser)
     add_class_flag(parser)
     args = parser.parse_args()
+    if args.threshold is not None and args.drop == "pixels":
+        raise UserError(f"--threshold {args.threshold}: is of --drop rows; leave it out")
     if args.threshold is None:
         args.threshold = THRESHOLDS[args.rule]
     if args.rule == "cleanlab":

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from benchmarks.measure import table
 from cli.command_line import command_line, positive_float, positive_int, tool_parser
@@ -121,11 +122,21 @@ def disc(radius: int) -> np.ndarray:
 
 def refined_mask(row: tuple[str, str], refine: Refine, band: int, num_classes: int) -> np.ndarray:
     """The refined label map, uint8 (H, W), of (image, mask), paths; an image of another size is resized to its mask."""
-    labels, image = read_checked_mask(row[1], num_classes), read_image(row[0])
+    given, image = read_checked_mask(row[1], num_classes), read_image(row[0])
+    labels = filled(given)
     check_shape(image.shape[:2], labels.shape, row[1])
     if image.shape[:2] != labels.shape:
         image = cv2.resize(image, labels.shape[::-1], interpolation=cv2.INTER_AREA)
-    return refine(image, labels, scaled_level(band, labels.shape))
+    refined = refine(image, labels, scaled_level(band, labels.shape))
+    return np.where(given == IGNORE_INDEX, given, refined)
+
+
+def filled(labels: np.ndarray) -> np.ndarray:
+    """A label map, uint8 (H, W), whose ignored pixels have the nearest label, so that their rim is no outline to be moved."""
+    if (labels == IGNORE_INDEX).all():
+        return labels
+    at = distance_transform_edt(labels == IGNORE_INDEX, return_distances=False, return_indices=True)
+    return labels[tuple(at)]
 
 
 def agreement_by_level(levels: np.ndarray, masks: dict[str, list[str]], truth: list[str], args: Namespace) -> dict:

@@ -13,6 +13,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,10 @@ def main() -> None:
                          "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
     splits = split_rows(rows, args.valid, args.test, args.seed)
     open_output(args, "supervisely")
+
+    def drawn(path: str) -> np.ndarray:
+        return resize_labels(draw_annotation(path, args.foreground, args.ignore), args.size)
+
     pairs: Any = zip(found.itertuples(), rows.itertuples())
     for source, target in progress(pairs, "portraits", len(rows), "portrait"):
         if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
@@ -152,8 +157,7 @@ def main() -> None:
             write_mask(target.mask, resize_labels(labels, args.size))
             write_image(target.image, resize_image(image, args.size))
         else:
-            refuse_stale(source.annotation, target.mask, lambda path=source.annotation: resize_labels(
-                draw_annotation(path, args.foreground, args.ignore), args.size), 2)
+            refuse_stale(source.annotation, target.mask, partial(drawn, source.annotation), 2)
     write_splits(out, splits, args.overwrite)
 
 

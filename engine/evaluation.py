@@ -32,7 +32,10 @@ def evaluate(fabric: lightning_fabric.Fabric, network: torch.nn.Module, loader: 
     """
     network.eval()
     # processes may have unequal numbers of batches, so DDP's collective calls must not run here
-    forward = network.module if fabric.world_size > 1 else network
+    forward: Any = network.module if fabric.world_size > 1 else network
+    if fabric.world_size > 1:  # statistics of batch norm are each process's own; the first one's are saved, and scored
+        for buffer in forward.buffers():
+            torch.distributed.broadcast(buffer, 0)
     for batch in progress(loader, title, unit="batch", shown=fabric.is_global_zero):
         batch = on_device(fabric, batch, task)
         with torch.no_grad(), fabric.autocast():

@@ -1,6 +1,7 @@
 """The flags that scripts share. A script adds only its own."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 from cli.command_line import (
@@ -250,7 +251,9 @@ def forget_rate_of(args: argparse.Namespace) -> float:
         reason = ", since every row is noisy and a rate of 1 would drop all" if rate == 1 else ""
         rate = 0.2 if reason else rate
         print(f"forget rate: {rate:.3f}{reason}")
-    if not kept_count(args.batch_size, keep_share(args.epochs - 1, rate, args.ramp_epochs)):
-        raise UserError(f"--forget-rate {rate:g}: the last epoch would keep no sample of a batch of {args.batch_size}; pass a "
-                        "lower one or a larger --batch-size")
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # each chooses among its own part of a batch
+    if not kept_count(args.batch_size // processes, keep_share(args.epochs - 1, rate, args.ramp_epochs)):
+        parts = f" in {processes} parts" if processes > 1 else ""
+        raise UserError(f"--forget-rate {rate:g}: the last epoch would keep no sample of a batch of {args.batch_size}{parts}; "
+                        "pass a lower one or a larger --batch-size")
     return rate

@@ -30,12 +30,15 @@ def build_loaders(args: Namespace, splits: dict[str, pd.DataFrame], fabric: ligh
         samples: what `Task.check` has read: dict of split -> samples; None = nothing.
 
     Raises:
-        UserError: fewer samples in a batch than processes; or see `check_cache`.
+        UserError: a batch that the processes cannot share equally; or see `check_cache`.
     """
     ranks = fabric.world_size
     batch = args.batch_size // ranks
     if batch == 0:
         raise UserError(f"--batch-size {args.batch_size}: fewer samples than processes ({ranks})")
+    if args.batch_size % ranks:
+        raise UserError(f"--batch-size {args.batch_size}: counts over all {ranks} processes and must be a multiple of {ranks}; "
+                        f"pass {batch * ranks} or {(batch + 1) * ranks}")
     if getattr(args, "cache", False) and not samples:
         check_cache(args, splits, task.cache_bytes)
     loaders = {}

@@ -218,7 +218,9 @@ def train_one_epoch(args: Namespace, fabric: lightning_fabric.Fabric, state: che
             bar.set_postfix({"loss": f"{loss:.4f}", **({"weight": f"{weight:.3f}"} if weighs else {})})
         stop.check()
     watch.look()
-    means = over_processes(fabric, begun["sums"] / len(loader), "mean").tolist()
+    with_loss = [max(1, len(loader) - empty) for empty in begun["empty"]]  # batches: an empty one has no loss
+    counts = begun["sums"].new_tensor([with_loss, [len(loader)] * len(with_loss)])
+    means = over_processes(fabric, begun["sums"] / counts, "mean").tolist()
     return {"loss": means[0], **({"weight": means[1]} if weighs else {}),
             **({"empty": begun["empty"]} if isinstance(objective, WeightedLoss) and objective.selects else {})}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.lazy import torch
+from engine.lock import is_first_process
 from utils.mask_facts import has_outline, held_classes, prediction_is_larger
 from utils.metrics import over_processes
 from utils.own_scores import adjusted_for_classes, one_sided, own_weights
@@ -78,7 +79,12 @@ class RunningScores:
     def load_state_dict(self, state: dict) -> None:
         """Take over what `state_dict` gave; a ValueError if it is of another number of rows."""
         refuse_other_shape(self.sums, state["sums"])
-        self.sums, self.counts, self.now = state["sums"], state["counts"], state["now"]
+        self.sums, self.counts, self.now = state["sums"], state["counts"], of_the_first(state["now"])
+
+
+def of_the_first(noted: Tensor | None) -> Tensor | None:
+    """What a saved epoch had noted, for the first process; zeros for others, since an epoch's end sums over all of them."""
+    return noted if noted is None or is_first_process() else torch.zeros_like(noted)
 
 
 class AveragedPredictions:
@@ -159,7 +165,7 @@ class AveragedPredictions:
         refuse_other_shape(self.sums, state["sums"])
         refuse_other_shape(self.counts, state["counts"])
         self.sums, self.counts = state["sums"].numpy(), state["counts"].numpy()
-        self.now, self.met = state["now"], state["met"]
+        self.now, self.met = of_the_first(state["now"]), of_the_first(state["met"])
 
 
 def brought_back(values: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:

@@ -221,6 +221,20 @@ def test_processes_together_train_as_one(csvs, tmp_path, count):
 
 
 @pytest.mark.slow
+def test_scores_of_several_processes_are_those_of_the_network_that_is_saved(csvs, tmp_path):
+    """On unlike pictures, of which each process has statistics of batch norm of its own."""
+    csv, run, cpu = csvs / "test.csv", tmp_path / "run", ["--accelerator", "cpu"]
+    run_together(tmp_path, "train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--test_csv", csv, "--size",
+                 48, 32, "--width", 4, "--epochs", 6, "--batch-size", 4, *cpu, "--out-dir", tmp_path, "--name", "run",
+                 "-l", 0.02, "--optimizer", "adamw")
+    run_script("evaluate.py", "--checkpoint", run / "last.ckpt", "--csv", csv, *cpu, "--json", tmp_path / "told.json")
+    scored = json.loads((run / "result.json").read_text())["test_last"][0]
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert {name: told[name] for name in ("miou", "bf", "images")} == pytest.approx({name: scored[name] for name in (
+        "miou", "bf", "images")}, abs=1e-9)
+
+
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job_within_a_minute(csvs, tmp_path):
     command = [*TORCHRUN, "train_without_weight.py", "--train_csv", csvs / "train_noisy_60.csv", "--size", 48, 32, "--width", 4,
                "--epochs", 100000, "--accelerator", "cpu", "--out-dir", tmp_path, "--name", "run"]

@@ -97,6 +97,7 @@ def test_mix_and_floor():
 
 def test_levelled_weights():
     assert levelled(np.array([0.0, 0.5, 1.0])).tolist() == [0.5, 0.5, 0.5]
+    assert levelled(np.array([0.0, 1.0]), 0.2).tolist() == [0.6, 0.6]  # as large a loss as of weights none below 0.2
 
 
 @pytest.mark.parametrize("coarse", [40, 240])

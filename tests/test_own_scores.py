@@ -233,6 +233,21 @@ def test_scores_of_classes_are_folded_and_come_back_within_an_epoch():
         assert np.array_equal(each.means(), [[0.75, np.nan], [np.nan, np.nan], [1, 0.25]], equal_nan=True)
 
 
+def test_rows_met_before_a_stop_count_once_in_several_processes(monkeypatch):
+    """One process was stopped within an epoch; two go on from its state, and the epoch's end sums what they hold."""
+    memory, index = own_memory.OwnMemory(3, (1, 2), 0, say=print), torch.tensor([0, 2])
+    batch = {"index": index, "mask": torch.ones(2, 1, 2, dtype=torch.long)}
+    memory.note(batch, torch.tensor([0.5, 1.0]), torch.ones(2, 1, 1, 2), 0)
+    parts = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        parts.append(own_memory.OwnMemory(3, (1, 2), 0, say=print))
+        parts[-1].load_state_dict({name: value for name, value in memory.state_dict().items()})
+    for held in (lambda each: each.scores.now, lambda each: each.predictions.now, lambda each: each.predictions.met):
+        first, second = map(held, parts)
+        assert first.any() and not second.any() and first.shape == second.shape
+
+
 def test_empty_masks_do_not_bend_the_memory_s_weights():
     """A third of the masks is empty and predicted so; of the others no group stands out. The state keeps which are empty."""
     memory, index = own_memory.OwnMemory(90, None, 1, say=print), torch.arange(90)

@@ -75,6 +75,22 @@ def test_a_pixel_that_several_classes_claim_keeps_its_label(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_rim_of_ignored_pixels_is_no_outline(method, tmp_path):
+    """Beside ignored rows lie some of the other side's colours, farther from the object's outline than the band."""
+    if method == "densecrf":
+        pytest.importorskip("pydensecrf.densecrf")
+    labels = np.zeros((96, 80), np.uint8)
+    labels[:60, 20:60], labels[:5] = 1, 255
+    image = np.where((labels == 1)[..., None], [200, 60, 60], [60, 60, 200]).astype(np.uint8)
+    image[5:11, 36:44], image[5:11, :8] = [60, 60, 200], [200, 60, 60]
+    write_image(tmp_path / "image.png", image)
+    write_mask(tmp_path / "mask.png", labels)
+    refined = refine_masks.refined_mask((str(tmp_path / "image.png"), str(tmp_path / "mask.png")), METHODS[method], 20, 2)
+    assert (refined[:5] == 255).all() and np.array_equal(refined[5:11, 34:46], labels[5:11, 34:46])
+    assert np.array_equal(refined[5:11, :10], labels[5:11, :10])
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mask", [np.zeros((9, 9), np.uint8), np.ones((9, 9), np.uint8), np.full((9, 9), 255, np.uint8),
                                   np.eye(9, dtype=np.uint8) * 255, np.pad([[1]], 4).astype(np.uint8)],
                          ids=["empty", "full", "ignored", "one class", "one pixel"])
@@ -82,7 +98,7 @@ def test_a_mask_with_nothing_to_cut_is_kept(method, mask):
     if method == "densecrf":
         pytest.importorskip("pydensecrf.densecrf")
     refined = METHODS[method](np.zeros((9, 9, 3), np.uint8), mask, 3)
-    assert refined.dtype == np.uint8 and (refined == mask).all() or mask.sum() == 1
+    assert refined.dtype == np.uint8 and (refined == mask)[mask == 255].all() and ((refined == mask).all() or mask.sum() == 1)
 
 
 @pytest.fixture

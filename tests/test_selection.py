@@ -106,13 +106,18 @@ def test_the_forget_rate_is_the_share_of_noisy_rows_unless_that_is_all(tmp_path,
     assert forget_rate_of(args) == rate
 
 
-def test_a_forget_rate_that_leaves_nothing_of_a_batch_is_refused():
+def test_a_forget_rate_that_leaves_nothing_of_a_batch_is_refused(monkeypatch):
     """4 * (1 - 0.75) = 1 sample is left; at 0.8 none in the last epoch, unless the ramp is longer than the run."""
     def rate_of(rate, batch_size=4, epochs=5, ramp_epochs=4):
         return forget_rate_of(argparse.Namespace(forget_rate=rate, batch_size=batch_size, epochs=epochs,
                                                  ramp_epochs=ramp_epochs))
 
     assert rate_of(0.75) == 0.75 and rate_of(0.8, batch_size=5) == 0.8 and rate_of(1.0, ramp_epochs=8) == 1
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert rate_of(0.75, batch_size=16) == 0.75
+    with pytest.raises(UserError, match="keep no sample of a batch of 8 in 4 parts; pass"):
+        rate_of(0.75, batch_size=8)
+    monkeypatch.delenv("WORLD_SIZE")
     for other in ({}, {"batch_size": 3, "epochs": 6}):
         with pytest.raises(UserError, match="--forget-rate 0.8: the last epoch would keep no sample of a batch of"):
             rate_of(0.8, **other)
@@ -158,6 +163,9 @@ def test_the_worst_rows_are_dropped_and_shuffling_keeps_the_weights():
     assert dropped_worst(weights, 0.2).tolist() == [1, 0, 1, 1, 1]
     assert dropped_worst(weights, 0.4).tolist() == [1, 0, 1, 1, 0]
     assert dropped_worst(weights, 0).tolist() == [1] * 5
+    for share in (0.91, 1):  # round(4.55) = 5
+        with pytest.raises(UserError, match=f"--drop-worst {share}: drops all 5 rows"):
+            dropped_worst(weights, share)
     other = shuffled(weights, 3)
     assert sorted(other) == sorted(weights) and list(other) != list(weights)
     assert list(other) == list(shuffled(weights, 3)) != list(shuffled(weights, 4))
@@ -209,6 +217,8 @@ def test_an_empty_selection_makes_no_update_and_is_counted(csvs, tmp_path):
         networks.build_networks = build
     assert [entry["empty"] for entry in epochs_of(tmp_path)] == [[1], [2]]  # 2 steps an epoch, the first one kept all
     assert [entry["weight"] for entry in epochs_of(tmp_path)] == [[0.5], [0.0]]
+    first, second = (entry["loss"][0] for entry in epochs_of(tmp_path))
+    assert 0.5 < first < 1.5 and second == 0  # that of the one batch, near log 2 from a random start, not half of it
     for before, after in zip(seen[1], built[0].parameters()):
         assert torch.equal(before, after)
     assert any(not torch.equal(a, b) for a, b in zip(seen[0], seen[1]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cli.files import UserError
 from cli.lazy import scipy_special, sklearn_mixture, torch
 from data import IGNORE_INDEX
 from utils.agreement import agreement, hard_labels, miou
@@ -64,7 +65,12 @@ def dropped_worst(weights: np.ndarray, drop: float) -> np.ndarray:
     Args:
         weights: float (rows,).
         drop: in 0..1.
+
+    Raises:
+        UserError: no row would be left.
     """
+    if weights.size == round(drop * len(weights)):
+        raise UserError(f"--drop-worst {drop:g}: drops all {len(weights)} rows; pass a smaller share")
     kept = np.zeros(len(weights))
     kept[np.argsort(-weights, kind="stable")[:len(weights) - round(drop * len(weights))]] = 1
     return kept
@@ -75,9 +81,9 @@ def shuffled(weights: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(weights)
 
 
-def levelled(weights: np.ndarray) -> np.ndarray:
-    """The mean of the weights (rows,), for every row."""
-    return np.full_like(weights, weights.mean())
+def levelled(weights: np.ndarray, minimum: float = 0.0) -> np.ndarray:
+    """The mean of the weights (rows,), none of them below `minimum`, for every row."""
+    return np.full_like(weights, np.maximum(weights, minimum).mean())
 
 
 def sharpened(scores: np.ndarray, fitted: np.ndarray | None = None, margin: float = 2) -> np.ndarray:
