@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cli.command_line import command_line, given_names, positive_int, tool_parser
+from cli.command_line import command_line, positive_int, refuse_given, tool_parser
 from cli.files import UserError, check_outputs, read_json
 from cli.flags import add_legend_flag
 from data.legend import Legend, read_legend
@@ -59,8 +59,8 @@ def parse() -> argparse.Namespace:
     if args.json:
         if args.runs or args.out or args.weights:
             raise UserError("--json prints the tables of a file; it goes without runs, --out and --weights")
-        for flag in sorted(given_names(parser, args) & {"noisy_csv", "pred_dir", "examples", "classes"}):
-            raise UserError(f"--{flag.replace('_', '-')}: --json prints the tables of a file; leave it out")
+        unread = {"noisy_csv", "pred_dir", "examples", "classes"}
+        refuse_given(parser, args, unread, "--json prints the tables of a file; leave it out")
         return args
     if args.rows:
         raise UserError("--rows goes with --json")

@@ -21,7 +21,7 @@ runs/teacher/teacher.json, with the training and the judged rows of each teacher
 teacher trained on other data).
 """
 
-from cli.command_line import command_line, positive_int
+from cli.command_line import command_line, positive_int, refuse_given
 from cli.files import UserError
 from data.rows import read_rows
 from engine import run_folder
@@ -48,6 +48,8 @@ def main() -> None:
         raise UserError("--predict_csv needs --folds 1; with more folds each teacher predicts its own fold of --train_csv")
     if args.rounds > 1 and args.folds == 1:
         raise UserError("--rounds needs --folds 2 or more; one teacher cannot weigh its own training masks")
+    if args.rounds == 1:
+        refuse_given(parser, args, {"metric"}, "is of the weights between two rounds; pass --rounds 2 or more, or leave it out")
     if args.nested and (args.rounds != 2 or args.folds < 3):
         raise UserError("--nested needs --rounds 2 and --folds 3 or more: two folds are left out, and another is learnt")
     if args.folds > rows["image"].nunique():

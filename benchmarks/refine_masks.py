@@ -31,7 +31,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from benchmarks.measure import table
-from cli.command_line import command_line, positive_float, positive_int, tool_parser
+from cli.command_line import command_line, positive_float, positive_int, refuse_given, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_json, write_rows
 from cli.flags import add_class_flag, add_score_flags
 from cli.machine import usable_cores
@@ -172,6 +172,8 @@ def parse() -> Namespace:
     add_class_flag(parser)
     add_score_flags(parser)
     args = parser.parse_args()
+    if args.method != "densecrf":
+        refuse_given(parser, args, {"certainty", "colour", "reach"}, "is of --method densecrf; leave it out")
     if not 0.5 <= args.certainty < 1:
         raise UserError(f"--certainty {args.certainty}: a number in 0.5..1 (1 excluded) is needed")
     return args

@@ -178,6 +178,12 @@ def given_names(parser: argparse.ArgumentParser, args: argparse.Namespace, words
     return {name for name, value in vars(marked).items() if value is not unset}
 
 
+def refuse_given(parser: argparse.ArgumentParser, args: argparse.Namespace, names: set[str], reason: str) -> None:
+    """Raise UserError if the user has set one of the flags `names`, which have no effect: `--flag: reason`."""
+    for name in sorted(given_names(parser, args) & names):
+        raise UserError(f"--{name.replace('_', '-')}: {reason}")
+
+
 def class_or_none(text: str) -> int | None:
     """`none` -> None, else a class number."""
     return None if text.lower() == "none" else class_number(text)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cli.command_line import command_line, positive_int, tool_parser
+from cli.command_line import command_line, positive_int, refuse_given, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_rows
 from cli.flags import add_class_flag, add_score_flags
 from data.pictures import kinds_of, read_checked_mask, refuse_black_and_white, resize_labels, write_mask
@@ -38,6 +38,8 @@ def main() -> None:
     add_score_flags(parser)
     add_class_flag(parser)
     args = parser.parse_args()
+    if args.no_offset:
+        refuse_given(parser, args, {"mask_dir", "longest"}, "is of moved masks, and --no-offset moves none; leave it out")
     rows = read_rows(args.csv)
     fixed = corrected_rows(rows, args.fixed)
     at = matched(rows, fixed, args)

@@ -36,9 +36,8 @@ One line shows the judge's mean agreement with the annotations, the mean weight,
 every row the weight 1 in three cases: the judge hardly agrees (see utils/judge.py), less than a tenth of the rows would
 count, or the scores form one group.
 
-To use several machines, score one part in each of N jobs, then join the parts (reports/score_in_parts.py does both on the
-workers of a Dask scheduler). --sharpen and --truth go with --join, for they need all rows; parts of several metrics are joined
-one --out at a time:
+On several machines score one part in each of N jobs, then join them (reports/score_in_parts.py does both on a Dask scheduler's
+workers). --sharpen and --truth go with --join, for they need all rows; parts of several metrics are joined one --out at a time:
 
     python utils/get_weight.py --csv train.csv --pred-dir pseudo --out weight.csv --shard 3/8        (I = 1 ... 8)
     python utils/get_weight.py --join --out weight.csv
@@ -53,7 +52,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cli.command_line import command_line, nonnegative_int, positive_int, shard, share, tool_parser
+from cli.command_line import command_line, nonnegative_int, positive_int, refuse_given, shard, share, tool_parser
 from cli.files import UserError, check_outputs, read_json, together, write_json, write_rows
 from cli.flags import add_class_flag, add_score_flags
 from data.rows import OWN_NAMES, read_rows
@@ -243,15 +242,14 @@ def check_flags(args: argparse.Namespace) -> None:
     """Raise UserError if the flags contradict one another."""
     by_truth = args.known is not None
     if [bool(args.mix), args.join, bool(args.csv and args.pred_dir), bool(args.csv and by_truth)].count(True) != 1:
-        raise UserError("pass --csv and --pred-dir (score), --mix (average several weight CSVs), --join (parts of one) or "
-                        "--csv and --known (weights by the noise that was added)")
+        raise UserError("pass --csv and --pred-dir (score), --mix (average), --join (parts of one), or --csv and --known")
     if len(args.metric) != len(args.out):
         raise UserError(f"--metric {' '.join(args.metric)}: needs an --out for each, in the same order; there "
                         f"{'is' if len(args.out) == 1 else 'are'} {len(args.out)}")
-    if len(args.out) > 1 and (args.mix or args.join or by_truth):
+    if len(args.out) > 1 and not args.pred_dir:
         raise UserError("--metric, --out: several go with --csv and --pred-dir; average, join or --known one at a time")
     if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
-        raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it is fitted to the scores of all rows")
+        raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it needs the scores of all rows")
     if args.shard and (args.mix or args.join or args.truth or by_truth):
         raise UserError("--shard goes with --csv and --pred-dir; pass --truth to --join")
 
@@ -281,8 +279,10 @@ def write_weights(outputs: Sequence[argparse.Namespace], found: Sequence[tuple[p
 
 
 def main() -> None:
-    args = weight_parser().parse_args()
+    parser = weight_parser()
+    args = parser.parse_args()
     check_flags(args)
+    refuse_given(parser, args, {"metric", "theta", "size", "num_classes"} if args.join else set(), "is that of the parts")
     if args.shard:
         check_outputs(args.out, True, [args.csv])  # --join will write these files
         args.out = [str(part_path(out, *args.shard)) for out in args.out]
