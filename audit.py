@@ -180,8 +180,9 @@ def check_results(args: argparse.Namespace, rows: pd.DataFrame, outputs: list[Pa
     folders = ("proposals", "mended") if args.mend else ("proposals",)
     check_outputs([*outputs, *(args.out / folder / name for folder in folders for name in noisy_mask_names(rows))],
                   args.overwrite, inputs)
-    found = args.overwrite or (args.out / "judge").exists()  # of the judge's training, which a second call may find
-    check_outputs([args.out / "rows.csv"], found, inputs)
+    own = any((args.out / name).exists() for name in ("judge", "judge.stamp.json"))
+    if not (args.pred_dir or args.checkpoint or args.after):  # the judge's training, whose rows a second call may find
+        check_outputs([args.out / "rows.csv"], args.overwrite or own, inputs)
 
 
 def main() -> None:

@@ -219,7 +219,7 @@ def parse() -> argparse.Namespace:
     refuse_unread(args, given)
     args.splits, args.shares = splits_folder(args.data), sorted(args.shares)
     args.home = inside(args.out, args.name or args.splits.name)
-    refuse_noise(args.splits, given & {"share", "shares", "noise", "background"})
+    refuse_noise(args.splits, given & {"share", "shares", "noise"})
     args.classes = args.classes or next(args.splits.glob("classes.json"), None)
     args.training = training_flags(list(map(str, [
         "--epochs", args.epochs, "--batch-size", args.batch_size, "--lr-step", max(1, args.epochs // 3), "--optimizer", "adamw",

@@ -45,7 +45,7 @@ def decode_mask(path: Path | str, num_classes: int) -> Decoded:
             return Decoded(values, False)
         with Image.open(io.BytesIO(content.data)) as picture:
             layout = str(picture.tile)  # holds the bits per sample only until the file is loaded
-            _refuse_unfit(picture, layout, num_classes, picture.format == "WEBP" and b"VP8 " in content[:4096].tobytes())
+            _refuse_unfit(picture, layout, num_classes, picture.format == "WEBP" and _is_lossy_webp(content.tobytes()))
             return _decode(picture, layout, num_classes)
     except FileNotFoundError:
         raise UserError(f"{path}: no such mask") from None
@@ -68,6 +68,16 @@ def _is_grey_png(content: np.ndarray) -> bool:
     pixels = int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big")
     return (head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] == b"\x08\x00" and pixels <= LARGEST_PICTURE
             and b"tRNS" not in head and b"eXIf" not in head)
+
+
+def _is_lossy_webp(content: bytes) -> bool:
+    """Whether a WebP file holds a `VP8 ` chunk, not `VP8L`; a chunk is a name, a size and as many bytes, padded to two."""
+    at = 12
+    while at + 8 <= len(content):
+        if content[at:at + 4] in (b"VP8 ", b"VP8L"):
+            return content[at:at + 4] == b"VP8 "
+        at += 8 + (int.from_bytes(content[at + 4:at + 8], "little") + 1) // 2 * 2
+    return False
 
 
 def _refuse_unfit(file: Image.Image, layout: str, num_classes: int, lossy_webp: bool) -> None:

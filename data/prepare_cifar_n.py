@@ -26,7 +26,7 @@ from cli.files import UserError
 from data.class_sets import class_rows, write_class_set
 from data.classification import NORMALISATION
 from data.label_files import read_arrays, read_label_file
-from data.splits import download, open_output, require
+from data.splits import close_output, download, open_output, require
 
 KEYS = {"clean_label": "clean", "aggre_label": "aggre", "worse_label": "worst", "random_label1": "rand1",
         "random_label2": "rand2", "random_label3": "rand3", "noisy_label": "noisy100"}  # of the label file -> of the CSV
@@ -153,6 +153,7 @@ def main() -> None:
     splits["test"] = class_rows(files["test"], arrays["y_test"][:args.limit].tolist(), names)
     facts: dict[str, Any] = {NORMALISATION: CONSTANTS[args.dataset]}
     write_class_set(out, names, splits, args.overwrite, pictures, facts)
+    close_output(out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from data.converted_masks import convert_masks
 from data.instance_maps import Found, read_numbers, write_instance_splits
 from data.legend import write_legend
 from data.pictures import read_mask
-from data.splits import divide, open_output, prepare_parser, require, write_splits
+from data.splits import close_output, divide, open_output, prepare_parser, refuse_left_over, require, write_splits
 
 CLASSES = (  # label id, name, colour; the train id is the position (the data set's own table)
     (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)), (12, "wall", (102, 102, 156)),
@@ -85,6 +85,7 @@ def prepare_instances(args: argparse.Namespace, root: Path, out: Path) -> None:
     open_output(args)
     listed = categories(list(WITH_INSTANCES.values()), list(WITH_INSTANCES))
     write_instance_splits(out, {name: rows for name, rows in splits.items() if len(rows)}, instances, listed, args.overwrite)
+    close_output(out)
 
 
 def main() -> None:
@@ -103,6 +104,8 @@ def main() -> None:
     if args.annotations == "coarse" and (root / "gtFine" / "train").is_dir():
         fine = find(root, "gtFine", "train")
         splits.update({f"{split}_truth": fine[fine["image"].isin(splits[split]["image"])] for split in ("train", "valid")})
+    if args.overwrite:
+        refuse_left_over(out, splits)
     open_output(args, "cityscapes")
     for split, rows in splits.items():
         splits[split] = rows.assign(mask=[str(out / "masks" / Path(source).name) for source in rows["source"]])

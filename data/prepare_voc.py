@@ -26,7 +26,7 @@ from cli.files import UserError
 from data.coco_files import categories
 from data.instance_maps import Found, write_instance_splits
 from data.legend import write_legend
-from data.splits import divide, download, listed_names, open_output, prepare_parser, require, write_splits
+from data.splits import close_output, divide, download, listed_names, open_output, prepare_parser, require, write_splits
 
 NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
          "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -90,6 +90,7 @@ def main() -> None:
                 "SegmentationClass/")
         open_output(args)
         write_instance_splits(Path(args.out), splits, instances, categories(NAMES[1:]), args.overwrite)
+        close_output(args.out)
         return
     del args.instances  # folders that an earlier version made do not know it
     if args.annotations == "original":

@@ -12,6 +12,7 @@ import itertools
 import operator
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from data.pictures import IMAGE_SUFFIXES, read_image, refuse_black_and_white, re
 from data.samples import Samples, check_mask, checked_size, label_columns
 
 BYTES_PER_PIXEL = 16  # of a picture in a batch: 3 bytes, a label, the three channels as floats
+ANY_CASE = sys.platform in ("darwin", "win32")  # whose disks take A.png and a.png for one file
 OWN_NAMES = "{stem}.png"  # as predict.py names pseudo-labels
 NAMED_COLUMNS = ("weight", "iterations")
 
@@ -214,7 +216,7 @@ def pseudo_label_names(rows: pd.DataFrame) -> list[str]:
     for name_of in (shared, dict(zip(stems, stems))):  # first try: drop suffixes that are not needed; second try: keep all
         for depth in range(1, 1 + max(path.count(os.sep) for path in paths)):
             names = {path: _last_parts(name, depth) for path, name in name_of.items()}
-            if len({name.casefold() for name in names.values()}) == len(names):  # on some disks A.png is a.png
+            if len({name.casefold() if ANY_CASE else name for name in names.values()}) == len(names):
                 return [names[path] + ".png" for path in paths]
     # folders with `__` in their names: a digest of the path makes the names different
     return [f"{_last_parts(stems[path], 1)}__{hashlib.sha1(os.fsencode(path)).hexdigest()[:16]}.png" for path in paths]

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,21 @@ def open_output(args: argparse.Namespace, data_set: str | None = None) -> None:
     write_json(record, {**settings, "data_set": data_set, **replaced})
 
 
+def close_output(out: Path | str) -> None:
+    """Note that a call of a prepare script has ended, see `open_output`."""
+    record = Path(out) / RECORD
+    if record.exists():
+        write_json(record, {key: value for key, value in read_json(record).items() if key != "unfinished"})
+
+
+def refuse_left_over(out: Path | str, splits: Iterable[str]) -> None:
+    """Raise UserError if --out has CSVs of an earlier call that this one does not write: they would be read beside the new."""
+    others = (Path(out) / f"{split}.csv" for split in ("valid", "train_truth", "valid_truth") if split not in splits)
+    old = next((path for path in others if path.exists()), None)
+    if old:
+        raise UserError(f"{old}: is of an earlier call and would be read beside the new files; remove it, and call again")
+
+
 def prepared_data_set(folder: Path | str) -> str | None:
     """Which of the paper's data sets a prepared folder holds; None if it holds another one or does not say."""
     record = Path(folder) / RECORD
@@ -258,19 +274,16 @@ def write_splits(out: Path | str, splits: dict[str, pd.DataFrame], overwrite: bo
 
     Raises:
         UserError: a CSV exists with other content, and `overwrite` is not set; or with it there is one of an earlier call that
-            would not be replaced and be read beside the others. Nothing is written then.
+            would not be replaced and be read beside the others. No CSV is written then.
     """
     tables = {Path(out) / f"{split}.csv": rows for split, rows in splits.items()}
     changed = [path for path, rows in tables.items() if path.exists() and _bytes_of(path) != csv_text(rows).encode()]
     if changed and not overwrite:
         raise UserError(f"{changed[0]} exists with other rows; pass --overwrite to replace it, or choose another --out")
-    others = (Path(out) / f"{split}.csv" for split in ("valid", "train_truth", "valid_truth") if split not in splits)
-    old = next((path for path in others if overwrite and path.exists()), None)
-    if old:
-        raise UserError(f"{old}: is of an earlier call and would be read beside the new files; remove it, and call again")
+    if overwrite:
+        refuse_left_over(out, splits)
     for path, rows in tables.items():
         write_rows(path, rows)
         print(f"{path}: {len(rows)} rows")
-    record = Path(out) / RECORD
-    if record.exists():
-        write_json(record, {key: value for key, value in read_json(record).items() if key != "unfinished"})
+    close_output(out)
+

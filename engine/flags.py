@@ -236,24 +236,37 @@ def metric_of(args: argparse.Namespace) -> str:
     return found
 
 
+def processes_of_torchrun() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def keeps_some(args: argparse.Namespace, rate: float) -> bool:
+    """Whether a forget rate leaves a sample of a batch in the last epoch; each process chooses among its own part of it."""
+    share_kept = keep_share(args.epochs - 1, rate, args.ramp_epochs)
+    return bool(kept_count(args.batch_size // processes_of_torchrun(), share_kept))
+
+
 def forget_rate_of(args: argparse.Namespace) -> float:
     """The forget rate tau: --forget-rate, else the share of noisy rows if the CSV has `iterations`, else 0.2.
 
-    Where every row is noisy, as in masks that all are coarse as drawn, the share would leave nothing to learn from: 0.2, too.
+    Where every row is noisy, as in masks that all are coarse as drawn, or nearly so, the share would leave nothing to learn
+    from: 0.2, too.
 
     Raises:
-        UserError: the last epoch would keep no sample of a batch.
+        UserError: --forget-rate keeps no sample of a batch in the last epoch.
     """
     rate = args.forget_rate
     if rate is None:
         rows = None if is_class_csv(args.train_csv) else read_rows(args.train_csv)
         rate = float((rows["iterations"] > 0).mean()) if rows is not None and "iterations" in rows else 0.2
-        reason = ", since every row is noisy and a rate of 1 would drop all" if rate == 1 else ""
+        reason = (", since every row is noisy and a rate of 1 would drop all" if rate == 1 else
+                  "" if keeps_some(args, rate) else
+                  f", since {rate:.3f}, the share of noisy rows, would keep no sample of a batch")
         rate = 0.2 if reason else rate
         print(f"forget rate: {rate:.3f}{reason}")
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # each chooses among its own part of a batch
-    if not kept_count(args.batch_size // processes, keep_share(args.epochs - 1, rate, args.ramp_epochs)):
-        parts = f" in {processes} parts" if processes > 1 else ""
+    if not keeps_some(args, rate):
+        parts = f" in {processes_of_torchrun()} parts" if processes_of_torchrun() > 1 else ""
         raise UserError(f"--forget-rate {rate:g}: the last epoch would keep no sample of a batch of {args.batch_size}{parts}; "
                         "pass a lower one or a larger --batch-size")
     return rate

@@ -15,8 +15,9 @@ from data.pictures import image_size
 from data.rows import read_rows
 from engine import judges, run_folder
 from engine.devices import start_fabric
+from reports.command import note_stamp, stamp_path
 from reports.experiment import training_flags
-from reports.plan import Job, named_files, refuse_other_settings, run_plan
+from reports.plan import Job, named_files, refuse_other_settings, refuse_other_stamp, run_plan
 from reports.workers import LocalWorkers
 
 AREA = 160 * 160  # px of the pictures that the judge is trained on
@@ -44,14 +45,25 @@ def judge_of(args: argparse.Namespace, rows: pd.DataFrame) -> tuple[Iterator[np.
         run, trained = Path(args.after), rows.drop(columns="annotator", errors="ignore")
     else:
         job = training_job(args, rows)
-        folder = job.result.parent
-        refuse_other_settings([job], f"pass another --out, or remove {folder} to train the judge anew",
-                              begun=(folder / "args.json").exists())
-        job.note_stamp()  # so that a call with other flags is told what to do about a training that was stopped, too
+        refuse_other_judge(job)
         write_rows(args.out / "rows.csv", rows)
         run_plan([job], LocalWorkers(shown=True))
         run, trained = job.result.parent, read_rows(args.out / "rows.csv")
     return judges.by_own_run(run, trained, args.num_classes), judges.trust_of_run(run)
+
+
+def refuse_other_judge(job: Job) -> None:
+    """Raise UserError if the judge in --out was trained, or is being trained, with other flags or on other files.
+
+    A training that begins is stamped beside its folder, so that a call with other flags is told what an audit's user can do.
+    """
+    folder = job.result.parent
+    remedy = f"pass another --out, or remove {folder} to train the judge anew"
+    refuse_other_settings([job], remedy)
+    if not folder.exists():
+        note_stamp(folder, job.stamp, job.settings)
+    elif not job.result.exists():
+        refuse_other_stamp(stamp_path(folder), job, remedy)
 
 
 def training_job(args: argparse.Namespace, rows: pd.DataFrame) -> Job:

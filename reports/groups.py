@@ -98,8 +98,9 @@ def _value_of(flag: str, args: dict) -> Any:
 
 
 def _differ(flag: str, runs: list[dict]) -> bool:
-    """Whether runs, given by their flags, differ in this one."""
-    return len({None if _is_default(flag, value) else repr(value) for value in (_value_of(flag, args) for args in runs)}) > 1
+    """Whether runs, given by their flags, differ in this one; of PATH_FLAGS in whether they have it."""
+    values = [bool(value) if flag in PATH_FLAGS else value for value in (_value_of(flag, args) for args in runs)]
+    return len({None if _is_default(flag, value) else repr(value) for value in values}) > 1
 
 
 def _comparable(flag: str, value: Any, result: dict) -> Any:
@@ -124,7 +125,8 @@ def network_of(args: dict, number: int = 0) -> tuple:
 def _differing(namesakes: list[dict], own: dict) -> list[str]:
     """The flags of `own` in which groups of one name differ, as text."""
     flags = sorted({flag for each in namesakes for flag in each} - SEED_FLAGS)
-    shown = [f"{flag.replace('_', '-')} {_value_of(flag, own)}" for flag in flags if _differ(flag, namesakes)]
+    shown = [f"{'with' if _value_of(flag, own) else 'without'} {flag.replace('_', '-')}" if flag in PATH_FLAGS else
+             f"{flag.replace('_', '-')} {_value_of(flag, own)}" for flag in flags if _differ(flag, namesakes)]
     if len({Path(each["train_csv"]).name for each in namesakes}) > 1:
         shown.append(Path(own["train_csv"]).stem)
     return shown

@@ -131,25 +131,27 @@ def flags_of(words: Sequence[str]) -> dict[str, str]:
     return {flag: " ".join(values) for flag, values in flags.items() if flag not in free}
 
 
-def refuse_other_settings(jobs: Iterable[Job], remedy: str | None = None, begun: bool = False) -> None:
+def refuse_other_settings(jobs: Iterable[Job], remedy: str | None = None) -> None:
     """Raise UserError if a job's result was made by another command, from other files, or from
     results that were made differently.
 
     Args:
         jobs: needs first, see `with_needs`.
         remedy: what to do, where it is not `--name`.
-        begun: a stamp without a result, which a caller has left before the job, counts too.
     """
     for job in jobs:
-        place = stamp_path(job.result)
-        if not place.exists() or not (begun or job.result.exists()):
-            continue
-        noted = read_json(place, "stamp", "settings")
-        if noted["stamp"] != job.stamp:
-            before = noted["settings"]
-            changed = [flag for flag in {**before, **job.settings} if before.get(flag) != job.settings.get(flag)]
-            raise UserError(f"{job.result}: {_difference(changed, before, job) if changed else 'was made from other results'}; "
-                            + (remedy or f"pass --name for another folder, or remove {job.home} to begin anew"))
+        if job.result.exists():
+            refuse_other_stamp(stamp_path(job.result), job, remedy)
+
+
+def refuse_other_stamp(place: Path, job: Job, remedy: str | None = None) -> None:
+    """Raise UserError if the stamp at `place`, where there is one, is of another command or other files than the job's."""
+    noted = read_json(place, "stamp", "settings") if place.exists() else None
+    if noted and noted["stamp"] != job.stamp:
+        before = noted["settings"]
+        changed = [flag for flag in {**before, **job.settings} if before.get(flag) != job.settings.get(flag)]
+        raise UserError(f"{job.result}: {_difference(changed, before, job) if changed else 'was made from other results'}; "
+                        + (remedy or f"pass --name for another folder, or remove {job.home} to begin anew"))
 
 
 def _difference(changed: list[str], before: dict[str, str], job: Job) -> str:
@@ -239,7 +241,7 @@ def _run(groups: list[list[Job]], workers: Workers) -> list[tuple[Command, str]]
 def _reason(command: Command, error: BaseException | None) -> str | None:
     """Why a command failed, in a few lines; None if all that it leaves is there."""
     if isinstance(error, CommandFailed):
-        return _end_of(Path(command.log))
+        return _end_of(Path(command.log), error.code)
     if error is not None:  # a worker that has no such files, or that died again and again
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return said.partition(". ")[0]
@@ -252,6 +254,8 @@ def _reason(command: Command, error: BaseException | None) -> str | None:
     return None
 
 
-def _end_of(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    return "\n    ".join(lines[-SHOWN_LINES:]) or "its output stands above"
+def _end_of(log: Path, code: int) -> str:
+    if not log.exists():  # a command that wrote to the terminal
+        return f"exit code {code}, its output stands above"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return "\n    ".join(lines[-SHOWN_LINES:]) or f"exit code {code}, {log} is empty"

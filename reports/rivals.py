@@ -40,7 +40,7 @@ def small_loss(cell: Cell) -> Job:
 
 def drop_worst(cell: Cell) -> Job:
     """A training without the masks of the lowest BF by out-of-fold teachers, as many as are noisy."""
-    share = 0.2 if isinstance(cell.share, str) else cell.share
+    share = 0.2 if isinstance(cell.share, str) or cell.share == 1 else cell.share  # where all are noisy as Co-teaching
     weights = cell.weights(cell.settings.teacher, "bf")
     return cell.student("drop_worst", PLAIN, weights, "--drop-worst", share)
 

@@ -1,6 +1,8 @@
 """What an audit reads is never written over, and what did not come back from a tool is no correction."""
 
 import json
+import shutil
+from argparse import Namespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from data.make_sample import draw_set
 from data.pictures import read_mask, write_image, write_mask
 from data.rows import read_rows
 from data.splits import pair_folder
+from engine.run_folder import claimed
 from reports import audit_judge
 from tests.conftest import run_script
 
@@ -65,8 +68,12 @@ def test_a_judge_whose_training_was_stopped_goes_with_its_own_flags_alone(portra
     trained = []
 
     def stopped(jobs, workers):
+        """A training that takes its folder as trainings do, and is stopped."""
+        folder = jobs[0].result.parent
+        if not trained or not folder.exists():
+            with claimed(Namespace(out_dir=folder.parent, name="judge", resume=True, overwrite=False, precision="32-true")):
+                write_json(folder / "args.json", {})
         trained.append(jobs)
-        write_json(jobs[0].result.parent / "args.json", {})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(audit_judge, "run_plan", stopped)
@@ -84,7 +91,18 @@ def test_a_judge_whose_training_was_stopped_goes_with_its_own_flags_alone(portra
     write_mask(portraits["mask"].iloc[0], 1 - read_mask(portraits["mask"].iloc[0]))
     with pytest.raises(UserError, match="held other files or rows; pass another --out, or remove .*judge to train"):
         call()
-    assert len(trained) == 2
+    shutil.rmtree(tmp_path / "out" / "judge")  # as it says
+    with pytest.raises(KeyboardInterrupt):
+        call("--learning-rate", "0.01")
+    assert len(trained) == 3
+
+
+def test_rows_of_another_csv_do_not_matter_where_no_judge_is_trained(portraits, tmp_path):
+    write_rows(tmp_path / "data.csv", portraits)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows.csv").write_text("a user's rows")
+    run_script("audit.py", "--csv", tmp_path / "data.csv", "--pred-dir", tmp_path / "data" / "masks", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "rows.csv").read_text() == "a user's rows"
 
 
 def test_a_background_that_is_no_class_is_refused(portraits, tmp_path):

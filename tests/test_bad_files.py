@@ -153,6 +153,8 @@ MASKS = [
      "0 and 255 alone, no class number in 1..3", *CLASSES),
     ("JPEG, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="JPEG"), "a JPEG, which changes class numbers", *CLASSES),
     ("lossy WebP, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="WEBP"), "a lossy WebP, which changes", *CLASSES),
+    ("lossy WebP after a long profile, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="WEBP", icc_profile=b"x" * 6000),
+     "a lossy WebP, which changes", *CLASSES),
     ("lossless WebP, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="WEBP", lossless=True), None, *CLASSES),
     ("TIFF packed as JPEG, for classes", lambda a: mask(a, HALF * np.uint8(3), fmt="TIFF", compression="jpeg"),
      "a JPEG, which changes class numbers", *CLASSES),

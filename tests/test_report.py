@@ -111,6 +111,8 @@ def test_of_two_baselines_the_one_of_the_same_flags_counts():
     runs = {f"{name}{epochs}": run_of(name, bf=bf, noise=0 if name == "clean" else 0.6, epochs=epochs)
             for epochs, scores in ((12, (0.4, 0.5, 0.6)), (24, (0.5, 0.8, 0.9))) for name, bf in zip(names, scores)}
     runs["kd36"] = run_of("kd", bf=0.9, noise=0.6, epochs=36)
+    for name, run in runs.items():  # each has files of its own
+        run["args"].update(valid_csv=f"{name}/valid.csv", after=f"{name}/before")
     rows = {row["label"]: row["scores"]["bf"] for row in compare(runs)}
     for epochs, difference, gap in ((12, 0.1, 0.5), (24, 0.3, 0.75), (36, None, None)):
         found = rows[f"kd, epochs {epochs}"]
@@ -122,7 +124,9 @@ def test_runs_with_and_without_validation_are_two_methods():
     """One is tested at its best epoch, the other at its last; another file for each seed is one method."""
     runs = {"a": run_of("x", marker=0, valid_csv="v0.csv"), "b": run_of("x", marker=0, seed=1, valid_csv="v1.csv"),
             "c": run_of("x", marker=0, seed=2)}
-    assert [group["runs"] for group in group_runs(runs)] == [{0: "a", 1: "b"}, {2: "c"}]
+    groups = group_runs(runs)
+    assert [group["runs"] for group in groups] == [{0: "a", 1: "b"}, {2: "c"}]
+    assert [group["label"] for group in groups] == ["x, with valid-csv", "x, without valid-csv"]
 
 
 def test_each_network_is_measured_against_its_own_kind():

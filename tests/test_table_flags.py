@@ -30,6 +30,7 @@ def test_faults_are_found_before_anything_runs(args, flags, message):
 @pytest.mark.parametrize("words, message", [
     (["table2", "--share", "0.3"], "--share: table2 does not read it"),
     (["table4", "--shares", "0.3"], "--shares: table4 does not read it"),
+    (["table3", "--shares", "0.3"], "--shares: table3 does not read it"),
     (["table1", "--share", "0.3"], "--share: table1 does not read it"),
     (["figure3", "--rows", "noisy"], "--rows: figure3 does not read it"),
     (["table2", "--rows", "noisy", "grabcut"], "--rows grabcut: table2 has no such row; there are noisy, miou"),
@@ -41,7 +42,7 @@ def test_flags_that_a_table_does_not_read_are_refused(args, monkeypatch, words, 
         tables.parse()
 
 
-@pytest.mark.parametrize("flag", [["--share", "0.6"], ["--noise", "morphology"], ["--background", "none"]])
+@pytest.mark.parametrize("flag", [["--share", "0.6"], ["--noise", "morphology"]])
 def test_flags_of_noise_are_refused_where_masks_are_taken_as_they_are(args, monkeypatch, flag):
     write_rows(args.splits / "train_truth.csv", pair_folder_of(args))
     monkeypatch.setattr(sys, "argv", ["tables.py", "table3", "--data", str(args.splits), *flag])

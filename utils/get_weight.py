@@ -246,7 +246,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if len(args.metric) != len(args.out):
         raise UserError(f"--metric {' '.join(args.metric)}: needs an --out for each, in the same order; there "
                         f"{'is' if len(args.out) == 1 else 'are'} {len(args.out)}")
-    if len(args.out) > 1 and not args.pred_dir:
+    if len(args.out) > 1 and (args.mix or args.join or by_truth):
         raise UserError("--metric, --out: several go with --csv and --pred-dir; average, join or --known one at a time")
     if args.sharpen and (args.shard or not (args.pred_dir or args.join)):
         raise UserError("--sharpen goes with --csv and --pred-dir, or with --join: it needs the scores of all rows")
@@ -282,9 +282,9 @@ def main() -> None:
     parser = weight_parser()
     args = parser.parse_args()
     check_flags(args)
-    refuse_given(parser, args, {"metric", "theta", "size", "num_classes"} if args.join else set(), "is that of the parts")
-    if args.shard:
-        check_outputs(args.out, True, [args.csv])  # --join will write these files
+    refuse_given(parser, args, set(SCORING) if args.join else set(), "is that of the parts, leave it out")
+    if args.shard:  # --join will write these files
+        check_outputs(args.out, True, [args.csv])
         args.out = [str(part_path(out, *args.shard)) for out in args.out]
     outputs = each_output(args)
     check_written(outputs)

@@ -117,23 +117,22 @@ class Cell:
     @property
     def _training(self) -> list[object]:
         """Flags of every training of networks."""
-        flags, same = self.settings, ["--mirror"] * self.settings.mirror
-        if self.folder.name.startswith("cifar100"):
-            same += ["--padding", "zero"]  # BlindKD's default for these alone
-        return ["--size", *flags.size, "--shift", flags.shift, *same, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay",
+        flags, pair = self.settings, ["--mirror"] * self.settings.mirror
+        return ["--size", *flags.size, "--shift", flags.shift, *pair, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay",
                 0.0005, "--lr-step", flags.lr_step, "--lr-gamma", 0.1, "--clip", 0, "--cache", "--resume", "--seed", self.seed]
 
     def _baseline(self, name: str, script: str, csv: Path, *flags: object) -> Job:
         """A training by one of the scripts at the top; a job."""
         settings, train = self.settings, csv
+        as_blind = ["--padding", "zero"] * self.folder.name.startswith("cifar100")  # BlindKD's default for these alone
         home, needs = (self.clean_home, self.pictures) if csv == self.truth else (self.home, self.labels)
         valid: list[object] = []
         if settings.val_ratio:
             split = self._split(home, csv, needs)
             needs, train, valid = [split], split.result, ["--valid_csv", split.result.with_name("valid.csv")]
         return self._job(home / name / "result.json", needs, script, "--train_csv", train, *valid, "--test_csv",
-                         self.folder / "test.csv", "--name", name, "--out-dir", home, *flags, "--epochs", settings.epochs,
-                         "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
+                         self.folder / "test.csv", "--name", name, "--out-dir", home, *flags, *as_blind, "--epochs",
+                         settings.epochs, "--batch-size", settings.batch_size, "--learning-rate", 0.02, *self._training)
 
     def _blind(self, name: str, *flags: object) -> Job:
         """Train a pair, then measure it with learning.py and detection.py; the last job."""
