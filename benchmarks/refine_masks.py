@@ -28,12 +28,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from benchmarks.measure import table
 from cli.command_line import command_line, positive_float, positive_int, refuse_given, tool_parser
 from cli.files import UserError, check_outputs, progress, together, write_json, write_rows
 from cli.flags import add_class_flag, add_score_flags
+from cli.lazy import scipy_ndimage
 from cli.machine import usable_cores
 from data import IGNORE_INDEX
 from data.pictures import read_checked_mask, read_image, write_mask
@@ -135,7 +135,7 @@ def filled(labels: np.ndarray) -> np.ndarray:
     """A label map, uint8 (H, W), whose ignored pixels have the nearest label, so that their rim is no outline to be moved."""
     if (labels == IGNORE_INDEX).all():
         return labels
-    at = distance_transform_edt(labels == IGNORE_INDEX, return_distances=False, return_indices=True)
+    at = scipy_ndimage.distance_transform_edt(labels == IGNORE_INDEX, return_distances=False, return_indices=True)
     return labels[tuple(at)]
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torchmetrics.detection as torchmetrics_detection
     from faster_coco_eval.core import mask as coco_masks
     from matplotlib import pyplot as plt
+    from scipy import ndimage as scipy_ndimage
     from scipy import special as scipy_special
     from scipy import stats as scipy_stats
 else:
@@ -53,5 +54,6 @@ else:
     sklearn_model_selection = LazyModule("sklearn.model_selection")
     sklearn_pipeline = LazyModule("sklearn.pipeline")
     sklearn_preprocessing = LazyModule("sklearn.preprocessing")
+    scipy_ndimage = LazyModule("scipy.ndimage")
     scipy_special = LazyModule("scipy.special")
     scipy_stats = LazyModule("scipy.stats")

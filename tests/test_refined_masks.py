@@ -142,7 +142,7 @@ def test_refined_rows_keep_order_and_columns(coarse_set, monkeypatch, capsys):
     (["--out", "train.csv"], "train.csv is read here and would be lost"),
     (["--out", "o.csv", "--mask-dir", "masks"], "masks/2.png is read here"),
     (["--out", "o.csv", "--truth", "images.csv"], "images.csv: no such CSV"),
-    (["--out", "o.csv", "--certainty", "1"], "--certainty 1.0: a number in 0.5..1"),
+    (["--out", "o.csv", "--method", "densecrf", "--certainty", "1"], "--certainty 1.0: a number in 0.5..1"),
     (["--out", "o.csv", "--method", "densecrf"], "needs pydensecrf2: pip install -r benchmarks/requirements.txt")])
 def test_refinement_refuses(coarse_set, monkeypatch, flags, message):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
