@@ -41,6 +41,7 @@ from engine.flags import add_device_flags, add_flip_flag
 from models import NAMES
 from reports.audit_report import write_audit
 from reports.audit_tables import ticked_rows
+from reports.command import stamp_path
 from utils.faults import TOLERANCE
 from utils.generate_noisy_label import noisy_mask_names
 
@@ -180,7 +181,8 @@ def check_results(args: argparse.Namespace, rows: pd.DataFrame, outputs: list[Pa
     folders = ("proposals", "mended") if args.mend else ("proposals",)
     check_outputs([*outputs, *(args.out / folder / name for folder in folders for name in noisy_mask_names(rows))],
                   args.overwrite, inputs)
-    own = any((args.out / name).exists() for name in ("judge", "judge.stamp.json"))
+    judge = args.out / "judge"
+    own = judge.exists() or stamp_path(judge).exists()
     if not (args.pred_dir or args.checkpoint or args.after):  # the judge's training, whose rows a second call may find
         check_outputs([args.out / "rows.csv"], args.overwrite or own, inputs)
 

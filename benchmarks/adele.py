@@ -21,7 +21,6 @@ to its way for medical images: anew from the given labels, class 0 among the cor
 correction, whatever the given class.) The table of rivals leaves --consistency off: it shows the correction alone.
 """
 
-import os
 from dataclasses import replace
 from functools import partial
 
@@ -31,7 +30,7 @@ from cli.command_line import command_line, nonnegative_float, positive_float, sh
 from cli.files import UserError, progress
 from cli.lazy import torch
 from data import IGNORE_INDEX
-from engine.flags import train_parser
+from engine.flags import processes_of_torchrun, train_parser
 from engine.loaders import build_loaders, on_device
 from engine.loop import run
 from engine.task import SEGMENTATION
@@ -225,7 +224,7 @@ def parse():
     args = parser.parse_args()
     if args.augment:
         raise UserError("--augment: corrected labels belong to the picture as it is; leave it out")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes_of_torchrun() > 1:
         raise UserError("torchrun: labels are corrected by one process; run it with python")
     if args.consistency and not {*args.scales} - {1}:
         raise UserError("--consistency needs --scales besides 1")

@@ -76,11 +76,11 @@ def grabcut(image: np.ndarray, labels: np.ndarray, band: int, rounds: int = 3) -
     classes = [c for c in np.unique(labels).tolist() if c != IGNORE_INDEX]
     if len(classes) < 2:
         return labels.copy()
-    refined = labels.copy()
+    refined = filled(labels)
     if max(classes) == 1:
-        refined[:] = grabcut_region(image, labels == 1, band, rounds)
+        refined[:] = grabcut_region(image, refined == 1, band, rounds)
     else:
-        claims = np.stack([grabcut_region(image, labels == c, band, rounds) for c in classes])  # (classes, H, W)
+        claims = np.stack([grabcut_region(image, refined == c, band, rounds) for c in classes])  # (classes, H, W)
         alone = claims.sum(0) == 1
         refined[alone] = np.array(classes, np.uint8)[claims.argmax(0)][alone]
     refined[labels == IGNORE_INDEX] = IGNORE_INDEX
@@ -111,7 +111,8 @@ def dense_crf(image: np.ndarray, labels: np.ndarray, band: int, certainty: float
     field.addPairwiseGaussian(sxy=SMOOTHNESS * scale, compat=3)
     field.addPairwiseBilateral(sxy=reach * scale, srgb=colour, rgbim=np.ascontiguousarray(image), compat=10)
     chosen = classes[np.array(field.inference(rounds)).argmax(0).reshape(labels.shape)]
-    near = cv2.dilate(labels, disc(band)) != cv2.erode(labels, disc(band))  # within the band of any outline
+    whole = filled(labels)
+    near = cv2.dilate(whole, disc(band)) != cv2.erode(whole, disc(band))  # within the band of any outline
     return np.where(near & (labels != IGNORE_INDEX), chosen, labels)
 
 
@@ -122,19 +123,16 @@ def disc(radius: int) -> np.ndarray:
 
 def refined_mask(row: tuple[str, str], refine: Refine, band: int, num_classes: int) -> np.ndarray:
     """The refined label map, uint8 (H, W), of (image, mask), paths; an image of another size is resized to its mask."""
-    given, image = read_checked_mask(row[1], num_classes), read_image(row[0])
-    labels = filled(given)
+    labels, image = read_checked_mask(row[1], num_classes), read_image(row[0])
     check_shape(image.shape[:2], labels.shape, row[1])
     if image.shape[:2] != labels.shape:
         image = cv2.resize(image, labels.shape[::-1], interpolation=cv2.INTER_AREA)
-    refined = refine(image, labels, scaled_level(band, labels.shape))
-    return np.where(given == IGNORE_INDEX, given, refined)
+    return refine(image, labels, scaled_level(band, labels.shape))
 
 
 def filled(labels: np.ndarray) -> np.ndarray:
-    """A label map, uint8 (H, W), whose ignored pixels have the nearest label, so that their rim is no outline to be moved."""
-    if (labels == IGNORE_INDEX).all():
-        return labels
+    """A new label map, uint8 (H, W), whose ignored pixels have the nearest label, so that their rim is no outline to be moved;
+    not all may be ignored."""
     at = scipy_ndimage.distance_transform_edt(labels == IGNORE_INDEX, return_distances=False, return_indices=True)
     return labels[tuple(at)]
 

@@ -178,9 +178,10 @@ def given_names(parser: argparse.ArgumentParser, args: argparse.Namespace, words
     return {name for name, value in vars(marked).items() if value is not unset}
 
 
-def refuse_given(parser: argparse.ArgumentParser, args: argparse.Namespace, names: set[str], reason: str) -> None:
-    """Raise UserError if the user has set one of the flags `names`, which have no effect: `--flag: reason`."""
-    for name in sorted(given_names(parser, args) & names):
+def refuse_given(parser: argparse.ArgumentParser, args: argparse.Namespace, names: set[str], reason: str,
+                 words: Sequence[str] | None = None) -> None:
+    """Raise UserError if `words` (the command line) set one of the flags `names`, which may not be: `--flag: reason`."""
+    for name in sorted(given_names(parser, args, words) & names):
         raise UserError(f"--{name.replace('_', '-')}: {reason}")
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +29,15 @@ def convert_masks(jobs: Sequence[tuple[Path | str, Path | str]], convert: Callab
         if overwrite or not Path(target).exists():
             write_mask(target, convert(source), num_classes)
         else:
-            refuse_stale(source, target, partial(convert, source), num_classes)
+            refuse_stale(source, target, convert, num_classes)
 
 
-def refuse_stale(source: Path | str, target: Path | str, convert: Callable[[], np.ndarray], num_classes: int) -> None:
-    """Raise UserError if a mask is older than its source and holds other labels: the source was corrected since."""
-    if os.path.getmtime(source) > os.path.getmtime(target) and not np.array_equal(read_mask(target, num_classes), convert()):
+def refuse_stale(source: Path | str, target: Path | str, convert: Callable[[Path | str], np.ndarray], num_classes: int) -> None:
+    """Raise UserError if a mask is older than its source and holds other labels: the source was corrected since.
+
+    Args:
+        convert: see `convert_masks`.
+    """
+    newer = os.path.getmtime(source) > os.path.getmtime(target)
+    if newer and not np.array_equal(read_mask(target, num_classes), convert(source)):
         raise UserError(f"{source}: has changed since {target} was made from it; pass --overwrite to make all of them anew")

@@ -124,12 +124,13 @@ def main() -> None:
     contents = {path: {"images": [], "annotations": [], "categories": categories(NAMES, groups=GROUPS)} for path in paths}
     with together() as written_at:
         for number, file in enumerate(progress(files, "drawing", unit="picture"), 1):
-            images, annotations, _ = contents[paths[number > args.train]].values()
+            content = contents[paths[number > args.train]]
+            annotations = content["annotations"]
             picture, shapes = draw_picture(np.random.default_rng([args.seed, number]), args.size)
             write_image(written_at(file), picture)
-            images.append(image_of(number, file, args.size))
-            annotations += [annotation_of(len(annotations) + place, number, kind + 1, mask, crowd)
-                            for place, (kind, mask, crowd) in enumerate(shapes, 1)]
+            content["images"].append(image_of(number, file, args.size))
+            for kind, mask, crowd in shapes:
+                annotations.append(annotation_of(len(annotations) + 1, number, kind + 1, mask, crowd))
     write_coco(contents, args.overwrite)
 
 

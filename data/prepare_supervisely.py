@@ -144,20 +144,17 @@ def main() -> None:
                          "mask": [str(out / "masks" / f"{name}.png") for name in found["name"]]})
     splits = split_rows(rows, args.valid, args.test, args.seed)
     open_output(args, "supervisely")
-
-    def drawn(path: str) -> np.ndarray:
-        return resize_labels(draw_annotation(path, args.foreground, args.ignore), args.size)
-
+    draw = partial(draw_annotation, foreground=args.foreground, ignored=args.ignore)
     pairs: Any = zip(found.itertuples(), rows.itertuples())
     for source, target in progress(pairs, "portraits", len(rows), "portrait"):
         if args.overwrite or not (Path(target.image).exists() and Path(target.mask).exists()):
-            labels = draw_annotation(source.annotation, args.foreground, args.ignore)
+            labels = draw(source.annotation)
             image = read_image(source.image)
             check_shape(image.shape[:2], labels.shape, source.annotation, f"the picture {source.image}")
             write_mask(target.mask, resize_labels(labels, args.size))
             write_image(target.image, resize_image(image, args.size))
         else:
-            refuse_stale(source.annotation, target.mask, partial(drawn, source.annotation), 2)
+            refuse_stale(source.annotation, target.mask, lambda path: resize_labels(draw(path), args.size), 2)
     write_splits(out, splits, args.overwrite)
 
 

@@ -117,11 +117,11 @@ def by_masks(rows: pd.DataFrame, folder: Path | str, pattern: str, num_classes: 
 
     def read() -> Iterator[np.ndarray]:
         kinds = 0
-        for left, path, mask in zip(range(len(rows) - 1, -1, -1), paths, rows["mask"]):
+        for number, (path, mask) in enumerate(zip(paths, rows["mask"]), 1):
             labels = read_checked_mask(path, num_classes)
             check_shape(image_size(mask), labels.shape, path, f"the mask {mask}")
             kinds |= kinds_of(labels, num_classes)
-            if not left:
+            if number == len(rows):
                 refuse_black_and_white(kinds, num_classes, f"--pred-dir {folder}")
             yield certain(labels, num_classes)
 

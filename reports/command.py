@@ -125,8 +125,9 @@ def _ends(process: Process, seconds: float) -> bool:
 
 def _start(command: Command, environment: Mapping[str, str], shown: bool) -> Process:
     script, *flags = command.words
-    Path(command.log).unlink(missing_ok=True)  # of an earlier call, whose end is no reason for this one
-    if not shown:
+    if shown:
+        Path(command.log).unlink(missing_ok=True)  # of an earlier call, whose end is no reason for this one
+    else:
         Path(command.log).parent.mkdir(parents=True, exist_ok=True)
     if not script.startswith("-") and warm.available():
         return warm.start_script(ROOT / script, flags, environment, None if shown else command.log, folder=command.folder)

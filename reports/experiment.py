@@ -260,7 +260,6 @@ def drawn_coarsely(splits: Path) -> bool:
 
 def refuse_noise(splits: Path, flags: Iterable[str]) -> None:
     """Raise UserError if `flags`, names of what the user has set about noise, has any and the masks are really coarse."""
-    for flag in sorted(flags):
-        if drawn_coarsely(splits):
-            raise UserError(f"--{flag}: {splits} holds {TRUTH}, so that its masks are taken as coarse as they are; leave it "
-                            "out")
+    flag = min(flags, default=None)
+    if flag and drawn_coarsely(splits):
+        raise UserError(f"--{flag}: {splits} holds {TRUTH}, so that its masks are taken as coarse as they are; leave it out")

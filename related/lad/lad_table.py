@@ -19,7 +19,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.command_line import command_line, given_names, none_or_str, positive_int, seed_number, tool_parser
+from cli.command_line import command_line, given_names, none_or_str, positive_int, refuse_given, seed_number, tool_parser
 from cli.files import UserError, read_json
 from engine.flags import train_parser
 from engine.run_folder import inside
@@ -27,11 +27,11 @@ from models import NAMES
 from related.lad.lad_plan import OF_SCENES, TITLES, LadCell, pictures, scenes
 from related.lad.lad_text import collect, text_of
 from reports.comparison_files import run_and_write
+from reports.experiment import PLANNED
 from reports.plan import Job
 from reports.workers import add_worker_flags, workers_of
 
-PLANNED = {"train_csv", "valid_csv", "test_csv", "name", "out_dir", "resume", "overwrite", "seed", "epochs", "load", "model",
-           "encoder", "encoder_weights"}  # flags of a training that the plan sets
+SET_HERE = PLANNED - {"size", "theta", "num_classes"} | {"epochs", "load"}  # flags of a training that this plan sets
 Cells = dict[int, tuple[LadCell, dict[str, Job]]]
 
 
@@ -90,10 +90,8 @@ def refuse_planned(words: Sequence[str]) -> None:
     """Raise UserError if flags that go to every training are among those that the plan sets, by whichever spelling."""
     parser, words = train_parser(""), ["--train_csv", ".", "--name", ".", *words]
     args = parser.parse_args(words)
-    for name in sorted(given_names(parser, args, words) & PLANNED):
-        if getattr(args, name) == ".":
-            continue
-        raise UserError(f"--{name.replace('_', '-')}: is set for each training of the plan, leave it out")
+    names = {name for name in SET_HERE if getattr(args, name) != "."}
+    refuse_given(parser, args, names, "is set for each training of the plan, leave it out", words)
 
 
 def plan(args: argparse.Namespace, shared: dict[Path, Job]) -> Cells:
